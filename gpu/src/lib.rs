@@ -1,1 +1,6 @@
-//! psyche-gpu
+//! Tensors of a node: model configuration, devices, collectives, the training step, the DisTrO codec, snapshots.
+//!
+//! One [`config::LlamaConfig`] names the network; its canonical parameter order is the order of payloads, digests and
+//! snapshots, whatever the layout of devices.
+
+pub mod config;

@@ -1,0 +1,28 @@
+//! Compiles the C++ shim and tells who links this crate where libtorch's libraries are.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo::rerun-if-changed=shim/shim.cpp");
+    println!("cargo::rerun-if-changed=build.rs");
+    let Ok(library) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
+        println!("cargo::error=torch-sys did not say where libtorch is; set LIBTORCH");
+        return;
+    };
+    let library = PathBuf::from(library);
+    let library = library.canonicalize().unwrap_or(library);
+    let include = library.join("../include");
+    // The link arguments of a library don't propagate: crates with binaries or tests read this and set their own rpath.
+    println!("cargo::metadata=libtorch_lib={}", library.display());
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", library.display());
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        .warnings(false)
+        .std("c++17")
+        .opt_level(1)
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("shim/shim.cpp")
+        .compile("psyche_gpu_shim");
+}
