@@ -1,0 +1,32 @@
+//! The DisTrO codec: from momentum to a payload, and from peers' payloads to coefficients.
+//!
+//! Chunks of the unsharded tensor ([`Geometry`]) go through an orthonormal DCT-II ([`Transform`]); the top-k
+//! coefficients of each ([`Selection`]) are sent in a canonical code of fixed length ([`Layout`], [`ValidPayload`]).
+//! Everything works on slices of f32 in tensor order and on [`Part`]s of tensors, so that several owners share a model.
+//!
+//! Peers' bytes are checked as a whole before anything is decoded; nothing here allocates or panics by their content.
+
+mod bits;
+mod compress;
+mod error;
+mod geometry;
+mod layout;
+pub(crate) mod matmul;
+pub(crate) mod parallel;
+mod payload;
+mod select;
+mod subset;
+mod transform;
+
+#[cfg(test)]
+mod tests;
+
+pub use compress::Selection;
+pub(crate) use compress::check_selection;
+pub use error::CodecError;
+pub use geometry::{Geometry, MAX_CHUNK};
+pub use layout::{BLOCK_CHUNKS, Layout, ParameterLayout, Part, Quantization};
+pub use parallel::Threads;
+pub use payload::ValidPayload;
+pub use select::TopK;
+pub use transform::{SparseScratch, Transform, dct_basis};

@@ -1,0 +1,41 @@
+//! The update that every node computes to the last bit: votes to signs to weights, and the learning rate.
+//!
+//! # Definition
+//! For each coefficient that at least one accepted sender sent, with `F = 20`, `G = 22`:
+//! 1. `2^E` is the smallest power of two not below any magnitude sent for the chunk (with one-bit payloads 1). Each
+//!    value counts as the integer nearest to `value · 2^(F − E)`, halves away from zero; so one-bit votes are `±2^F`.
+//! 2. The coefficient is the mean over the senders that sent it: `sum / count`, halves away from zero.
+//! 3. The inverse DCT runs on integers: `B_n` is `2^G` times the orthonormal basis, rounded, halves away from zero
+//!    ([`integer_basis`]). First over the vertical index, `A[i][v] = Σ_u B_h[u][i] · V[u][v]`; each `A` is divided by
+//!    `2^F` and rounded to nearest, ties to even; then `x[i][j] = Σ_v A[i][v] · B_w[v][j]`.
+//! 4. `w ← w − lr` where `x > 0`, `w ← w + lr` where `x < 0`, each one correctly rounded f32 operation; `w` keeps its
+//!    bits where `x = 0`.
+//!
+//! # Why it is exact
+//! The columns of an orthogonal matrix have norm 1, hence `Σ_u |B_n[u][i]| ≤ 2^G · √n + n/2 ≤ 2^26 + 2^7` for chunks of
+//! at most 256. So `|A| ≤ 2^20 · (2^26 + 2^7) < 2^47`, after rounding at most `2^26 + 2^7 + 1`, and
+//! `|x| ≤ (2^26 + 2^8)² < 2^53`. The same bounds hold for every partial sum in any order. All of it is therefore exact
+//! in i64 and in f64 alike, with or without fused operations, on CPU and GPU; this module computes in f64.
+
+mod accumulate;
+mod lr;
+pub(crate) mod trig;
+
+#[cfg(test)]
+mod tests;
+
+pub use accumulate::{Accumulator, apply_payloads};
+pub use lr::{ColdStart, LrSchedule, LrScheduleError};
+
+use crate::codec::dct_basis;
+
+/// Fractional bits of a coefficient (`F`), and of the shift between the passes.
+pub const COEFFICIENT_BITS: u32 = 20;
+/// Fractional bits of the basis (`G`).
+pub const BASIS_BITS: u32 = 22;
+
+/// `B_n` as integers: `[n, n]`, row `u` is the `u`-th basis function times `2^BASIS_BITS`.
+pub fn integer_basis(n: usize) -> Vec<i32> {
+    let scale = f64::from(1_u32 << BASIS_BITS);
+    dct_basis(n).into_iter().map(|value| (value * scale).round() as i32).collect()
+}
