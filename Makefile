@@ -1,0 +1,55 @@
+# Every command that a person needs. `make` alone explains them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help testnet test bench check clean libtorch programs host tools build
+
+# Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
+ARGS ?=
+# nextest profile of `make test`: default, ci, sim, chaos (.config/nextest.toml).
+PROFILE ?= default
+# What `make bench` runs; a name narrows it down.
+BENCH ?=
+
+PSYCHE_CACHE ?= $(HOME)/.cache/psyche
+export PSYCHE_CACHE
+export PATH := $(PSYCHE_CACHE)/tools/bin:$(PATH)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+NODE := $(TARGET_DIR)/debug/psyche-solana-client
+
+# --workspace with --examples makes cargo resolve the same features for the program as for the tests, so that whoever
+# runs both compiles every dependency once (docs/decisions/0002-one-profile.md).
+BUILD := cargo build --locked --workspace --bin psyche-solana-client --examples
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+testnet: build ## several nodes train a model on a chain of their own, here (ARGS="--nodes 3 --devices 2 …", --help)
+	@exec $(NODE) testnet $(ARGS)
+
+test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
+	@scripts/test.sh $(PROFILE)
+
+check: host libtorch tools ## formatting, lints, licences, banned crates, architecture
+	@scripts/check.sh
+
+bench: host libtorch ## benchmarks of the inner loops (BENCH=name for one); figures are in docs/BENCHMARKS.md
+	cargo bench --locked --workspace --benches -- $(BENCH)
+
+programs: host ## build the on-chain programs to programs/elf/
+	programs/build.sh
+
+libtorch: ## fetch libtorch into .libtorch/, unless there is one
+	@scripts/setup-libtorch.sh
+
+clean: ## remove what was built and what runs left behind (not the downloads in ~/.cache/psyche)
+	rm -rf target testnet-out programs/target .libtorch
+
+build: host libtorch
+	@$(BUILD)
+
+host:
+	@scripts/check-host.sh
+
+tools:
+	@scripts/setup-tools.sh
