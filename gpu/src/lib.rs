@@ -3,4 +3,16 @@
 //! One [`config::LlamaConfig`] names the network; its canonical parameter order is the order of payloads, digests and
 //! snapshots, whatever the layout of devices.
 
+pub mod codec;
 pub mod config;
+pub mod digest;
+pub mod exact;
+mod error;
+mod layout;
+pub mod mesh;
+mod shim;
+
+pub use error::GpuError;
+
+#[cfg(test)]
+mod testing;

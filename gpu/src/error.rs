@@ -1,0 +1,111 @@
+//! Everything that can go wrong in this crate, as one enum.
+
+use std::path::PathBuf;
+
+use crate::codec::CodecError;
+use crate::config::ConfigError;
+
+/// What failed, each a lowercase fragment that completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum GpuError {
+    /// A `config.json` that this crate can't use.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The codec refused a configuration, a part or a payload.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// libtorch refused an operation.
+    #[error("run a tensor operation")]
+    Torch(#[from] tch::TchError),
+    /// The C++ shim refused an operation.
+    #[error("run a tensor operation: {message}")]
+    Shim {
+        /// What the exception said.
+        message: String,
+    },
+    /// The device's memory does not hold even one sample.
+    #[error("fit one sample into the memory of rank {rank}'s device")]
+    OutOfMemory {
+        /// Rank whose device ran out.
+        rank: usize,
+    },
+    /// Another rank of the node failed for good; this one can't go on without it.
+    #[error("work with rank {rank} of the node: {reason}")]
+    MeshPoisoned {
+        /// Rank that failed first.
+        rank: usize,
+        /// What it said.
+        reason: String,
+    },
+    /// Another rank gave the current step up; all ranks may rejoin and repeat it.
+    #[error("finish the step with rank {rank}: it asked to repeat it")]
+    MeshAborted {
+        /// Rank that asked.
+        rank: usize,
+    },
+    /// A rank did not arrive at a collective in time.
+    #[error("meet ranks {missing:?} of the node within {waited_ms} ms")]
+    MeshTimeout {
+        /// Ranks that were not there.
+        missing: Vec<usize>,
+        /// How long was waited.
+        waited_ms: u64,
+    },
+    /// Ranks called different collectives at the same point: a bug of the caller or of this crate.
+    #[error("meet the node's other ranks: rank {rank} called another collective than the others")]
+    MeshDesynchronised {
+        /// Rank that noticed.
+        rank: usize,
+    },
+    /// A number of devices that the node or the model can't be split over.
+    #[error("lay the model out over the node's devices: {problem}")]
+    Layout {
+        /// What does not fit, with the numbers.
+        problem: String,
+    },
+    /// A device that this machine or this build does not have.
+    #[error("use device {device}: {problem}")]
+    Device {
+        /// The device as the operator named it.
+        device: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A plan that no rank can carry out.
+    #[error("carry out the plan of step {step}: {problem}")]
+    Plan {
+        /// Step of the plan.
+        step: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An optimiser setting out of its range.
+    #[error("configure the optimiser: {problem}")]
+    Optimizer {
+        /// Setting and range.
+        problem: String,
+    },
+    /// A file that can't be read or written.
+    #[error("access {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A weight file whose content does not fit the model.
+    #[error("load weights from {path}: {problem}")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+}
+
+impl GpuError {
+    /// An [`GpuError::Io`] of `path`, for `map_err`.
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
