@@ -36,12 +36,7 @@ pub struct ParameterDigest {
 ///
 /// # Errors
 /// A part of another layout, a buffer of another length.
-pub fn block_digests(
-    layout: &Layout,
-    part: &Part,
-    rows: &[f32],
-    threads: Threads,
-) -> Result<Vec<BlockDigest>, CodecError> {
+pub fn block_digests(layout: &Layout, part: &Part, rows: &[f32], threads: Threads) -> Result<Vec<BlockDigest>, CodecError> {
     let parameter = layout.parameter_of(part, rows.len())?;
     let mut digests = vec![[0; 32]; part.blocks().len()];
     let share = threads.share(digests.len());
@@ -60,10 +55,7 @@ pub fn block_digests(
 ///
 /// # Errors
 /// Parts that leave a gap or overlap, or a number of digests that is not the part's number of blocks.
-pub fn parameter_digests(
-    layout: &Layout,
-    owned: &[(Part, Vec<BlockDigest>)],
-) -> Result<Vec<ParameterDigest>, CodecError> {
+pub fn parameter_digests(layout: &Layout, owned: &[(Part, Vec<BlockDigest>)]) -> Result<Vec<ParameterDigest>, CodecError> {
     let mut order: Vec<_> = owned.iter().collect();
     order.sort_by_key(|(part, _)| part.bytes().start);
     let mut order = order.into_iter().peekable();

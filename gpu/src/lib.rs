@@ -6,8 +6,9 @@
 pub mod codec;
 pub mod config;
 pub mod digest;
-pub mod exact;
 mod error;
+pub mod exact;
+pub mod init;
 mod layout;
 pub mod mesh;
 mod shim;

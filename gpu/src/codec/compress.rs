@@ -46,13 +46,7 @@ impl Layout {
     ///
     /// # Errors
     /// A buffer of another length, indices outside their chunk.
-    pub fn subtract(
-        &self,
-        part: &Part,
-        selection: &Selection,
-        rows: &mut [f32],
-        threads: Threads,
-    ) -> Result<(), CodecError> {
+    pub fn subtract(&self, part: &Part, selection: &Selection, rows: &mut [f32], threads: Threads) -> Result<(), CodecError> {
         let parameter = self.parameter_of(part, rows.len())?;
         check_selection(parameter, part, selection)?;
         let share = threads.share(part.chunk_rows().len());
@@ -86,11 +80,7 @@ impl Layout {
 }
 
 /// Checks lengths, and that every chunk's indices ascend strictly inside the chunk.
-pub(crate) fn check_selection(
-    parameter: &ParameterLayout,
-    part: &Part,
-    selection: &Selection,
-) -> Result<(), CodecError> {
+pub(crate) fn check_selection(parameter: &ParameterLayout, part: &Part, selection: &Selection) -> Result<(), CodecError> {
     let expected = part.chunks().len() * parameter.k();
     for actual in [selection.indices.len(), selection.values.len()] {
         if actual != expected {

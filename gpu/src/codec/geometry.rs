@@ -36,12 +36,7 @@ impl Geometry {
         let rows = leading.iter().try_fold(1_usize, |product, &d| product.checked_mul(d)).ok_or_else(too_large)?;
         rows.checked_mul(width).and_then(|elements| elements.checked_mul(4)).ok_or_else(too_large)?;
         let height = leading.last().copied().unwrap_or(1);
-        Ok(Self {
-            rows,
-            width,
-            chunk_height: largest_divisor(height, chunk),
-            chunk_width: largest_divisor(width, chunk),
-        })
+        Ok(Self { rows, width, chunk_height: largest_divisor(height, chunk), chunk_width: largest_divisor(width, chunk) })
     }
 
     /// Height of a chunk in element rows; 1 for rank-1 tensors.

@@ -200,8 +200,16 @@ impl Layout {
         let too_large = || CodecError::TooLarge { name: spec.name.clone() };
         geometry.chunks().checked_mul(chunk_bits).ok_or_else(too_large)?;
         let chunk_rows_per_block = BLOCK_CHUNKS.div_ceil(geometry.chunks_per_row()).min(geometry.chunk_rows());
-        let mut parameter =
-            ParameterLayout { spec: spec.clone(), geometry, k, chunk_rows_per_block, payload: 0..0, transform, code, chunk_bits };
+        let mut parameter = ParameterLayout {
+            spec: spec.clone(),
+            geometry,
+            k,
+            chunk_rows_per_block,
+            payload: 0..0,
+            transform,
+            code,
+            chunk_bits,
+        };
         let full = geometry.chunk_rows() / chunk_rows_per_block;
         let rest = geometry.chunks() - full * parameter.block_chunks();
         let bytes = full.checked_mul(parameter.block_bytes()).ok_or_else(too_large)?;

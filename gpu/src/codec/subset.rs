@@ -26,8 +26,15 @@ pub(super) struct SubsetCode {
 #[derive(Debug)]
 enum Kind {
     /// `binomials[(i − 1) · n + c] = C(c, i)`, saturating: entries that a valid rank can meet are below `sets`.
-    Enumerative { binomials: Vec<u128>, sets: u128, bits: u32 },
-    EliasFano { low_bits: u32, buckets: usize },
+    Enumerative {
+        binomials: Vec<u128>,
+        sets: u128,
+        bits: u32,
+    },
+    EliasFano {
+        low_bits: u32,
+        buckets: usize,
+    },
 }
 
 impl SubsetCode {

@@ -9,11 +9,7 @@ use std::f64::consts::PI;
 pub(crate) fn cos_pi(fraction: f64) -> f64 {
     let fraction = if fraction > 0.0 { fraction.min(1.0) } else { 0.0 };
     // 1 − f and 0.5 − f are exact where they are used (Sterbenz), so the reduction adds no error.
-    if fraction > 0.5 {
-        -half_turn(1.0 - fraction)
-    } else {
-        half_turn(fraction)
-    }
+    if fraction > 0.5 { -half_turn(1.0 - fraction) } else { half_turn(fraction) }
 }
 
 /// `cos(π · fraction)` for `fraction` in `[0, 1/2]`.
