@@ -1,0 +1,4 @@
+//! Deterministic selections.
+
+mod batch;
+pub use batch::global_batch_size;
