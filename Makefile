@@ -40,7 +40,7 @@ programs: host ## build the on-chain programs to programs/elf/
 	programs/build.sh
 
 libtorch: ## fetch libtorch into .libtorch/, unless there is one
-	@scripts/setup-libtorch.sh
+	@scripts/setup-libtorch.sh >&2
 
 clean: ## remove what was built and what runs left behind (not the downloads in ~/.cache/psyche)
 	rm -rf target testnet-out programs/target .libtorch
@@ -52,4 +52,4 @@ host:
 	@scripts/check-host.sh
 
 tools:
-	@scripts/setup-tools.sh
+	@scripts/setup-tools.sh >&2

@@ -2,14 +2,10 @@
 # All tests of the workspace, with nextest where it is installed and with cargo's own runner elsewhere, then doc tests.
 #
 #   test.sh [PROFILE]      a profile of .config/nextest.toml: default, ci, sim, chaos
-#
-# The program has been built by `make` before; its path reaches the tests as PSYCHE_NODE.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 profile=${1:-default}
-target=${CARGO_TARGET_DIR:-$PWD/target}
-export PSYCHE_NODE=$(cd "$target" && pwd -P)/debug/psyche-solana-client
 
 if command -v cargo-nextest >/dev/null; then
   cargo nextest run --locked --workspace --profile "$profile"
