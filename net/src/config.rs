@@ -1,0 +1,124 @@
+//! What a node needs to know to take part in a run's network.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use psyche_messages::{Address, Secret};
+
+use crate::error::NetError;
+use crate::identity::peer_key_of_id;
+
+/// Most bootstrap addresses.
+const BOOTSTRAP_MAX: usize = 64;
+
+/// Configuration of the network; [`NetConfig::new`] fills in what has a default.
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Seed of the ed25519 key whose public half the roster on chain holds.
+    pub identity_seed: Secret<[u8; 32]>,
+    /// The run: its coordinator account. Nodes of different runs never mix.
+    pub run_tag: Address,
+    /// Multiaddresses to listen on; port 0 lets the system choose.
+    pub listen: Vec<String>,
+    /// Multiaddresses under which others reach this node although it can't see them itself (behind NAT).
+    pub external: Vec<String>,
+    /// Multiaddresses of peers to start from, each ending in `/p2p/` and the peer's id. Any member can serve as one.
+    pub bootstrap: Vec<String>,
+    /// Directory of the blob store; it belongs to this node alone.
+    pub blob_dir: PathBuf,
+    /// Quota of the blob store in bytes.
+    pub blob_bytes_max: u64,
+    /// How long an unclaimed blob stays after its last use.
+    pub blob_ttl: Duration,
+    /// Whether connections of peers other than members and bootstrap peers are refused.
+    pub members_only: bool,
+}
+
+impl NetConfig {
+    /// The configuration of a node of run `run_tag` that listens on all interfaces by QUIC and TCP at `port` (0: the system
+    /// chooses), refuses strangers, and keeps up to 16 GiB of blobs in `blob_dir`, unclaimed ones for an hour.
+    #[must_use]
+    pub fn new(identity_seed: Secret<[u8; 32]>, run_tag: Address, blob_dir: PathBuf, port: u16) -> Self {
+        Self {
+            identity_seed,
+            run_tag,
+            listen: vec![format!("/ip4/0.0.0.0/udp/{port}/quic-v1"), format!("/ip4/0.0.0.0/tcp/{port}")],
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            blob_dir,
+            blob_bytes_max: 16 << 30,
+            blob_ttl: Duration::from_secs(3600),
+            members_only: true,
+        }
+    }
+
+    /// Whether `address` is a multiaddress that ends in `/p2p/` and an ed25519 peer's id, for checks before a start.
+    ///
+    /// # Errors
+    /// [`NetError::Address`] or [`NetError::BootstrapPeer`] if not.
+    pub fn check_bootstrap(address: &str) -> Result<(), NetError> {
+        parse_bootstrap(address).map(|_| ())
+    }
+
+    pub(crate) fn parse(&self) -> Result<Addresses, NetError> {
+        if self.listen.is_empty() {
+            return Err(NetError::NoListenAddress);
+        }
+        for (what, count) in [
+            ("listen addresses", self.listen.len()),
+            ("external addresses", self.external.len()),
+            ("bootstrap addresses", self.bootstrap.len()),
+        ] {
+            if count > BOOTSTRAP_MAX {
+                return Err(NetError::TooMany { what, count, count_max: BOOTSTRAP_MAX });
+            }
+        }
+        Ok(Addresses {
+            listen: self.listen.iter().map(|text| parse_address(text)).collect::<Result<_, _>>()?,
+            external: self.external.iter().map(|text| parse_address(text)).collect::<Result<_, _>>()?,
+            bootstrap: self.bootstrap.iter().map(|text| parse_bootstrap(text)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The configured addresses, parsed.
+pub(crate) struct Addresses {
+    pub(crate) listen: Vec<Multiaddr>,
+    pub(crate) external: Vec<Multiaddr>,
+    pub(crate) bootstrap: Vec<(PeerId, Multiaddr)>,
+}
+
+fn parse_address(text: &str) -> Result<Multiaddr, NetError> {
+    text.parse().map_err(|source| NetError::Address { address: text.to_owned(), source })
+}
+
+fn parse_bootstrap(text: &str) -> Result<(PeerId, Multiaddr), NetError> {
+    let mut address = parse_address(text)?;
+    match address.pop() {
+        Some(Protocol::P2p(peer)) if !address.is_empty() && peer_key_of_id(&peer).is_some() => Ok((peer, address)),
+        _ => Err(NetError::BootstrapPeer { address: text.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use super::*;
+    use crate::identity::{peer_id_of, peer_key_of};
+
+    #[test]
+    fn bootstrap_addresses_must_name_an_ed25519_peer() {
+        let id = peer_id_of(&peer_key_of(&Secret::new([1; 32]))).unwrap();
+        assert!(NetConfig::check_bootstrap(&format!("/ip4/10.0.0.1/udp/4001/quic-v1/p2p/{id}")).is_ok());
+        assert!(NetConfig::check_bootstrap(&format!("/dns4/boot.example/tcp/4001/p2p/{id}")).is_ok());
+        for bad in ["/ip4/10.0.0.1/tcp/4001".to_owned(), format!("/p2p/{id}"), String::new()] {
+            assert!(matches!(NetConfig::check_bootstrap(&bad), Err(NetError::BootstrapPeer { .. })), "{bad}");
+        }
+        assert!(matches!(NetConfig::check_bootstrap("boot.example:4001"), Err(NetError::Address { .. })));
+        let random = format!("/ip4/10.0.0.1/tcp/4001/p2p/{}", PeerId::random());
+        assert!(matches!(NetConfig::check_bootstrap(&random), Err(NetError::BootstrapPeer { .. })));
+    }
+}

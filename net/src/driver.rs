@@ -1,0 +1,302 @@
+//! The task that owns the swarm: it carries out commands, judges gossip, serves blobs, and keeps connections up.
+
+mod gossip;
+mod peers;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::core::transport::ListenerId;
+use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm};
+use psyche_messages::{Backoff, PeerKey};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::behaviour::{Behaviour, BehaviourEvent};
+use crate::blobs::BlobStore;
+use crate::conduct::Conduct;
+use crate::dialer::Dialer;
+use crate::handle::{Command, NetEvent, Presence};
+use crate::outbox::Outbox;
+use crate::transfer::{RangeRequest, RangeResponse};
+use crate::wire::Wire;
+use gossip::{Rates, Seen};
+
+/// How often dials and repeated messages are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often unclaimed blobs are dropped.
+const COLLECT_EVERY: Duration = Duration::from_secs(30);
+
+/// Ranges read from the disk at a time; further requests are answered with "busy".
+const SERVED_MAX: usize = 32;
+
+/// Ranges asked for at a time: more than all transfers together ask for.
+const REQUESTS_MAX: usize = 256;
+
+/// Changes of peers that wait while the event queue is full; the oldest go first.
+const NOTICES_MAX: usize = 256;
+
+/// How long a shutdown waits for connections to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Served = (ResponseChannel<RangeResponse>, RangeResponse);
+
+/// The task's state.
+pub(crate) struct Driver {
+    swarm: Swarm<Behaviour>,
+    wire: Wire,
+    blobs: BlobStore,
+    events: mpsc::Sender<NetEvent>,
+    notices: VecDeque<NetEvent>,
+    presence: watch::Sender<Presence>,
+    /// Listeners that have not reported an address yet.
+    silent: HashSet<ListenerId>,
+    listening: Vec<Multiaddr>,
+    members: HashSet<PeerId>,
+    connected: HashMap<PeerId, PeerKey>,
+    /// Open connections, and whether they lead to this machine.
+    local: HashMap<ConnectionId, bool>,
+    dialer: Dialer,
+    conduct: Conduct<PeerId>,
+    outbox: Outbox,
+    seen: Seen,
+    rates: Rates,
+    requests: HashMap<OutboundRequestId, oneshot::Sender<Option<RangeResponse>>>,
+    serving: Arc<Semaphore>,
+    served: mpsc::Sender<Served>,
+    served_receiver: mpsc::Receiver<Served>,
+    collected: Instant,
+}
+
+impl Driver {
+    /// A driver of a swarm that has begun to listen.
+    pub(crate) fn new(
+        swarm: Swarm<Behaviour>,
+        wire: Wire,
+        blobs: BlobStore,
+        bootstrap: Vec<(PeerId, Multiaddr)>,
+        listeners: Vec<ListenerId>,
+        events: mpsc::Sender<NetEvent>,
+        presence: watch::Sender<Presence>,
+    ) -> Self {
+        let (served, served_receiver) = mpsc::channel(SERVED_MAX);
+        let now = Instant::now();
+        let mut driver = Self {
+            swarm,
+            wire,
+            blobs,
+            events,
+            notices: VecDeque::new(),
+            presence,
+            silent: listeners.into_iter().collect(),
+            listening: Vec::new(),
+            members: HashSet::new(),
+            connected: HashMap::new(),
+            local: HashMap::new(),
+            dialer: Dialer::new(bootstrap, redial_backoff(), now),
+            conduct: Conduct::default(),
+            outbox: Outbox::default(),
+            seen: Seen::default(),
+            rates: Rates::default(),
+            requests: HashMap::new(),
+            serving: Arc::new(Semaphore::new(SERVED_MAX)),
+            served,
+            served_receiver,
+            collected: now,
+        };
+        driver.allow_wanted_peers();
+        driver
+    }
+
+    /// Runs until a shutdown is asked for or every handle is gone.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let done = loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(event),
+                command = commands.recv() => match command {
+                    Some(Command::Shutdown(done)) => break Some(done),
+                    Some(command) => self.on_command(command),
+                    None => break None,
+                },
+                Some((channel, response)) = self.served_receiver.recv() => {
+                    // The requester may have given up meanwhile; the behaviour reports that itself.
+                    let _late = self.swarm.behaviour_mut().blobs.send_response(channel, response);
+                }
+                _ = tick.tick() => self.on_tick(),
+            }
+            self.flush_notices();
+        };
+        self.close().await;
+        if let Some(done) = done {
+            // The one who asked may have stopped waiting.
+            let _gone = done.send(());
+        }
+    }
+
+    async fn close(&mut self) {
+        for peer in self.connected.keys().copied().collect::<Vec<_>>() {
+            // An error says that it is gone already.
+            let _gone = self.swarm.disconnect_peer_id(peer);
+        }
+        let closing = async {
+            while self.swarm.connected_peers().next().is_some() {
+                let _event = self.swarm.next().await;
+            }
+        };
+        // Connections that don't close in time end with the swarm.
+        let _elapsed = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish { message, envelope } => {
+                self.publish(envelope.clone());
+                self.outbox.keep(&message, envelope, Instant::now());
+            }
+            Command::Request { peer, request, reply } => self.request(&peer, request, reply),
+            Command::SetMembers(members) => self.set_members(members),
+            Command::Offence(peer, offence) => self.note_offence(peer, offence),
+            Command::Shutdown(done) => drop(done),
+        }
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Blobs(event)) => self.on_blobs(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.on_closed(&peer_id, &connection_id, num_established);
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => self.on_listening(&listener_id, address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening.retain(|known| *known != address);
+                self.report_presence();
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "listener reports an error");
+            }
+            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, addresses = ?addresses, "listener closed");
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "dial failed");
+            }
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "incoming connection refused");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        for envelope in self.outbox.due(now) {
+            self.publish(envelope);
+        }
+        self.dial_due(now);
+        for peer in self.conduct.forgive(now) {
+            self.swarm.behaviour_mut().blocked.unblock_peer(peer);
+        }
+        self.rates.forget_idle(now);
+        if now.saturating_duration_since(self.collected) >= COLLECT_EVERY {
+            self.collected = now;
+            let blobs = self.blobs.clone();
+            drop(tokio::task::spawn_blocking(move || blobs.collect_garbage()));
+        }
+    }
+
+    fn request(&mut self, peer: &PeerId, request: RangeRequest, reply: oneshot::Sender<Option<RangeResponse>>) {
+        // Callers that were cancelled have dropped their end.
+        self.requests.retain(|_, reply| !reply.is_closed());
+        if self.requests.len() >= REQUESTS_MAX {
+            // The asker, if still there, tries another source.
+            let _gone = reply.send(None);
+            return;
+        }
+        let id = self.swarm.behaviour_mut().blobs.send_request(peer, request);
+        self.requests.insert(id, reply);
+    }
+
+    fn on_blobs(&mut self, event: request_response::Event<RangeRequest, RangeResponse>) {
+        match event {
+            request_response::Event::Message {
+                message: request_response::Message::Request { request, channel, .. }, ..
+            } => self.serve(request, channel),
+            request_response::Event::Message {
+                message: request_response::Message::Response { request_id, response }, ..
+            } => self.answer(&request_id, Some(response)),
+            request_response::Event::OutboundFailure { request_id, error, peer, .. } => {
+                tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "blob request failed");
+                self.answer(&request_id, None);
+            }
+            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn answer(&mut self, request: &OutboundRequestId, response: Option<RangeResponse>) {
+        if let Some(reply) = self.requests.remove(request) {
+            // The asker may have been cancelled.
+            let _gone = reply.send(response);
+        }
+    }
+
+    /// Reads a range off the task, so that a slow disk delays nothing else.
+    fn serve(&mut self, request: RangeRequest, channel: ResponseChannel<RangeResponse>) {
+        let Ok(permit) = Arc::clone(&self.serving).try_acquire_owned() else {
+            let _late = self.swarm.behaviour_mut().blobs.send_response(channel, RangeResponse::Busy);
+            return;
+        };
+        let (blobs, served) = (self.blobs.clone(), self.served.clone());
+        drop(tokio::task::spawn_blocking(move || {
+            let response = match blobs.read_range(&request.hash(), request.total(), request.range()) {
+                Ok(Some(bytes)) => RangeResponse::Bytes(bytes),
+                Ok(None) => RangeResponse::Missing,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(blob = request.hash().short(), error, "blob can't be read for a peer");
+                    RangeResponse::Missing
+                }
+            };
+            // There is room for as many as there are permits; a closed channel means that the network has stopped.
+            let _stopped = served.try_send((channel, response));
+            drop(permit);
+        }));
+    }
+
+    /// Queues an event that is not gossip.
+    fn notice(&mut self, event: NetEvent) {
+        if self.notices.len() >= NOTICES_MAX {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(event);
+        self.flush_notices();
+    }
+
+    fn flush_notices(&mut self) {
+        while !self.notices.is_empty()
+            && let Ok(permit) = self.events.try_reserve()
+            && let Some(event) = self.notices.pop_front()
+        {
+            permit.send(event);
+        }
+    }
+}
+
+/// Half a second, doubling to 15 seconds: a local network forms at once, an absent peer costs little.
+fn redial_backoff() -> Backoff {
+    #[expect(clippy::expect_used, reason = "the schedule is constant and valid, which every start checks")]
+    Backoff::new(Duration::from_millis(500), Duration::from_secs(15), 200, 30).expect("the schedule is valid")
+}

@@ -1,0 +1,123 @@
+//! The node's own newest messages, kept to be said again: gossip reaches whoever is there, and peers come late or were away.
+//!
+//! One message for each kind and round; those of the last rounds are due periodically, the newest snapshot always. Pure: the
+//! caller brings the time and sends.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use psyche_messages::{RoundMessage, Step};
+
+/// How many rounds behind the newest a message is still repeated.
+const ROUNDS_KEPT: u32 = 3;
+
+/// How often each message is repeated.
+pub(crate) const REPEAT_EVERY: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Kind {
+    Result,
+    Manifest,
+    Digest,
+    Snapshot,
+}
+
+const fn kind_of(message: &RoundMessage) -> Kind {
+    match message {
+        RoundMessage::Result(_) => Kind::Result,
+        RoundMessage::Manifest(_) => Kind::Manifest,
+        RoundMessage::Digest(_) => Kind::Digest,
+        RoundMessage::Snapshot(_) => Kind::Snapshot,
+    }
+}
+
+struct Kept {
+    envelope: Vec<u8>,
+    due: Instant,
+}
+
+/// The messages. At most `4 * (ROUNDS_KEPT + 1)` of them: steps count up by one, and older ones go.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    kept: BTreeMap<(Step, Kind), Kept>,
+}
+
+impl Outbox {
+    /// Keeps `envelope`, which says `message` and was sent at `now`. Replaces an earlier one of its kind and round.
+    pub(crate) fn keep(&mut self, message: &RoundMessage, envelope: Vec<u8>, now: Instant) {
+        let step = message.round().step;
+        self.kept.insert((step, kind_of(message)), Kept { envelope, due: now + REPEAT_EVERY });
+        let newest = self.kept.keys().map(|(step, _)| *step).max().unwrap_or_default();
+        let snapshot = self.kept.keys().filter(|(_, kind)| *kind == Kind::Snapshot).map(|(step, _)| *step).max();
+        self.kept.retain(|(step, kind), _| match kind {
+            Kind::Snapshot => Some(*step) == snapshot,
+            _ => newest.since(*step) <= ROUNDS_KEPT,
+        });
+    }
+
+    /// Makes everything due at `now`: somebody is there who may have heard none of it.
+    pub(crate) fn repeat_all(&mut self, now: Instant) {
+        self.kept.values_mut().for_each(|kept| kept.due = kept.due.min(now));
+    }
+
+    /// The envelopes to be sent at `now`, oldest round first; each is due again later.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let due = self.kept.values_mut().filter(|kept| kept.due <= now);
+        due.map(|kept| {
+            kept.due = now + REPEAT_EVERY;
+            kept.envelope.clone()
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use psyche_messages::{BlobHash, Digest, DigestAnnounced, RoundKey, SnapshotAnnounced};
+
+    use super::*;
+
+    fn digest(step: u32) -> RoundMessage {
+        RoundMessage::Digest(DigestAnnounced { round: RoundKey::new(0, step), results: 1, digest: Digest([0; 32]) })
+    }
+
+    fn snapshot(step: u32) -> RoundMessage {
+        let (digest, index) = (Digest([0; 32]), BlobHash([0; 32]));
+        RoundMessage::Snapshot(SnapshotAnnounced { round: RoundKey::new(0, step), digest, index, index_len: 1 })
+    }
+
+    #[test]
+    fn messages_repeat_until_three_rounds_have_passed() {
+        let (mut outbox, start) = (Outbox::default(), Instant::now());
+        outbox.keep(&digest(1), vec![1], start);
+        assert!(outbox.due(start).is_empty());
+        assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![1]]);
+        assert!(outbox.due(start + REPEAT_EVERY).is_empty());
+        outbox.keep(&digest(4), vec![4], start);
+        outbox.repeat_all(start);
+        assert_eq!(outbox.due(start), [vec![1], vec![4]]);
+        outbox.keep(&digest(5), vec![5], start);
+        outbox.repeat_all(start);
+        assert_eq!(outbox.due(start), [vec![4], vec![5]]);
+    }
+
+    #[test]
+    fn a_later_message_of_the_same_kind_and_round_replaces_the_first() {
+        let (mut outbox, start) = (Outbox::default(), Instant::now());
+        outbox.keep(&digest(1), vec![1], start);
+        outbox.keep(&digest(1), vec![2], start);
+        outbox.keep(&snapshot(1), vec![3], start);
+        assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![2], vec![3]]);
+    }
+
+    #[test]
+    fn the_newest_snapshot_repeats_however_old_it_is() {
+        let (mut outbox, start) = (Outbox::default(), Instant::now());
+        outbox.keep(&snapshot(1), vec![1], start);
+        outbox.keep(&snapshot(2), vec![2], start);
+        for step in 3..40 {
+            outbox.keep(&digest(step), vec![9], start);
+        }
+        assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![2], vec![9], vec![9], vec![9], vec![9]]);
+    }
+}
