@@ -13,6 +13,9 @@ use blake3::Hasher;
 use crate::codec::{CodecError, Layout, Part, Threads, parallel::scoped};
 use crate::config::ParameterSpec;
 
+#[cfg(test)]
+mod tests;
+
 const BLOCK_CONTEXT: &str = "psyche-solana-client v1 parameter block digest";
 const PARAMETER_CONTEXT: &str = "psyche-solana-client v1 parameter digest";
 const MODEL_CONTEXT: &str = "psyche-solana-client v1 model digest";

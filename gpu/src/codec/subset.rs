@@ -5,7 +5,7 @@
 //!   `Σ C(c_i, i)` of the combinatorial number system, in `⌈log2 C(n, k)⌉` bits. For 8 of 4,096: 81 bits.
 //! - **Elias–Fano** otherwise: with `l = ⌊log2(n / k)⌋`, first the `l` low bits of every index, then the high parts in
 //!   unary: from bucket 0 on, a 1 for each index of the bucket, a 0 between buckets. Length
-//!   `k · l + k + ⌊(n − 1) / 2^l⌋` bits, within 0.6 bit per index of the best possible.
+//!   `k · l + k + ⌊(n − 1) / 2^l⌋` bits, about 0.6 bit per index more than the least possible.
 //!
 //! Both are canonical: a set has one code, and what is no set's code is refused.
 
@@ -39,13 +39,21 @@ enum Kind {
 
 impl SubsetCode {
     pub(super) fn new(n: usize, k: usize) -> Self {
-        if n.saturating_mul(k) <= TABLE_ENTRIES_MAX {
-            let (binomials, sets) = pascal(n, k);
-            if sets < SETS_MAX {
-                let bits = u128::BITS - (sets - 1).leading_zeros();
-                return Self { n, k, bits: bits as usize, kind: Kind::Enumerative { binomials, sets, bits } };
-            }
+        Self::enumerative(n, k).unwrap_or_else(|| Self::elias_fano(n, k))
+    }
+
+    /// None where the sets are too many.
+    fn enumerative(n: usize, k: usize) -> Option<Self> {
+        if n.saturating_mul(k) > TABLE_ENTRIES_MAX {
+            return None;
         }
+        let (binomials, sets) = pascal(n, k);
+        let bits = u128::BITS - (sets - 1).leading_zeros();
+        let kind = Kind::Enumerative { binomials, sets, bits };
+        (sets < SETS_MAX).then_some(Self { n, k, bits: bits as usize, kind })
+    }
+
+    pub(super) fn elias_fano(n: usize, k: usize) -> Self {
         let low_bits = (n / k).ilog2();
         let buckets = ((n - 1) >> low_bits) + 1;
         let bits = k * low_bits as usize + k + buckets - 1;

@@ -1,0 +1,186 @@
+use std::f64::consts::PI;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The definition, term by term, in f64.
+fn reference_dct(chunk: &[f32], h: usize, w: usize) -> Vec<f64> {
+    let basis = |n: usize, u: usize, j: usize| {
+        let scale = if u == 0 { (1.0 / n as f64).sqrt() } else { (2.0 / n as f64).sqrt() };
+        scale * (PI * (2 * j + 1) as f64 * u as f64 / (2 * n) as f64).cos()
+    };
+    let mut half = vec![0.0; h * w];
+    for (i, row) in chunk.chunks(w).enumerate() {
+        for v in 0..w {
+            half[i * w + v] = row.iter().enumerate().map(|(j, &x)| f64::from(x) * basis(w, v, j)).sum();
+        }
+    }
+    let sum = |u: usize, v: usize| (0..h).map(|i| half[i * w + v] * basis(h, u, i)).sum();
+    (0..h * w).map(|at| sum(at / w, at % w)).collect()
+}
+
+fn reference_top_k(coefficients: &[f32], k: usize) -> Vec<u16> {
+    let mut order: Vec<u16> = (0..coefficients.len() as u16).collect();
+    order.sort_by(|&a, &b| {
+        let magnitude = |i: u16| coefficients[usize::from(i)].abs();
+        magnitude(b).total_cmp(&magnitude(a)).then(a.cmp(&b))
+    });
+    order.truncate(k);
+    order.sort_unstable();
+    order
+}
+
+const SIZES: [(usize, usize); 9] = [(64, 64), (1, 64), (43, 64), (64, 1), (1, 1), (7, 5), (16, 48), (33, 65), (256, 100)];
+
+#[test]
+fn the_forward_transform_agrees_with_its_definition_in_f64() {
+    for (h, w) in SIZES {
+        let chunk = noise(1, h * w);
+        let transform = Transform::new(h, w);
+        let (mut coefficients, mut scratch) = (vec![0.0; h * w], vec![0.0; h * w]);
+        transform.forward(&chunk, w, &mut coefficients, &mut scratch);
+        for (at, (&found, expected)) in coefficients.iter().zip(reference_dct(&chunk, h, w)).enumerate() {
+            assert!((f64::from(found) - expected).abs() < 2e-5, "{h}×{w} at {at}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_inverse_restores_the_chunk() {
+    for (h, w) in SIZES {
+        let chunk = noise(2, h * w);
+        let transform = Transform::new(h, w);
+        let [mut coefficients, mut back, mut scratch] = [(); 3].map(|()| vec![0.0; h * w]);
+        transform.forward(&chunk, w, &mut coefficients, &mut scratch);
+        transform.inverse(&coefficients, &mut back, &mut scratch);
+        for (found, expected) in back.iter().zip(&chunk) {
+            assert!((found - expected).abs() < 2e-5, "{h}×{w}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_few_coefficients_transform_as_the_dense_chunk_does() {
+    for (h, w) in SIZES {
+        let k = 9.min(h * w);
+        let mut dense = vec![0.0; h * w];
+        let indices: Vec<u16> = (0..k).map(|i| (i * (h * w - 1) / k.max(2)) as u16).collect();
+        let values = noise(3, k);
+        let distinct = indices.iter().zip(&values).take(if h * w == 1 { 1 } else { k });
+        distinct.for_each(|(&index, &value)| dense[usize::from(index)] += value);
+        let [mut from_dense, mut from_few, mut scratch] = [(); 3].map(|()| vec![0.0; h * w]);
+        let transform = Transform::new(h, w);
+        transform.inverse(&dense, &mut from_dense, &mut scratch);
+        transform.inverse_sparse(&indices, &values, &mut from_few, &mut SparseScratch::default());
+        for (found, expected) in from_few.iter().zip(&from_dense) {
+            assert!((found - expected).abs() < 1e-5, "{h}×{w}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_chunk_inside_a_tensor_transforms_as_its_copy_does() {
+    let g = Geometry::new(&[32, 96], 16).unwrap();
+    let tensor = noise(4, g.elements());
+    let transform = Transform::new(16, 16);
+    let [mut chunk, mut inside, mut copied, mut scratch] = [(); 4].map(|()| vec![0.0; 256]);
+    let slab = &tensor[g.slab_len()..];
+    g.gather(slab, 3, &mut chunk);
+    transform.forward(&chunk, 16, &mut copied, &mut scratch);
+    transform.forward(&slab[3 * 16..], g.width(), &mut inside, &mut scratch);
+    assert_eq!(inside, copied);
+}
+
+#[test]
+fn top_k_of_ties_takes_the_lower_indices() {
+    let mut top = TopK::default();
+    assert_eq!(top.select(&[1.0; 100], 3), [0, 1, 2]);
+    let mut values = vec![0.5; 100];
+    values[70] = -2.0;
+    values[20] = 1.0;
+    assert_eq!(top.select(&values, 4), [0, 1, 20, 70]);
+    values[99] = f32::NAN;
+    assert_eq!(top.select(&values, 1), [99]);
+    assert_eq!(top.select(&[0.0, -0.0, 0.0], 3), [0, 1, 2]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn prop_selection_agrees_with_a_sort(
+        // Few distinct values, so that ties are common.
+        coefficients in prop::collection::vec((-6..6_i8).prop_map(f32::from), 1..300),
+        share in 0.0..1.0_f64,
+    ) {
+        let k = 1 + (share * (coefficients.len() - 1) as f64) as usize;
+        prop_assert_eq!(TopK::default().select(&coefficients, k).to_vec(), reference_top_k(&coefficients, k));
+    }
+
+    #[test]
+    fn prop_selection_of_noise_agrees_with_a_sort(seed: u64, len in 1..5000_usize, k in 1..64_usize) {
+        let coefficients = noise(seed, len);
+        let k = k.min(len);
+        prop_assert_eq!(TopK::default().select(&coefficients, k).to_vec(), reference_top_k(&coefficients, k));
+    }
+}
+
+#[test]
+fn compression_keeps_the_largest_coefficients_of_the_reference() {
+    let layout = Layout::new(&[spec("a", &[128, 128])], 64, 8, true).unwrap();
+    let part = layout.whole(0).unwrap();
+    let tensor = noise(5, 128 * 128);
+    let selection = layout.compress(&part, &tensor, Threads::ONE).unwrap();
+    let g = *layout.parameters()[0].geometry();
+    let mut chunk = vec![0.0; g.chunk_len()];
+    for (number, (indices, values)) in selection.indices.chunks(8).zip(selection.values.chunks(8)).enumerate() {
+        let slab = &tensor[number / 2 * g.slab_len()..];
+        g.gather(&slab[..g.slab_len()], number % 2, &mut chunk);
+        let reference: Vec<f32> = reference_dct(&chunk, 64, 64).into_iter().map(|value| value as f32).collect();
+        assert_eq!(indices, reference_top_k(&reference, 8));
+        for (&index, value) in indices.iter().zip(values) {
+            assert!((reference[usize::from(index)] - value).abs() < 2e-5);
+        }
+    }
+}
+
+#[test]
+fn threads_and_owners_do_not_change_what_is_compressed() {
+    let layout = mixed_layout(16, 5, true);
+    for index in 0..layout.parameters().len() {
+        let whole = layout.whole(index).unwrap();
+        let rows = noise(6, whole.elements().len());
+        let one = layout.compress(&whole, &rows, Threads::ONE).unwrap();
+        for threads in [2, 3, 4, 64] {
+            assert_eq!(layout.compress(&whole, &rows, Threads::new(threads)).unwrap(), one);
+        }
+        let mut joined = Selection::default();
+        for block in whole.blocks() {
+            let part = layout.part(index, block..block + 1).unwrap();
+            let selection = layout.compress(&part, &rows[part.elements()], Threads::ONE).unwrap();
+            joined.indices.extend(selection.indices);
+            joined.values.extend(selection.values);
+        }
+        assert_eq!(joined, one);
+    }
+}
+
+#[test]
+fn subtracting_a_selection_removes_exactly_those_coefficients() {
+    let layout = mixed_layout(16, 5, true);
+    for index in 0..layout.parameters().len() {
+        let part = layout.whole(index).unwrap();
+        let rows = noise(7, part.elements().len());
+        let selection = layout.compress(&part, &rows, Threads::ONE).unwrap();
+        let mut rest = rows.clone();
+        layout.subtract(&part, &selection, &mut rest, Threads::ONE).unwrap();
+        let mut again = rows.clone();
+        layout.subtract(&part, &selection, &mut again, Threads::new(3)).unwrap();
+        assert_eq!(rest, again);
+        // By Parseval the energy falls by the coefficients' squares.
+        let energy = |values: &[f32]| values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+        let expected = energy(&rows) - energy(&selection.values);
+        assert!((energy(&rest) - expected).abs() < 1e-4 * energy(&rows), "{index}");
+    }
+}
