@@ -93,6 +93,12 @@ pub enum GpuError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another rank of the node could not do its part of reading or writing files; its own error says why.
+    #[error("finish the files of the node: rank {rank} failed")]
+    Files {
+        /// The rank that failed.
+        rank: usize,
+    },
     /// A weight file whose content does not fit the model.
     #[error("load weights from {path}: {problem}")]
     Weights {

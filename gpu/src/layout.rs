@@ -30,12 +30,12 @@ pub(crate) enum Split {
 
 /// A rectangle of an unsharded parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Region {
+pub(crate) struct Rectangle {
     pub(crate) rows: Range<usize>,
     pub(crate) columns: Range<usize>,
 }
 
-impl Region {
+impl Rectangle {
     /// What two rectangles have in common, if anything.
     fn intersection(&self, other: &Self) -> Option<Self> {
         let meet = |a: &Range<usize>, b: &Range<usize>| a.start.max(b.start)..a.end.min(b.end);
@@ -45,10 +45,6 @@ impl Region {
 
     fn width(&self) -> usize {
         self.columns.len()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len() * self.width()
     }
 
     /// Offset of element (`row`, `column`) of the parameter in a row-major copy of this rectangle.
@@ -116,21 +112,16 @@ impl NodeLayout {
         &self.pieces[rank]
     }
 
-    /// Elements that `rank` owns.
-    pub(crate) fn owned_len(&self, rank: usize) -> usize {
-        self.pieces[rank].last().map_or(0, |piece| piece.at.end)
-    }
-
     /// The rectangle of `parameter` that ranks with this tensor-parallel index compute with.
-    pub(crate) fn shard(&self, parameter: usize, tensor_index: usize) -> Region {
+    pub(crate) fn shard(&self, parameter: usize, tensor_index: usize) -> Rectangle {
         let size = self.topology.tensor_parallel();
         let part = |n: usize| n * tensor_index / size..n * (tensor_index + 1) / size;
         let geometry = self.codec.parameters()[parameter].geometry();
         let (rows, columns) = (geometry.rows(), geometry.width());
         match self.splits[parameter] {
-            Split::Replicated => Region { rows: 0..rows, columns: 0..columns },
-            Split::Rows => Region { rows: part(rows), columns: 0..columns },
-            Split::Columns => Region { rows: 0..rows, columns: part(columns) },
+            Split::Replicated => Rectangle { rows: 0..rows, columns: 0..columns },
+            Split::Rows => Rectangle { rows: part(rows), columns: 0..columns },
+            Split::Columns => Rectangle { rows: 0..rows, columns: part(columns) },
         }
     }
 
@@ -156,7 +147,7 @@ impl NodeLayout {
     pub(crate) fn overlap(&self, piece: &Piece, tensor_index: usize) -> Option<Overlap> {
         let parameter = piece.part.parameter();
         let shard = self.shard(parameter, tensor_index);
-        let owned = Region { rows: piece.part.rows(), columns: 0..self.codec.parameters()[parameter].geometry().width() };
+        let owned = Rectangle { rows: piece.part.rows(), columns: 0..self.codec.parameters()[parameter].geometry().width() };
         let common = owned.intersection(&shard)?;
         let (row, column) = (common.rows.start, common.columns.start);
         Some(Overlap {

@@ -5,13 +5,20 @@
 
 pub mod codec;
 pub mod config;
+pub mod devices;
 pub mod digest;
 mod error;
 pub mod exact;
 pub mod init;
 mod layout;
 pub mod mesh;
+mod model;
+pub mod optimizer;
 mod shim;
+mod snapshot;
+mod transfer;
+mod weights;
+pub mod worker;
 
 pub use error::GpuError;
 

@@ -119,10 +119,8 @@ extern "C" fn release(user: *mut c_void) {
 /// How often `device` has run out of memory so far; devices without a caching allocator never do.
 pub(crate) fn out_of_memory_count(device: Device) -> Result<i64, GpuError> {
     let Device::Cuda(index) = device else { return Ok(0) };
-    let index = c_int::try_from(index).map_err(|_| GpuError::Device {
-        device: format!("cuda:{index}"),
-        problem: "no such device".to_owned(),
-    })?;
+    let index = c_int::try_from(index)
+        .map_err(|_| GpuError::Device { device: format!("cuda:{index}"), problem: "no such device".to_owned() })?;
     let mut count = 0;
     // SAFETY: `count` outlives the call.
     checked(unsafe { psyche_cuda_out_of_memory_count(index, &raw mut count) })?;

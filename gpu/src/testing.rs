@@ -1,10 +1,22 @@
 //! What this crate's tests share: tiny models, and threads that play the ranks of a node.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
+use crate::codec::Threads;
 use crate::config::LlamaConfig;
+use crate::init::init_model;
 use crate::mesh::{MeshRank, Topology, mesh};
+use crate::optimizer::OptimizerConfig;
+use crate::worker::{Rank, RankSetup, StepPlan};
+
+/// Inputs per sample of the tests' plans.
+pub(crate) const SEQUENCE: usize = 12;
 
 /// A model of two layers with grouped queries whose sizes two ranks can share.
 pub(crate) fn tiny_config() -> LlamaConfig {
@@ -35,4 +47,67 @@ pub(crate) fn on_ranks<R: Send>(
         let threads: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(move || work(rank))).collect();
         threads.into_iter().map(|thread| thread.join()).collect()
     })
+}
+
+/// Like [`on_ranks`], each rank with the weights of `folder`; every rank must succeed.
+pub(crate) fn on_loaded_ranks<R: Send>(
+    layout: (usize, usize),
+    (config, optimizer): (&LlamaConfig, OptimizerConfig),
+    folder: &Path,
+    micro_batch_size: usize,
+    work: impl Fn(&mut Rank) -> R + Sync,
+) -> Vec<R> {
+    crate::devices::init_threads(1);
+    let results = on_ranks(layout, |mesh| {
+        let setup = RankSetup {
+            mesh,
+            device: tch::Device::Cpu,
+            config: config.clone(),
+            optimizer,
+            sequence_len: SEQUENCE,
+            micro_batch_size,
+            threads: Threads::ONE,
+            weights: folder.to_owned(),
+        };
+        work(&mut Rank::new(setup).unwrap())
+    });
+    results.into_iter().map(|result| result.unwrap()).collect()
+}
+
+/// A folder with a model's initial weights.
+pub(crate) fn weights_of(config: &LlamaConfig) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    init_model(&serde_json::to_vec(config).unwrap(), 7, folder.path()).unwrap();
+    folder
+}
+
+/// Settings under which a few coefficients per chunk are sent by their signs.
+pub(crate) fn one_bit() -> OptimizerConfig {
+    OptimizerConfig {
+        compression_decay: 0.9,
+        compression_chunk: 16,
+        compression_topk: 8,
+        quantize_1bit: true,
+        clip_grad_norm: None,
+    }
+}
+
+/// A plan over `count` samples in which each token follows from the one before.
+pub(crate) fn plan(step: u64, count: usize) -> StepPlan {
+    let sample = |index: usize| {
+        let mut token = (index as u32 * 29 + step as u32 * 17) % 128;
+        (0..=SEQUENCE)
+            .map(|_| {
+                token = (token * 5 + 3) % 128;
+                token
+            })
+            .collect()
+    };
+    StepPlan {
+        step,
+        samples: Arc::new((0..count).map(sample).collect()),
+        lr: 0.003,
+        lr_previous: 0.003,
+        cancel: Arc::new(AtomicBool::new(false)),
+    }
 }

@@ -15,7 +15,7 @@ fn every_element_of_a_shard_comes_from_exactly_one_piece() {
         let layout = layout(data_parallel, tensor_parallel);
         for tensor_index in 0..tensor_parallel {
             for parameter in 0..layout.codec.parameters().len() {
-                let mut covered = vec![0; layout.shard(parameter, tensor_index).len()];
+                let mut covered = vec![0; layout.shard_shape(parameter, tensor_index).iter().product::<i64>() as usize];
                 for piece in (0..layout.topology.ranks()).flat_map(|rank| layout.pieces(rank)) {
                     if piece.part.parameter() != parameter {
                         continue;
@@ -36,7 +36,7 @@ fn every_element_of_a_shard_comes_from_exactly_one_piece() {
 fn every_element_of_a_piece_gets_each_replicas_gradient_once() {
     let layout = layout(2, 2);
     for rank in 0..4 {
-        let mut covered = vec![0; layout.owned_len(rank)];
+        let mut covered = vec![0; layout.pieces(rank).last().map_or(0, |piece| piece.at.end)];
         for piece in layout.pieces(rank) {
             for tensor_index in layout.gradient_sources(piece.part.parameter()) {
                 let Some(overlap) = layout.overlap(piece, tensor_index) else { continue };

@@ -1,0 +1,262 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
+
+use super::*;
+use crate::testing::{on_loaded_ranks, one_bit, plan, tiny_config, weights_of};
+
+const LAYOUTS: [(usize, usize); 6] = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (7, 1)];
+
+/// Everything of a momentum is sent, so that results can be compared coefficient by coefficient.
+fn send_all() -> OptimizerConfig {
+    OptimizerConfig { compression_chunk: 8, compression_topk: 64, ..one_bit() }
+}
+
+fn trained(outcome: TrainOutcome) -> Trained {
+    match outcome {
+        TrainOutcome::Trained(trained) => trained,
+        other => panic!("expected a trained step, got {other:?}"),
+    }
+}
+
+fn apply_plan(payloads: &[&[u8]], weight_decay: f32) -> ApplyPlan {
+    let payloads = payloads.iter().map(|&payload| payload.into()).collect();
+    ApplyPlan { step: 1, lr: 0.01, weight_decay, payloads: Arc::new(payloads) }
+}
+
+/// Largest difference relative to the largest element.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let largest = a.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    a.iter().zip(b).fold(0.0_f32, |most, (x, y)| most.max((x - y).abs())) / largest
+}
+
+#[test]
+fn any_layout_and_micro_batch_gives_the_same_step_up_to_rounding() {
+    for tied in [false, true] {
+        let config = crate::testing::config_with(serde_json::json!({ "tie_word_embeddings": tied }));
+        let folder = weights_of(&config);
+        let run = |layout, micro_batch_size| {
+            let ranks = on_loaded_ranks(layout, (&config, send_all()), folder.path(), micro_batch_size, |rank| {
+                rank.train(&plan(0, 5)).unwrap();
+                let second = trained(rank.train(&plan(1, 5)).unwrap());
+                // Pieces ascend with the rank, so that the ranks' buffers strung together are the whole model.
+                (second, rank.optimizer.momentum().clone())
+            });
+            let momentum: Vec<f32> = ranks.iter().flat_map(|(_, momentum)| momentum.clone()).collect();
+            (ranks.into_iter().map(|(trained, _)| trained).collect::<Vec<_>>(), momentum)
+        };
+        let (alone, momentum) = run((1, 1), 5);
+        assert_eq!(alone[0].tokens, 5 * crate::testing::SEQUENCE as u64);
+        for layout in LAYOUTS {
+            for micro_batch_size in [1, 2, 8] {
+                let (ranks, other) = run(layout, micro_batch_size);
+                for (index, rank) in ranks.iter().enumerate() {
+                    assert!((rank.loss / alone[0].loss - 1.0).abs() < 1e-5, "{layout:?}: loss {}", rank.loss);
+                    assert!((rank.gradient_norm / alone[0].gradient_norm - 1.0).abs() < 1e-4, "{layout:?}");
+                    assert_eq!((rank.tokens, rank.payload.is_some()), (alone[0].tokens, index == 0));
+                }
+                assert!(difference(&momentum, &other) < 1e-4, "{layout:?}, micro-batches of {micro_batch_size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn payloads_of_different_layouts_choose_the_same_coefficients() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let codec = one_bit().layout(&config).unwrap();
+    let payload = |layout| {
+        let ranks = on_loaded_ranks(layout, (&config, one_bit()), folder.path(), 2, |rank| rank.train(&plan(0, 3)).unwrap());
+        trained(ranks.into_iter().next().unwrap()).payload.unwrap()
+    };
+    let (alone, split) = (payload((1, 1)), payload((2, 2)));
+    assert_eq!((alone.len(), split.len()), (codec.payload_len(), codec.payload_len()));
+    let (alone, split) = (codec.validate(&alone).unwrap(), codec.validate(&split).unwrap());
+    let (mut same, mut all) = (0, 0);
+    for parameter in 0..codec.parameters().len() {
+        let part = codec.whole(parameter).unwrap();
+        let (alone, split) = (alone.decode(&part).unwrap(), split.decode(&part).unwrap());
+        let signed = |s: &crate::codec::Selection| s.indices.iter().copied().zip(s.values.clone()).collect::<Vec<_>>();
+        same += signed(&alone).iter().zip(signed(&split)).filter(|(a, b)| **a == *b).count();
+        all += alone.indices.len();
+    }
+    assert!(same * 100 > all * 99, "{same} of {all} coefficients agree");
+}
+
+#[test]
+fn the_loss_falls_while_a_node_applies_its_own_results() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let losses = on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 2, |rank| {
+        let losses: Vec<f64> = (0..30)
+            .map(|step| {
+                let lr = 0.008;
+                let trained = trained(rank.train(&StepPlan { lr, lr_previous: lr, ..plan(step, 6) }).unwrap());
+                // What rank 0 made reaches the others as it would reach other nodes.
+                let payload = rank.mesh.exchange(&trained.payload, |all| all[0].clone()).unwrap().unwrap();
+                let payloads = Arc::new(vec![payload.into()]);
+                rank.apply(&ApplyPlan { step, lr, weight_decay: 0.0, payloads }).unwrap();
+                trained.loss
+            })
+            .collect();
+        losses
+    });
+    assert!(losses.iter().all(|other| *other == losses[0]));
+    let (first, last) = (losses[0][0], losses[0][29]);
+    assert!(first > 4.5 && last < 0.6 * first, "loss went from {first} to {last}");
+}
+
+#[test]
+fn applying_the_same_results_gives_the_same_bits_on_every_layout() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let first = on_loaded_ranks((1, 1), (&config, one_bit()), folder.path(), 2, |rank| {
+        [0, 1].map(|step| trained(rank.train(&plan(step, 2)).unwrap()).payload.unwrap())
+    });
+    let payloads: Vec<&[u8]> = first[0].iter().map(Vec::as_slice).collect();
+    let digests: Vec<Vec<[u8; 32]>> = LAYOUTS
+        .into_iter()
+        .flat_map(|layout| {
+            on_loaded_ranks(layout, (&config, one_bit()), folder.path(), 1, |rank| {
+                let mut digests = vec![rank.digest().unwrap()];
+                for plan in [apply_plan(&payloads, 0.1), apply_plan(&[], 0.0), apply_plan(&[], 0.1)] {
+                    rank.apply(&plan).unwrap();
+                    digests.push(rank.digest().unwrap());
+                }
+                digests
+            })
+        })
+        .collect();
+    assert!(digests.iter().all(|other| *other == digests[0]));
+    let [before, applied, unchanged, decayed] = digests[0][..] else { panic!("four digests") };
+    assert!(before != applied && applied == unchanged && unchanged != decayed);
+}
+
+#[test]
+fn evaluation_uses_the_applied_weights_without_look_ahead() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let losses = |layout| {
+        on_loaded_ranks(layout, (&config, one_bit()), folder.path(), 2, |rank| {
+            let samples = plan(9, 3).samples;
+            let before = rank.evaluate(0, &samples).unwrap();
+            rank.train(&plan(0, 3)).unwrap();
+            rank.train(&plan(1, 3)).unwrap();
+            assert_eq!(rank.evaluate(0, &samples).unwrap(), before);
+            before
+        })
+    };
+    let (alone, split) = (losses((1, 1))[0], losses((2, 2)));
+    assert!(split.iter().all(|loss| (loss / alone - 1.0).abs() < 1e-5));
+}
+
+#[test]
+fn a_cancelled_step_changes_nothing_on_any_rank() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 1, |rank| {
+        rank.train(&plan(0, 4)).unwrap();
+        let before = (rank.optimizer.momentum().clone(), rank.digest().unwrap());
+        let mut cancelled = plan(1, 4);
+        // Only one rank sees the token in time.
+        cancelled.cancel = Arc::new(AtomicBool::new(rank.mesh.rank() == 3));
+        assert_eq!(rank.train(&cancelled).unwrap(), TrainOutcome::Cancelled);
+        assert!((rank.optimizer.momentum().clone(), rank.digest().unwrap()) == before);
+        trained(rank.train(&plan(1, 4)).unwrap());
+    });
+}
+
+#[test]
+fn a_loss_that_is_not_finite_skips_the_step_and_spares_the_momentum() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    on_loaded_ranks((2, 1), (&config, one_bit()), folder.path(), 1, |rank| {
+        rank.train(&plan(0, 2)).unwrap();
+        let before = rank.optimizer.momentum().clone();
+        let sound = rank.optimizer.master().clone();
+        if rank.mesh.rank() == 1 {
+            rank.optimizer.master_mut().fill(f32::NAN);
+        }
+        let outcome = rank.train(&plan(1, 2)).unwrap();
+        assert_eq!(outcome, TrainOutcome::Skipped { reason: SkipReason::LossNotFinite });
+        assert!(*rank.optimizer.momentum() == before);
+        *rank.optimizer.master_mut() = sound;
+        trained(rank.train(&plan(1, 2)).unwrap());
+    });
+}
+
+#[test]
+fn too_little_memory_halves_the_micro_batch_and_repeats_the_step() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let run = |limit: usize| {
+        on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 8, |rank| {
+            // Only one device is that small; its micro-batch becomes everybody's.
+            if rank.mesh.rank() == 2 {
+                rank.out_of_memory_above = limit;
+            }
+            let first = trained(rank.train(&plan(0, 12)).unwrap());
+            (first.loss, first.micro_batch_size, rank.micro_batch_size())
+        })
+    };
+    let (roomy, tight) = (run(usize::MAX), run(3));
+    assert!(roomy.iter().all(|&(_, size, _)| size == 8));
+    assert!(tight.iter().all(|&(_, size, remembered)| size == 2 && remembered == 2));
+    assert!((roomy[0].0 / tight[0].0 - 1.0).abs() < 1e-5);
+}
+
+#[test]
+fn memory_for_less_than_one_sample_is_an_error_on_every_rank() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    on_loaded_ranks((1, 2), (&config, one_bit()), folder.path(), 4, |rank| {
+        if rank.mesh.rank() == 1 {
+            rank.out_of_memory_above = 0;
+        }
+        assert!(matches!(rank.train(&plan(0, 4)), Err(GpuError::OutOfMemory { rank: 1 })));
+        rank.out_of_memory_above = usize::MAX;
+        trained(rank.train(&plan(0, 4)).unwrap());
+    });
+}
+
+#[test]
+fn plans_that_cannot_be_carried_out_are_refused_and_change_nothing() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    on_loaded_ranks((2, 1), (&config, one_bit()), folder.path(), 1, |rank| {
+        let with = |samples: Vec<Vec<u32>>| StepPlan { samples: Arc::new(samples), ..plan(0, 1) };
+        let refused = [
+            with(vec![]),
+            with(vec![vec![1]]),
+            with(vec![vec![1; 14]]),
+            with(vec![vec![1; 5], vec![1; 6]]),
+            with(vec![vec![1, 2, 128]]),
+            StepPlan { lr: f32::NAN, ..plan(0, 1) },
+            StepPlan { lr_previous: -1.0, ..plan(0, 1) },
+        ];
+        for plan in &refused {
+            assert!(matches!(rank.train(plan), Err(GpuError::Plan { step: 0, .. })), "{plan:?}");
+        }
+        let malformed = ApplyPlan { payloads: Arc::new(vec![Arc::new([1_u8; 5])]), ..apply_plan(&[], 0.5) };
+        let before = rank.digest().unwrap();
+        assert!(matches!(rank.apply(&malformed), Err(GpuError::Codec(_))));
+        assert!(rank.apply(&ApplyPlan { weight_decay: f32::INFINITY, ..apply_plan(&[], 0.5) }).is_err());
+        assert_eq!(rank.digest().unwrap(), before);
+        trained(rank.train(&plan(0, 1)).unwrap());
+    });
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_others_steps_with_a_typed_error() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let outcomes = on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 1, |rank| {
+        if rank.mesh.rank() == 3 {
+            return None;
+        }
+        Some(rank.train(&plan(0, 4)).unwrap_err())
+    });
+    let errors: Vec<GpuError> = outcomes.into_iter().flatten().collect();
+    assert_eq!(errors.len(), 3);
+    assert!(errors.iter().all(|error| matches!(error, GpuError::MeshPoisoned { .. })), "{errors:?}");
+}
