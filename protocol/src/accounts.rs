@@ -45,7 +45,7 @@ pub struct CoordinatorInstance<'a> {
 
 impl<'a> CoordinatorInstance<'a> {
     /// First eight bytes of `sha256("account:CoordinatorInstance")`.
-    pub const DISCRIMINATOR: [u8; 8] = [0x9c, 0x09, 0x9c, 0x91, 0x0a, 0xf1, 0x81, 0xff];
+    pub const DISCRIMINATOR: [u8; 8] = [0x9c, 0x09, 0x99, 0x10, 0xaf, 0x18, 0x1f, 0xfc];
     /// Allocated bytes.
     pub const SIZE: usize = 173;
 

@@ -8,9 +8,6 @@ mod coordinator;
 mod treasurer;
 mod witness;
 
-#[cfg(test)]
-mod tests;
-
 pub use authorizer::{
     AuthorizationCloseArgs, AuthorizationCreateArgs, AuthorizationGranteeUpdateArgs, AuthorizationGrantorUpdateArgs,
 };

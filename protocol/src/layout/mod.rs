@@ -10,9 +10,6 @@ mod tags;
 mod validate;
 mod view;
 
-#[cfg(test)]
-mod tests;
-
 use core::fmt;
 use core::mem::offset_of;
 

@@ -16,9 +16,6 @@ mod owner;
 mod reports;
 mod tick;
 
-#[cfg(test)]
-mod tests;
-
 pub use crate::select::Clock;
 pub use error::CoordinatorError;
 pub use owner::{check_free, init, set_future_epoch_rates, set_paused, update, update_client_version};

@@ -8,9 +8,6 @@ mod borsh;
 mod check;
 mod raw;
 
-#[cfg(test)]
-mod tests;
-
 pub use crate::layout::{Architecture, DataType, TokenSize};
 pub use raw::{CheckpointRaw, DataLocationRaw, LrScheduleRaw, ModelRaw, OptimizerRaw};
 

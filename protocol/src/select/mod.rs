@@ -7,9 +7,6 @@ mod health;
 mod merkle;
 mod shuffle;
 
-#[cfg(test)]
-mod tests;
-
 pub use batch::{Assigned, Assignment, BatchId, global_batch_size};
 pub use bloom::participant_item;
 pub use committee::{SelectError, Selection};
