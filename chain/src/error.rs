@@ -1,0 +1,246 @@
+//! One error type for everything that is said to a chain, with a verdict about trying again.
+
+use core::time::Duration;
+
+use psyche_messages::{Address, Backoff, Lamports, Retry, Slot};
+use psyche_protocol::codec::{DecodeError, EncodeError};
+use psyche_protocol::layout::LayoutError;
+use solana_client::client_error::reqwest;
+use solana_signature::Signature;
+use solana_transaction_error::TransactionError;
+use thiserror::Error;
+
+use crate::endpoint::EndpointError;
+use crate::program_error::ProgramName;
+use crate::wallet::WalletError;
+
+/// Pause after which a call that failed of the moment may be repeated.
+const PAUSE: Backoff = match Backoff::new(Duration::from_millis(250), Duration::from_secs(15), 200, 50) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("a constant schedule must be valid"),
+};
+
+/// Why something that was said to a chain failed.
+#[derive(Debug, Error)]
+pub enum ChainError {
+    /// An endpoint is no endpoint.
+    #[error("use the endpoints")]
+    Endpoint(#[from] EndpointError),
+    /// A wallet can't be read or written.
+    #[error("use the wallet")]
+    Wallet(#[from] WalletError),
+    /// No connection, or it broke.
+    #[error("reach {endpoint}")]
+    Unreachable {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// What the transport says; its URL is removed.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The HTTP server answered with a status other than success.
+    #[error("get an answer from {endpoint}: HTTP status {status}")]
+    Http {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// The status: 429 means too many requests.
+        status: u16,
+    },
+    /// No answer in time.
+    #[error("get an answer from {endpoint} within {after:?}")]
+    Timeout {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The answer is not what the protocol promises.
+    #[error("read the answer of {endpoint} to {method}")]
+    Malformed {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// What was asked.
+        method: &'static str,
+    },
+    /// The endpoint can't answer now, though another may.
+    #[error("get an answer to {method} from {endpoint}: code {code}")]
+    Unfit {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// What was asked.
+        method: &'static str,
+        /// The JSON-RPC code.
+        code: i64,
+    },
+    /// The endpoint has not seen the slot that was asked for.
+    #[error("read a state at or after slot {slot} from {endpoint}")]
+    Behind {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// The slot that it should have reached.
+        slot: Slot,
+    },
+    /// The request itself is refused, wherever it is sent.
+    #[error("have {method} accepted: code {code}")]
+    Refused {
+        /// What was asked.
+        method: &'static str,
+        /// The JSON-RPC code.
+        code: i64,
+    },
+    /// A program refused an instruction.
+    #[error("run {purpose}: the {program} refuses with code {code}{}", .meaning.map(|m| format!(" ({m})")).unwrap_or_default())]
+    Program {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// Which program.
+        program: ProgramName,
+        /// Its code.
+        code: u32,
+        /// What the code means, where known.
+        meaning: Option<&'static str>,
+    },
+    /// The payer does not hold enough.
+    #[error("pay for {purpose}: {address} holds {balance} lamports")]
+    InsufficientFunds {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// Who should have paid.
+        address: Address,
+        /// What it holds.
+        balance: Lamports,
+    },
+    /// The chain refused the transaction for another reason.
+    #[error("run {purpose}")]
+    Transaction {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// The chain's reason.
+        #[source]
+        reason: Box<TransactionError>,
+    },
+    /// The transaction did not get into a block while its blockhash was valid. It never will.
+    #[error("see {purpose} confirmed before its blockhash expired: transaction {signature}")]
+    Expired {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// Its signature.
+        signature: Signature,
+    },
+    /// The transaction does not fit into a packet.
+    #[error("build {purpose}: {len} bytes are more than a transaction may have")]
+    TooLarge {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The transaction could not be signed or encoded.
+    #[error("build {purpose}: {reason}")]
+    Build {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// An account that must exist does not.
+    #[error("find the {what} at {address}")]
+    AccountMissing {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        address: Address,
+    },
+    /// An account belongs to another program than it should.
+    #[error("use the {what} at {address}: it belongs to {owner}")]
+    AccountOwner {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        address: Address,
+        /// Who owns it.
+        owner: Address,
+    },
+    /// A Borsh account does not decode.
+    #[error("read the {what} at {address}")]
+    AccountMalformed {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        address: Address,
+        /// What is wrong with its bytes.
+        #[source]
+        source: DecodeError,
+    },
+    /// A coordinator account has another layout.
+    #[error("read the coordinator account at {address}")]
+    AccountLayout {
+        /// Where.
+        address: Address,
+        /// What is wrong with its bytes.
+        #[source]
+        source: LayoutError,
+    },
+    /// Arguments do not fit into an instruction.
+    #[error("encode the arguments of {instruction}")]
+    Encode {
+        /// Which instruction.
+        instruction: &'static str,
+        /// What does not fit.
+        #[source]
+        source: EncodeError,
+    },
+    /// What was asked for makes no sense for this run or wallet.
+    #[error("{action}: {reason}")]
+    NotPossible {
+        /// What was asked for, as an infinitive.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl ChainError {
+    /// What the caller may do about it. Calls of [`crate::Rpc`] have tried every endpoint already when they return an error,
+    /// so `NextEndpoint` means: some other endpoint than those that are configured.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        match self {
+            Self::Unfit { .. } => Retry::NextEndpoint,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Malformed { .. }
+            | Self::Http { .. }
+            | Self::Behind { .. }
+            | Self::Expired { .. } => Retry::After(PAUSE),
+            _ => Retry::Never,
+        }
+    }
+
+    /// Whether another endpoint may answer the same call.
+    pub(crate) const fn moves_on(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Timeout { .. }
+                | Self::Malformed { .. }
+                | Self::Unfit { .. }
+                | Self::Http { .. }
+                | Self::Behind { .. }
+        )
+    }
+
+    /// Whether the endpoint should rest for a while. One that merely lags or lacks a method should not.
+    pub(crate) const fn blames_endpoint(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Malformed { .. } | Self::Http { .. })
+    }
+
+    /// The code with which `program` refused, if it did.
+    #[must_use]
+    pub fn program_code(&self, wanted: ProgramName) -> Option<u32> {
+        match self {
+            Self::Program { program, code, .. } if *program == wanted => Some(*code),
+            _ => None,
+        }
+    }
+}

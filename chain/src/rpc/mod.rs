@@ -1,0 +1,177 @@
+//! Reading from and talking to a chain through several endpoints.
+//!
+//! [`Rpc`] asks the endpoint that answered last and moves on where another may do better: no connection, no answer in time,
+//! too many requests, a node that lags. A refusal that every endpoint would repeat is returned at once. Every read is made
+//! at commitment `confirmed` and asks for a state no older than any that was seen before.
+
+mod classify;
+mod reads;
+mod rotation;
+mod transport;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use psyche_messages::Slot;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use solana_client::client_error::ClientError;
+use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_client::RpcClientConfig;
+use solana_client::rpc_request::RpcRequest;
+use solana_commitment_config::CommitmentConfig;
+
+use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair};
+use crate::error::ChainError;
+use crate::program_error::ProgramIds;
+pub use reads::{AccountRead, SignatureRecord};
+
+/// How to talk to a chain.
+#[derive(Clone, Debug)]
+pub struct RpcConfig {
+    /// The providers, the preferred one first.
+    pub endpoints: Vec<EndpointPair>,
+    /// The programs' ids.
+    pub programs: ProgramIds,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long a whole answer may take.
+    pub request_timeout: Duration,
+    /// How long an endpoint rests after a failure.
+    pub cooldown: Duration,
+    /// Least price of a compute unit, in millionths of a lamport; used where the chain knows no recent fees.
+    pub fee_floor_micro_lamports: u64,
+    /// Highest price of a compute unit, in millionths of a lamport, whatever recent fees say.
+    pub fee_ceiling_micro_lamports: u64,
+}
+
+impl RpcConfig {
+    /// The defaults for `endpoints`.
+    #[must_use]
+    pub fn new(endpoints: Vec<EndpointPair>) -> Self {
+        Self {
+            endpoints,
+            programs: ProgramIds::default(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+            cooldown: Duration::from_secs(20),
+            fee_floor_micro_lamports: 0,
+            fee_ceiling_micro_lamports: 1_000_000,
+        }
+    }
+}
+
+/// A chain, reached through all configured endpoints. Clones share everything.
+#[derive(Clone)]
+pub struct Rpc(Arc<Inner>);
+
+struct Inner {
+    config: RpcConfig,
+    endpoints: Vec<Endpoint>,
+    rotation: Mutex<Rotation>,
+    seen_slot: AtomicU64,
+}
+
+use rotation::Rotation;
+
+/// One provider's client.
+pub(crate) struct Endpoint {
+    pub(crate) name: String,
+    pub(crate) client: RpcClient,
+}
+
+impl std::fmt::Debug for Rpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rpc").field("endpoints", &self.0.config.endpoints).field("current", &self.current()).finish()
+    }
+}
+
+impl Rpc {
+    /// A client for `config`; connects lazily.
+    ///
+    /// # Errors
+    /// [`ChainError::Endpoint`] for no or too many endpoints, [`ChainError::Unreachable`] if the TLS set-up fails.
+    pub fn new(config: RpcConfig) -> Result<Self, ChainError> {
+        let given = config.endpoints.len();
+        if given == 0 || given > ENDPOINTS_MAX {
+            return Err(EndpointError::Count { given }.into());
+        }
+        let client = |pair: &EndpointPair| {
+            let name = pair.rpc.to_string();
+            let transport = transport::HttpTransport::new(pair.rpc.clone(), config.connect_timeout, config.request_timeout);
+            let transport = transport.map_err(|source| ChainError::Unreachable { endpoint: name.clone(), source })?;
+            let commitment = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
+            Ok(Endpoint { name, client: RpcClient::new_sender(transport, commitment) })
+        };
+        let endpoints = config.endpoints.iter().map(client).collect::<Result<Vec<_>, ChainError>>()?;
+        let rotation = Mutex::new(Rotation::new(endpoints.len(), config.cooldown));
+        Ok(Self(Arc::new(Inner { config, endpoints, rotation, seen_slot: AtomicU64::new(0) })))
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &RpcConfig {
+        &self.0.config
+    }
+
+    /// The programs' ids.
+    #[must_use]
+    pub fn programs(&self) -> &ProgramIds {
+        &self.0.config.programs
+    }
+
+    /// Index of the endpoint that is asked first.
+    #[must_use]
+    pub fn current(&self) -> usize {
+        self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).current()
+    }
+
+    /// The highest slot that any answer came from.
+    #[must_use]
+    pub fn seen_slot(&self) -> Slot {
+        Slot(self.0.seen_slot.load(Ordering::Relaxed))
+    }
+
+    /// Notes a slot from which something was seen: no later read will come from an older one.
+    pub fn note_slot(&self, slot: Slot) {
+        self.0.seen_slot.fetch_max(slot.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.0.endpoints
+    }
+
+    /// Asks one endpoint after the other until one answers or refuses for good.
+    pub(crate) async fn call<T: DeserializeOwned>(&self, request: RpcRequest, params: Value) -> Result<T, ChainError> {
+        let order = self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).order(Instant::now());
+        let mut last = None;
+        for index in order {
+            let Some(endpoint) = self.0.endpoints.get(index) else { continue };
+            match endpoint.client.send(request, params.clone()).await {
+                Ok(answer) => {
+                    self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).answered(index);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    let error = self.classify(error, endpoint, request);
+                    if !error.moves_on() {
+                        return Err(error);
+                    }
+                    tracing::debug!(endpoint = endpoint.name, method = request.as_str(), %error, "endpoint does not answer");
+                    if error.blames_endpoint() {
+                        let mut rotation = self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner);
+                        rotation.failed(index, Instant::now());
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| EndpointError::Count { given: 0 }.into()))
+    }
+
+    pub(crate) fn classify(&self, error: ClientError, endpoint: &Endpoint, request: RpcRequest) -> ChainError {
+        let context = classify::Context { timeout: self.0.config.request_timeout, min_slot: self.seen_slot() };
+        classify::classify(error, &endpoint.name, request, &context)
+    }
+}

@@ -1,0 +1,65 @@
+//! From instructions to signed bytes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use solana_compute_budget_interface::ComputeBudgetInstruction;
+use solana_hash::Hash;
+use solana_message::Message;
+use solana_signature::Signature;
+
+use super::Plan;
+use crate::convert::{address, key};
+use crate::error::ChainError;
+use crate::wallet::Wallet;
+
+/// Largest transaction: what fits into an IPv6 packet of minimum size.
+pub(crate) const TRANSACTION_LEN_MAX: usize = 1_232;
+
+/// A transaction as it is sent.
+pub(super) struct Signed {
+    pub(super) base64: String,
+    pub(super) signature: Signature,
+}
+
+/// Signs `plan` with a compute limit, and a price in millionths of a lamport where it is not zero.
+pub(super) fn sign(plan: &Plan<'_>, blockhash: Hash, limit: u32, price: u64) -> Result<Signed, ChainError> {
+    // The budget comes last, so that the number of a refused instruction is its place in the plan.
+    let mut instructions = plan.instructions.to_vec();
+    instructions.push(ComputeBudgetInstruction::set_compute_unit_limit(limit));
+    if price > 0 {
+        instructions.push(ComputeBudgetInstruction::set_compute_unit_price(price));
+    }
+    let message = Message::new_with_blockhash(&instructions, Some(&key(plan.payer.address())), &blockhash);
+    let bytes = message.serialize();
+    let signers = usize::from(message.header.num_required_signatures);
+    let mut packet = vec![u8::try_from(signers).unwrap_or(u8::MAX)];
+    let mut first = None;
+    for needed in message.account_keys.iter().take(signers) {
+        let signature = wallet_of(plan, needed)?.sign(&bytes);
+        first.get_or_insert(signature);
+        packet.extend_from_slice(signature.as_ref());
+    }
+    packet.extend_from_slice(&bytes);
+    if packet.len() > TRANSACTION_LEN_MAX {
+        return Err(ChainError::TooLarge { purpose: plan.purpose, len: packet.len() });
+    }
+    let signature = first.ok_or(ChainError::Build { purpose: plan.purpose, reason: "nobody signs" })?;
+    Ok(Signed { base64: BASE64.encode(&packet), signature })
+}
+
+fn wallet_of<'a>(plan: &Plan<'a>, needed: &solana_pubkey::Pubkey) -> Result<&'a Wallet, ChainError> {
+    let mut wallets = std::iter::once(plan.payer).chain(plan.signers.iter().copied());
+    let missing = ChainError::Build { purpose: plan.purpose, reason: "a wallet that must sign is not there" };
+    wallets.find(|wallet| wallet.address() == address(needed)).ok_or(missing)
+}
+
+/// The accounts that `plan` writes, in base58.
+pub(super) fn writable(plan: &Plan<'_>) -> Vec<String> {
+    let metas = plan.instructions.iter().flat_map(|instruction| &instruction.accounts);
+    let mut names: Vec<String> = metas.filter(|meta| meta.is_writable).map(|meta| meta.pubkey.to_string()).collect();
+    names.sort_unstable();
+    names.dedup();
+    // The protocol takes no more.
+    names.truncate(128);
+    names
+}

@@ -1,0 +1,154 @@
+//! One websocket of a watch: connect, subscribe, listen until it fails or falls silent, pause, again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use psyche_messages::Slot;
+use solana_account_decoder_client_types::UiAccountEncoding;
+use solana_client::rpc_config::RpcAccountInfoConfig;
+use solana_commitment_config::CommitmentConfig;
+use solana_pubsub_client::nonblocking::pubsub_client::{PubsubClient, PubsubClientError};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::merge::Observation;
+use crate::convert::key;
+use crate::endpoint::WsUrl;
+use crate::rpc::AccountRead;
+
+/// How a connection ended.
+#[derive(Debug)]
+enum End {
+    /// It could not be made, or no subscription could.
+    NotConnected,
+    /// The server ended it, or it broke.
+    Closed,
+    /// No slot for too long.
+    Silent,
+    /// Nobody listens to the watch any more.
+    Unheard,
+}
+
+/// Keeps one websocket subscribed until nobody listens.
+pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<Observation>) {
+    let mut attempt = 0;
+    loop {
+        let started = Instant::now();
+        let end = connection(&shared, &url, &observed).await;
+        let lived = started.elapsed();
+        tracing::debug!(endpoint = %url, ?end, lived_ms = lived.as_millis(), attempt, "websocket ended");
+        if matches!(end, End::Unheard) {
+            return;
+        }
+        // A server that accepts and closes at once must not be asked in a tight loop.
+        if !matches!(end, End::NotConnected) && lived >= shared.config.proven_after {
+            attempt = 0;
+        }
+        tokio::time::sleep(shared.config.backoff.delay(attempt, rand::random())).await;
+        attempt = attempt.saturating_add(1);
+    }
+}
+
+async fn connection(shared: &Shared, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
+    let within = shared.config.connect_timeout;
+    let Some(client) = settled(url, timeout(within, PubsubClient::new(url.expose())).await) else {
+        return End::NotConnected;
+    };
+    let end = subscribed(shared, url, &client, observed).await;
+    // A dead connection can't be closed politely; it ends with the client in any case.
+    let _closed = timeout(Duration::from_millis(200), client.shutdown()).await;
+    end
+}
+
+async fn subscribed(shared: &Shared, url: &WsUrl, client: &PubsubClient, observed: &mpsc::Sender<Observation>) -> End {
+    let within = shared.config.connect_timeout;
+    let config = RpcAccountInfoConfig {
+        encoding: Some(UiAccountEncoding::Base64Zstd),
+        commitment: Some(CommitmentConfig::confirmed()),
+        ..Default::default()
+    };
+    let address = key(shared.address);
+    let account = client.account_subscribe(&address, Some(config));
+    let Some((mut updates, _unsubscribe)) = settled(url, timeout(within, account).await) else {
+        return End::NotConnected;
+    };
+    let Some((mut slots, _unsubscribe_slots)) = settled(url, timeout(within, client.slot_subscribe()).await) else {
+        return End::NotConnected;
+    };
+    let _up = Up::new(shared);
+    // What changed before the subscription took hold is known only to a read. A server may acknowledge a subscription
+    // before it has begun to watch, so the first heartbeat asks for one more.
+    shared.read_wanted.notify_one();
+    let mut first_heartbeat = true;
+    let mut silent_at = tokio::time::Instant::now() + shared.config.silence;
+    loop {
+        tokio::select! {
+            update = updates.next() => {
+                let Some(update) = update else { return End::Closed };
+                silent_at = tokio::time::Instant::now() + shared.config.silence;
+                let Some(account) = AccountRead::unpack(Slot(update.context.slot), update.value) else {
+                    shared.read_wanted.notify_one();
+                    continue;
+                };
+                if observed.send(Observation { account: Some(account), read_after: None }).await.is_err() {
+                    return End::Unheard;
+                }
+            }
+            slot = slots.next() => {
+                if slot.is_none() {
+                    return End::Closed;
+                }
+                silent_at = tokio::time::Instant::now() + shared.config.silence;
+                if std::mem::take(&mut first_heartbeat) {
+                    shared.read_wanted.notify_one();
+                }
+            }
+            () = tokio::time::sleep_until(silent_at) => return End::Silent,
+        }
+    }
+}
+
+fn settled<T>(url: &WsUrl, result: Result<Result<T, PubsubClientError>, tokio::time::error::Elapsed>) -> Option<T> {
+    match result {
+        Ok(Ok(value)) => Some(value),
+        // The error's text may repeat the URL with its key, so only its kind is told.
+        Ok(Err(error)) => {
+            tracing::debug!(endpoint = %url, kind = kind(&error), "websocket not connected");
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(endpoint = %url, kind = "timeout", "websocket not connected");
+            None
+        }
+    }
+}
+
+const fn kind(error: &PubsubClientError) -> &'static str {
+    match error {
+        PubsubClientError::UrlParseError(_) => "url",
+        PubsubClientError::ConnectionError(_) => "connection",
+        PubsubClientError::WsError(_) | PubsubClientError::ConnectionClosed(_) => "closed",
+        PubsubClientError::SubscribeFailed { .. } | PubsubClientError::RequestFailed { .. } => "refused",
+        _ => "protocol",
+    }
+}
+
+/// Counts this websocket as connected for as long as it lives; when the last one goes, polling begins at once.
+struct Up<'a>(&'a Shared);
+
+impl<'a> Up<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.connected.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::Relaxed);
+        self.0.read_wanted.notify_one();
+    }
+}
