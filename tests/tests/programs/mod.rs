@@ -1,0 +1,5 @@
+//! Tests of the programs in `programs/elf`.
+
+mod authorizer;
+mod chain;
+mod codes;
