@@ -8,7 +8,7 @@
 //! A rank that fails, panics or leaves poisons the mesh: every other rank gets a typed error at its present or next
 //! collective instead of waiting for ever. A rank that merely needs to repeat a step aborts it; then all ranks rejoin.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
@@ -102,6 +102,8 @@ struct Shared {
     world: Meeting,
     tensor: Vec<Meeting>,
     rejoin: Meeting,
+    /// Why the mesh broke down for good.
+    cause: OnceLock<Breakdown>,
 }
 
 impl Shared {
@@ -110,10 +112,12 @@ impl Shared {
         self.tensor.iter().for_each(act);
     }
 
+    /// Breaks every meeting down. Whoever calls this later only spreads the first cause.
     fn fail(&self, rank: usize, reason: &str) {
-        let breakdown = Breakdown::Failed { rank, reason: reason.to_owned() };
-        self.for_working_meetings(|meeting| meeting.break_down(breakdown.clone()));
-        self.rejoin.break_down(breakdown);
+        let failed = || Breakdown::Failed { rank, reason: reason.to_owned() };
+        let cause = self.cause.get_or_init(failed);
+        self.for_working_meetings(|meeting| meeting.break_down(cause.clone()));
+        self.rejoin.break_down(cause.clone());
     }
 }
 
@@ -131,6 +135,7 @@ pub fn mesh(topology: Topology, wait_max: Duration) -> Vec<MeshRank> {
         world: meeting(topology.ranks()),
         tensor: (0..topology.data_parallel).map(|_| meeting(topology.tensor_parallel)).collect(),
         rejoin: meeting(topology.ranks()),
+        cause: OnceLock::new(),
     });
     (0..topology.ranks()).map(|rank| MeshRank { shared: Arc::clone(&shared), rank }).collect()
 }
