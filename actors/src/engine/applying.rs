@@ -1,0 +1,247 @@
+//! Which results count, and when they are applied.
+//!
+//! Round r is decided when its witnesses, those of round r + 1, are final. Candidates come from the witnesses' manifests,
+//! votes from their blooms on chain. A manifest that cannot be had is no obstacle while fewer of them are missing than a
+//! result needs votes: what won is then listed in another one, too.
+
+use psyche_messages::{Digest, DigestAnnounced, NodeEvent, PeerKey, ResultAnnounced, RoundKey, RoundMessage, Step};
+use psyche_protocol::layout::Witness;
+use psyche_protocol::select::EMPTY_ROOT;
+
+use super::api::{Effect, Fetching};
+use super::epoch::Outlook;
+use super::model::Trouble;
+use super::tally::{Candidate, winners};
+use super::{Busy, Engine};
+
+/// The round that is being decided.
+#[derive(Debug)]
+pub(super) struct Resolution {
+    /// The round whose results are to be applied.
+    round: RoundKey,
+    /// Since when.
+    since_ms: u64,
+    /// When the shell was asked to rebuild the witnesses.
+    rebuild_asked_ms: Option<u64>,
+}
+
+/// What stands between a decided round and its application.
+enum Obstacle {
+    /// Something is on its way.
+    Waiting,
+    /// It does not come.
+    Hopeless(String),
+}
+
+impl Engine {
+    /// Applies the next round, if it is decided and everything for it is here.
+    pub(super) fn drive_applying(&mut self) {
+        if self.busy.is_some() || matches!(self.model.trouble, Some(Trouble::Diverged { .. })) {
+            return;
+        }
+        let Some(step) = self.model.step.map(Step::next) else { return };
+        let Some((at, height)) = self.locate_step(step) else { return };
+        let Some(log) = self.logs.get(at) else { return };
+        let round = log.round(height);
+        match log.outlook(height) {
+            Outlook::Open => {}
+            Outlook::Unwitnessed => self.apply(at, round, Vec::new()),
+            Outlook::Witnessed(witnesses) => {
+                let witnesses = witnesses.to_vec();
+                self.begin_resolution(round);
+                match self.resolve(at, height, &witnesses) {
+                    Ok(results) => self.apply(at, round, results),
+                    Err(Obstacle::Waiting) => {}
+                    Err(Obstacle::Hopeless(reason)) => self.stall(round, &reason),
+                }
+            }
+            Outlook::Uncertain { round: witnessed_in, known } => {
+                let seen = known.map(|known| known.nonce).unwrap_or_default();
+                let anything_known = known.is_some();
+                self.begin_resolution(round);
+                self.drive_rebuild(at, round, witnessed_in, seen, anything_known);
+            }
+        }
+    }
+
+    fn begin_resolution(&mut self, round: RoundKey) {
+        if self.resolution.as_ref().is_none_or(|resolution| resolution.round != round) {
+            self.resolution = Some(Resolution { round, since_ms: self.now.mono_ms, rebuild_asked_ms: None });
+        }
+    }
+
+    /// For how long the round has been decided but not applied.
+    fn waited_ms(&self) -> u64 {
+        self.resolution.as_ref().map_or(0, |resolution| self.now.mono_ms.saturating_sub(resolution.since_ms))
+    }
+
+    /// Asks once for the witnesses that the account no longer shows; when no answer comes, goes by what is known. If that
+    /// is wrong, the members' digests say so.
+    fn drive_rebuild(
+        &mut self,
+        at: usize,
+        round: RoundKey,
+        witnessed_in: RoundKey,
+        seen: psyche_messages::Nonce,
+        anything_known: bool,
+    ) {
+        let Some(resolution) = &mut self.resolution else { return };
+        match resolution.rebuild_asked_ms {
+            None => {
+                resolution.rebuild_asked_ms = Some(self.now.mono_ms);
+                self.out.push(Effect::RebuildWitnesses { round: witnessed_in, seen });
+            }
+            Some(asked_ms) if self.now.mono_ms >= asked_ms.saturating_add(self.config.patience.rebuild_ms) => {
+                self.give_up_rebuild(at, round, witnessed_in, anything_known);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn give_up_rebuild(&mut self, at: usize, round: RoundKey, witnessed_in: RoundKey, anything_known: bool) {
+        if anything_known {
+            if let Some(log) = self.logs.get_mut(at) {
+                log.accept_known(witnessed_in);
+            }
+            self.warn(format!("not all witnesses of round {witnessed_in} may be known; digests will tell"));
+        } else {
+            self.stall(round, "its witnesses are not known");
+        }
+    }
+
+    pub(super) fn on_witnesses_rebuilt(&mut self, witnessed_in: RoundKey, witnesses: Option<Vec<Witness>>) {
+        let Some((at, height)) = self.locate(witnessed_in) else { return };
+        let Some(before) = height.checked_sub(1) else { return };
+        let Some(log) = self.logs.get_mut(at) else { return };
+        let round = log.round(before);
+        let Outlook::Uncertain { known, .. } = log.outlook(before) else { return };
+        let anything_known = known.is_some();
+        match witnesses {
+            Some(witnesses) => log.rebuild(witnessed_in, witnesses),
+            None => self.give_up_rebuild(at, round, witnessed_in, anything_known),
+        }
+    }
+
+    /// The results of a decided round, once they are known and here.
+    fn resolve(&mut self, at: usize, height: u32, witnesses: &[Witness]) -> Result<Vec<ResultAnnounced>, Obstacle> {
+        let Some(log) = self.logs.get(at) else { return Err(Obstacle::Waiting) };
+        let round = log.round(height);
+        let quorum = log.quorum(witnesses);
+        if witnesses.len() < quorum {
+            return Ok(Vec::new());
+        }
+        let Some(facts) = log.facts_at(height).cloned() else {
+            return Err(Obstacle::Hopeless("its clients are not known".to_owned()));
+        };
+        let waited_ms = self.waited_ms();
+        let missing = self.missing_manifests(round, witnesses);
+        if missing > 0 {
+            // What this node accepted itself is most likely what the others did.
+            let accepted = self.accepted_manifest(round);
+            let store = self.stores.entry(round).or_default();
+            store.take_manifest(&accepted, &facts, &self.config.run_tag, self.config.payload_len);
+        }
+        let missing = if missing > 0 { self.missing_manifests(round, witnesses) } else { 0 };
+        if missing > 0 {
+            self.want_manifests(round, witnesses);
+            if waited_ms < self.config.patience.manifest_ms {
+                return Err(Obstacle::Waiting);
+            }
+            if missing >= quorum {
+                return Err(self.obstacle(waited_ms, format!("{missing} of {} manifests are missing", witnesses.len())));
+            }
+        }
+        let results = self.winners(round, witnesses, quorum, missing > 0);
+        if results.iter().any(|result| self.fetches.is_malformed(&result.payload)) {
+            return Err(Obstacle::Hopeless("witnesses vouched for a payload that is malformed here".to_owned()));
+        }
+        let absent = self.want_results(&results, &facts.members.iter().map(|member| member.peer).collect::<Vec<_>>());
+        if absent > 0 {
+            return Err(self.obstacle(waited_ms, format!("{absent} of {} payloads are missing", results.len())));
+        }
+        Ok(results)
+    }
+
+    fn obstacle(&self, waited_ms: u64, reason: String) -> Obstacle {
+        if waited_ms < self.config.patience.apply_ms { Obstacle::Waiting } else { Obstacle::Hopeless(reason) }
+    }
+
+    /// How many of the witnesses have a manifest that is not known.
+    fn missing_manifests(&self, round: RoundKey, witnesses: &[Witness]) -> usize {
+        let known = |root: &[u8; 32]| {
+            *root == EMPTY_ROOT || self.stores.get(&round).is_some_and(|store| store.manifest(root).is_some())
+        };
+        witnesses.iter().filter(|witness| !known(&witness.broadcast_merkle)).count()
+    }
+
+    fn want_manifests(&mut self, round: RoundKey, witnesses: &[Witness]) {
+        let Some(store) = self.stores.get(&round) else { return };
+        for witness in witnesses {
+            let root = witness.broadcast_merkle;
+            if root == EMPTY_ROOT || store.manifest(&root).is_some() {
+                continue;
+            }
+            for offer in store.manifest_offers(root) {
+                let what = Fetching::Manifest { round, root };
+                let (blob, len) = (offer.announced.blob, offer.announced.blob_len);
+                self.fetches.want(blob, len, what, &offer.providers, self.now.mono_ms);
+            }
+        }
+    }
+
+    fn winners(&self, round: RoundKey, witnesses: &[Witness], quorum: usize, missing: bool) -> Vec<ResultAnnounced> {
+        let Some(store) = self.stores.get(&round) else { return Vec::new() };
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for witness in witnesses {
+            candidates.extend(store.manifest(&witness.broadcast_merkle).into_iter().flatten().cloned());
+        }
+        if missing {
+            candidates.extend(store.announced_candidates(&self.config.run_tag));
+        }
+        let blooms: Vec<_> = witnesses.iter().map(|witness| &witness.broadcast_bloom).collect();
+        winners(&candidates, &blooms, quorum)
+    }
+
+    /// Asks for the payloads that are not here, and says how many.
+    fn want_results(&mut self, results: &[ResultAnnounced], members: &[PeerKey]) -> usize {
+        let mut absent = 0;
+        for result in results {
+            if self.fetches.is_here(&result.payload) {
+                continue;
+            }
+            absent += 1;
+            let others: Vec<_> = members.iter().filter(|peer| **peer != self.config.peer).copied().collect();
+            self.want_payload(result, &others);
+        }
+        absent
+    }
+
+    fn apply(&mut self, at: usize, round: RoundKey, results: Vec<ResultAnnounced>) {
+        let Some(log) = self.logs.get(at) else { return };
+        let schedule = log.schedule;
+        self.resolution = None;
+        self.busy = Some(Busy::Applying { round, results: u16::try_from(results.len()).unwrap_or(u16::MAX) });
+        self.out.push(Effect::Apply { round, results, schedule });
+    }
+
+    pub(super) fn on_applied(&mut self, round: RoundKey, digest: Digest) {
+        let Some(Busy::Applying { round: applying, results }) = self.busy else { return };
+        if applying != round {
+            return;
+        }
+        self.busy = None;
+        self.model.hold(round, digest);
+        self.digests.know(round.step, digest, self.now.mono_ms);
+        self.report(NodeEvent::StepApplied { epoch: round.epoch, step: round.step, results, digest });
+        self.publish(RoundMessage::Digest(DigestAnnounced { round, results, digest }));
+    }
+
+    pub(super) fn on_apply_failed(&mut self, round: RoundKey, reason: &str) {
+        if !matches!(self.busy, Some(Busy::Applying { round: applying, .. }) if applying == round) {
+            return;
+        }
+        self.busy = None;
+        self.model.lose();
+        self.warn(format!("the results of round {round} could not be applied, so the parameters are given up: {reason}"));
+    }
+}

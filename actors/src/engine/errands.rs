@@ -1,0 +1,194 @@
+//! Transactions: joining, ticks, readiness, health checks. Members take turns, so that one of them is enough.
+
+use psyche_messages::events::Phase;
+use psyche_messages::{Address, NodeEvent, Nonce, RoundKey};
+use psyche_protocol::layout::{Bloom, CommitteeProof, Witness, WitnessProof};
+use psyche_protocol::machine::would_tick;
+use psyche_protocol::select::{EMPTY_ROOT, unhealthy_clients};
+
+use super::Engine;
+use super::api::{ChainAction, Effect, SendId, SendOutcome};
+use super::duty::Duty;
+
+/// After this time without anybody's tick, those who are not members step in.
+const OUTSIDERS_MS: u64 = 5_000;
+/// How many turns outsiders spread over.
+const OUTSIDER_TURNS: u64 = 8;
+/// A confirmed join that the account does not show after this time is sent again.
+const JOIN_SHOWN_MS: u64 = 15_000;
+/// How long a round lasts before absence is reported: blooms on chain arrive with the round itself.
+const HEALTH_DELAY_MS: u64 = 500;
+
+/// Every transaction but the witness's report.
+#[derive(Debug, Default)]
+pub(super) struct Errands {
+    next_id: u64,
+    join: Duty<u64>,
+    ready: Duty<i64>,
+    tick: Duty<Nonce>,
+    /// Since when a tick is due at this nonce.
+    tick_due: Option<(Nonce, u64)>,
+    health: Duty<(RoundKey, Address)>,
+    health_done: Vec<(RoundKey, Address)>,
+}
+
+impl Engine {
+    pub(super) fn drive_errands(&mut self) {
+        self.drive_join();
+        self.drive_ready();
+        self.drive_health();
+        self.drive_tick();
+    }
+
+    /// Emits a transaction under a fresh id.
+    pub(super) fn send(&mut self, action: ChainAction) -> SendId {
+        self.errands.next_id = self.errands.next_id.saturating_add(1);
+        let id = SendId(self.errands.next_id);
+        self.out.push(Effect::Send { id, action });
+        id
+    }
+
+    pub(super) fn on_sent(&mut self, id: SendId, outcome: SendOutcome) {
+        let now_ms = self.now.mono_ms;
+        let errands = &mut self.errands;
+        if errands.join.settle(id, outcome, now_ms) {
+            if outcome == SendOutcome::Confirmed {
+                let epoch = self.view.as_ref().map(super::view::View::epoch).unwrap_or_default();
+                self.report(NodeEvent::Joined { epoch });
+            } else if outcome == SendOutcome::Refused {
+                self.warn("the run refuses to let this node join".to_owned());
+            }
+            return;
+        }
+        let _mine = errands.ready.settle(id, outcome, now_ms)
+            || errands.tick.settle(id, outcome, now_ms)
+            || errands.health.settle(id, outcome, now_ms)
+            || self.witnessing.duty.settle(id, outcome, now_ms);
+    }
+
+    /// Joins the next epoch: once between epochs, and during an epoch that goes on without this node.
+    fn drive_join(&mut self) {
+        let Some(view) = &self.view else { return };
+        let me = &self.config.me;
+        let wanted = match view.phase() {
+            Phase::WaitingForMembers => true,
+            Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown => view.index_of(me).is_none(),
+            _ => false,
+        };
+        if !wanted || view.account.is_pending(&me.0) {
+            return;
+        }
+        let now_ms = self.now.mono_ms;
+        let epoch_key = view.account.state.clients_state.next_active;
+        let join = &mut self.errands.join;
+        if join.confirmed_at(&epoch_key).is_some_and(|at_ms| now_ms >= at_ms.saturating_add(JOIN_SHOWN_MS)) {
+            join.reopen(now_ms);
+        }
+        if join.due(epoch_key, now_ms) {
+            let id = self.send(ChainAction::Join);
+            self.errands.join.sent(id, now_ms);
+        }
+    }
+
+    /// Reports in Warmup that the right parameters are loaded.
+    fn drive_ready(&mut self) {
+        let Some(view) = &self.view else { return };
+        let current = self.model.step.is_some_and(|step| step.next() == view.step());
+        if view.phase() != Phase::Warmup || !current || self.model.trouble.is_some() || self.busy.is_some() {
+            return;
+        }
+        let Some(index) = view.index_of(&self.config.me) else { return };
+        let shown = view.account.current_round().witnesses.iter().any(|witness| witness.proof.index == index as u64);
+        let now_ms = self.now.mono_ms;
+        if shown || !self.errands.ready.due(view.phase_start().0, now_ms) {
+            return;
+        }
+        let witness = Witness {
+            proof: WitnessProof::new(0, index as u64, true),
+            participant_bloom: Bloom::new([0; 8]),
+            broadcast_bloom: Bloom::new([0; 8]),
+            broadcast_merkle: EMPTY_ROOT,
+        };
+        let id = self.send(ChainAction::WarmupWitness(Box::new(witness)));
+        self.errands.ready.sent(id, now_ms);
+    }
+
+    /// Reports one client at a time that the previous round's witnesses did not hear.
+    fn drive_health(&mut self) {
+        let Some(view) = &self.view else { return };
+        let Some(round) = view.round() else { return };
+        let now_ms = self.now.mono_ms;
+        let healthy = view.is_healthy(&self.config.me);
+        let Some(index) = view.index_of(&self.config.me) else { return };
+        if view.phase() != Phase::RoundTrain || !healthy || self.errands.health.in_flight(now_ms) {
+            return;
+        }
+        if !self.is_elected(index, u64::from(round.step.0), view.since_ms.saturating_add(HEALTH_DELAY_MS)) {
+            return;
+        }
+        let done = &self.errands.health_done;
+        let mut absent = unhealthy_clients(&view.account.state.coordinator).filter_map(|(id, proof)| {
+            let target = Address(id.signer);
+            (target != self.config.me && !done.contains(&(round, target))).then_some((target, proof))
+        });
+        let Some((target, proof)) = absent.next() else { return };
+        drop(absent);
+        self.check_health_of(round, target, proof);
+    }
+
+    fn check_health_of(&mut self, round: RoundKey, target: Address, proof: CommitteeProof) {
+        let now_ms = self.now.mono_ms;
+        if self.errands.health.due((round, target), now_ms) {
+            let id = self.send(ChainAction::HealthCheck { target, proof });
+            self.errands.health.sent(id, now_ms);
+        } else if self.errands.health.is_settled(&(round, target)) {
+            // The next one may follow; whoever was reported is gone at the round's end.
+            self.errands.health_done.retain(|(done, _)| *done == round);
+            self.errands.health_done.push((round, target));
+        }
+    }
+
+    /// Sends a tick when the run could move on: first the member whose turn it is, then one after another.
+    fn drive_tick(&mut self) {
+        let Some(view) = &self.view else { return };
+        let now_ms = self.now.mono_ms;
+        let nonce = view.nonce();
+        if would_tick(&view.account, self.now.chain.0).is_none() {
+            return;
+        }
+        let since_ms = match self.errands.tick_due {
+            Some((due, since_ms)) if due == nonce => since_ms,
+            _ => now_ms,
+        };
+        self.errands.tick_due = Some((nonce, since_ms));
+        let me = &self.config.me;
+        let index = if view.phase() == Phase::WaitingForMembers {
+            view.pending().iter().position(|member| member.signer == *me)
+        } else {
+            view.index_of(me)
+        };
+        let elected = match index {
+            Some(index) => self.is_elected(index, nonce.0, since_ms),
+            None => {
+                let turn = u64::from(me.0.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte))) % OUTSIDER_TURNS;
+                let pause = OUTSIDERS_MS.saturating_add(turn.saturating_mul(self.config.patience.turn_ms));
+                now_ms >= since_ms.saturating_add(pause)
+            }
+        };
+        if elected && !self.errands.tick.in_flight(now_ms) && self.errands.tick.due(nonce, now_ms) {
+            let id = self.send(ChainAction::Tick);
+            self.errands.tick.sent(id, now_ms);
+        }
+    }
+
+    /// Whether it is this member's turn: the turn moves on with `number` and every [`super::Patience::turn_ms`].
+    fn is_elected(&self, index: usize, number: u64, since_ms: u64) -> bool {
+        let Some(view) = &self.view else { return false };
+        let members = match view.phase() {
+            Phase::WaitingForMembers => view.pending().len(),
+            _ => view.account.clients().len(),
+        };
+        let rank = (index as u64).wrapping_add(number).checked_rem(members as u64).unwrap_or(0);
+        self.now.mono_ms >= since_ms.saturating_add(rank.saturating_mul(self.config.patience.turn_ms))
+    }
+}

@@ -1,0 +1,192 @@
+//! Blobs that the engine wants, and how often it asked for them.
+
+use std::collections::BTreeMap;
+
+use psyche_messages::{BlobHash, PeerKey, Step};
+
+use super::api::{Effect, FetchFault, Fetching};
+
+/// Most blobs that are tracked at once. Beyond that, new ones are refused until rounds are forgotten.
+const JOBS_MAX: usize = 8_192;
+/// Most providers named to the shell.
+const PROVIDERS_MAX: usize = 16;
+/// An answer that takes longer is taken for lost.
+const ANSWER_MS: u64 = 60_000;
+/// First pause after a failure, doubled each time up to [`PAUSE_MS_MAX`].
+const PAUSE_MS: u64 = 300;
+/// Longest pause after a failure.
+const PAUSE_MS_MAX: u64 = 5_000;
+
+#[derive(Clone, Debug)]
+struct Job {
+    what: Fetching,
+    len: u32,
+    providers: Vec<PeerKey>,
+    state: JobState,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobState {
+    /// To be asked for at this time.
+    Due { at_ms: u64 },
+    /// Asked for.
+    Asked { at_ms: u64 },
+    /// Here and well-formed.
+    Here,
+    /// Here and useless.
+    Malformed,
+}
+
+/// Every blob of the rounds in work, by name.
+#[derive(Debug, Default)]
+pub(super) struct Fetches {
+    jobs: BTreeMap<BlobHash, Job>,
+}
+
+impl Fetches {
+    /// Asks for a blob, or adds providers to one that is asked for already.
+    pub(super) fn want(&mut self, blob: BlobHash, len: u32, what: Fetching, providers: &[PeerKey], now_ms: u64) {
+        let full = self.jobs.len() >= JOBS_MAX;
+        let job = match self.jobs.entry(blob) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(_) if full => return,
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(Job { what, len, providers: Vec::new(), state: JobState::Due { at_ms: now_ms }, failures: 0 })
+            }
+        };
+        for provider in providers {
+            if job.providers.len() < PROVIDERS_MAX && !job.providers.contains(provider) {
+                job.providers.push(*provider);
+            }
+        }
+    }
+
+    /// Notes a blob that this node made itself.
+    pub(super) fn own(&mut self, blob: BlobHash, len: u32, what: Fetching) {
+        if self.jobs.len() < JOBS_MAX || self.jobs.contains_key(&blob) {
+            self.jobs.insert(blob, Job { what, len, providers: Vec::new(), state: JobState::Here, failures: 0 });
+        }
+    }
+
+    /// Whether a blob is here and well-formed.
+    pub(super) fn is_here(&self, blob: &BlobHash) -> bool {
+        self.jobs.get(blob).is_some_and(|job| job.state == JobState::Here)
+    }
+
+    /// Whether a blob is here and useless.
+    pub(super) fn is_malformed(&self, blob: &BlobHash) -> bool {
+        self.jobs.get(blob).is_some_and(|job| job.state == JobState::Malformed)
+    }
+
+    /// What a blob was asked for as, while its answer is awaited.
+    pub(super) fn asked_for(&self, blob: &BlobHash) -> Option<&Fetching> {
+        self.jobs
+            .get(blob)
+            .filter(|job| matches!(job.state, JobState::Asked { .. } | JobState::Due { .. }))
+            .map(|job| &job.what)
+    }
+
+    /// Notes what became of a fetch.
+    pub(super) fn finish(&mut self, blob: &BlobHash, outcome: Result<(), FetchFault>, now_ms: u64) {
+        let Some(job) = self.jobs.get_mut(blob) else { return };
+        if matches!(job.state, JobState::Here | JobState::Malformed) {
+            return;
+        }
+        job.state = match outcome {
+            Ok(()) => JobState::Here,
+            Err(FetchFault::Malformed) => JobState::Malformed,
+            Err(FetchFault::Unavailable) => {
+                let pause = PAUSE_MS.saturating_mul(1 << job.failures.min(8)).min(PAUSE_MS_MAX);
+                job.failures = job.failures.saturating_add(1);
+                JobState::Due { at_ms: now_ms.saturating_add(pause) }
+            }
+        };
+    }
+
+    /// Emits the fetches that are due.
+    pub(super) fn drive(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        for (blob, job) in &mut self.jobs {
+            if let JobState::Asked { at_ms } = job.state
+                && now_ms >= at_ms.saturating_add(ANSWER_MS)
+            {
+                job.state = JobState::Due { at_ms: now_ms };
+            }
+            if matches!(job.state, JobState::Due { at_ms } if now_ms >= at_ms) && !job.providers.is_empty() {
+                job.state = JobState::Asked { at_ms: now_ms };
+                // After a failure another provider comes first.
+                let turn = job.failures as usize % job.providers.len();
+                let mut providers = job.providers.clone();
+                providers.rotate_left(turn);
+                out.push(Effect::Fetch { blob: *blob, len: job.len, providers, what: job.what.clone() });
+            }
+        }
+    }
+
+    /// Forgets the blobs of rounds before `step`.
+    pub(super) fn forget_before(&mut self, step: Step) {
+        self.jobs.retain(|_, job| match &job.what {
+            Fetching::Payload(result) => result.round.step >= step,
+            Fetching::Manifest { round, .. } => round.step >= step,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use psyche_messages::RoundKey;
+
+    use super::*;
+
+    const BLOB: BlobHash = BlobHash([1; 32]);
+
+    fn manifest() -> Fetching {
+        Fetching::Manifest { round: RoundKey::new(0, 4), root: [0; 32] }
+    }
+
+    fn asked(fetches: &mut Fetches, now_ms: u64) -> Vec<Vec<PeerKey>> {
+        let mut out = Vec::new();
+        fetches.drive(now_ms, &mut out);
+        out.into_iter()
+            .filter_map(|effect| if let Effect::Fetch { providers, .. } = effect { Some(providers) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn a_failed_fetch_is_repeated_with_another_provider_after_a_growing_pause() {
+        let (a, b) = (PeerKey([1; 32]), PeerKey([2; 32]));
+        let mut fetches = Fetches::default();
+        fetches.want(BLOB, 9, manifest(), &[a, b], 0);
+        assert_eq!(asked(&mut fetches, 0), [vec![a, b]]);
+        assert!(asked(&mut fetches, 1).is_empty());
+        fetches.finish(&BLOB, Err(FetchFault::Unavailable), 10);
+        assert!(asked(&mut fetches, 309).is_empty());
+        assert_eq!(asked(&mut fetches, 310), [vec![b, a]]);
+        fetches.finish(&BLOB, Err(FetchFault::Unavailable), 400);
+        assert!(asked(&mut fetches, 999).is_empty());
+        assert_eq!(asked(&mut fetches, 1000), [vec![a, b]]);
+        fetches.finish(&BLOB, Ok(()), 1001);
+        assert!(fetches.is_here(&BLOB));
+        assert!(asked(&mut fetches, 1_000_000).is_empty());
+    }
+
+    #[test]
+    fn a_malformed_blob_stays_malformed() {
+        let mut fetches = Fetches::default();
+        fetches.want(BLOB, 9, manifest(), &[PeerKey([1; 32])], 0);
+        assert_eq!(asked(&mut fetches, 0).len(), 1);
+        fetches.finish(&BLOB, Err(FetchFault::Malformed), 1);
+        fetches.finish(&BLOB, Ok(()), 2);
+        assert!(fetches.is_malformed(&BLOB) && !fetches.is_here(&BLOB));
+        fetches.forget_before(Step(5));
+        assert!(!fetches.is_malformed(&BLOB));
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_again() {
+        let mut fetches = Fetches::default();
+        fetches.want(BLOB, 9, manifest(), &[PeerKey([1; 32])], 0);
+        assert_eq!(asked(&mut fetches, 0).len(), 1);
+        assert_eq!(asked(&mut fetches, ANSWER_MS).len(), 1);
+    }
+}

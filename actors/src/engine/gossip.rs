@@ -1,0 +1,150 @@
+//! Messages that came too early, and this node's own ones that are worth repeating.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use psyche_messages::{PeerKey, RoundKey, RoundMessage, SignedRoundMessage, Step};
+
+/// Most messages kept for rounds that this node has not seen yet.
+const EARLY_MAX: usize = 2_048;
+/// Most of them from one peer: a result and a manifest for some rounds.
+const EARLY_PER_PEER_MAX: usize = 8;
+/// Most of this node's own messages that are repeated.
+const OUTBOX_MAX: usize = 32;
+
+/// Messages for rounds that the chain has not shown yet: peers may see it earlier.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    queue: VecDeque<SignedRoundMessage>,
+    per_peer: BTreeMap<PeerKey, usize>,
+}
+
+impl Early {
+    /// Keeps a message of a peer in the roster. Where there is no room it is lost; its author repeats it.
+    pub(super) fn keep(&mut self, signed: SignedRoundMessage) {
+        let count = self.per_peer.entry(signed.from).or_default();
+        if *count < EARLY_PER_PEER_MAX && self.queue.len() < EARLY_MAX {
+            *count += 1;
+            self.queue.push_back(signed);
+        } else if *count == 0 {
+            self.per_peer.remove(&signed.from);
+        }
+    }
+
+    /// Everything kept, in the order of arrival.
+    pub(super) fn take(&mut self) -> VecDeque<SignedRoundMessage> {
+        self.per_peer.clear();
+        core::mem::take(&mut self.queue)
+    }
+
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+/// The kind of a message; of each kind and round only the newest is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Result,
+    Manifest,
+    Digest,
+    Snapshot,
+}
+
+const fn kind(message: &RoundMessage) -> Kind {
+    match message {
+        RoundMessage::Result(_) => Kind::Result,
+        RoundMessage::Manifest(_) => Kind::Manifest,
+        RoundMessage::Digest(_) => Kind::Digest,
+        RoundMessage::Snapshot(_) => Kind::Snapshot,
+    }
+}
+
+/// This node's own messages, each with the time of its next repetition.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    own: BTreeMap<(RoundKey, Kind), (RoundMessage, u64)>,
+}
+
+impl Outbox {
+    /// Adds a message that was just published.
+    pub(super) fn add(&mut self, message: RoundMessage, next_ms: u64) {
+        self.own.insert((message.round(), kind(&message)), (message, next_ms));
+        while self.own.len() > OUTBOX_MAX {
+            self.own.pop_first();
+        }
+    }
+
+    /// Messages whose time has come, at most `most` of them; each comes again after `pause_ms`.
+    pub(super) fn due(&mut self, now_ms: u64, pause_ms: u64, most: usize) -> Vec<RoundMessage> {
+        let mut due = Vec::new();
+        for (message, next_ms) in self.own.values_mut() {
+            if due.len() < most && now_ms >= *next_ms {
+                *next_ms = now_ms.saturating_add(pause_ms);
+                due.push(message.clone());
+            }
+        }
+        due
+    }
+
+    /// Makes everything due: a peer came that has heard none of it.
+    pub(super) fn hurry(&mut self, now_ms: u64) {
+        for (_, next_ms) in self.own.values_mut() {
+            *next_ms = now_ms.min(*next_ms);
+        }
+    }
+
+    /// Forgets messages that nobody needs any more: announcements of rounds before `results_from`, and digests and
+    /// snapshots of steps before `state_from`.
+    pub(super) fn forget(&mut self, results_from: Step, state_from: Step) {
+        self.own.retain(|(round, kind), _| match kind {
+            Kind::Result | Kind::Manifest => round.step >= results_from,
+            Kind::Digest | Kind::Snapshot => round.step >= state_from,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use psyche_messages::{Digest, DigestAnnounced};
+
+    use super::*;
+
+    fn digest(step: u32, byte: u8) -> RoundMessage {
+        RoundMessage::Digest(DigestAnnounced { round: RoundKey::new(0, step), results: 0, digest: Digest([byte; 32]) })
+    }
+
+    fn signed(from: u8, step: u32) -> SignedRoundMessage {
+        SignedRoundMessage { from: PeerKey([from; 32]), message: digest(step, 0), signature: [0; 64] }
+    }
+
+    #[test]
+    fn one_peer_cannot_fill_the_room_for_early_messages() {
+        let mut early = Early::default();
+        for step in 0..100 {
+            early.keep(signed(1, step));
+        }
+        early.keep(signed(2, 1));
+        let kept = early.take();
+        assert_eq!(kept.len(), EARLY_PER_PEER_MAX + 1);
+        assert!(early.is_empty());
+        early.keep(signed(1, 1));
+        assert_eq!(early.take().len(), 1);
+    }
+
+    #[test]
+    fn the_newest_message_of_a_kind_and_round_is_repeated_until_it_is_forgotten() {
+        let mut outbox = Outbox::default();
+        outbox.add(digest(4, 1), 100);
+        outbox.add(digest(4, 2), 100);
+        assert!(outbox.due(99, 50, 9).is_empty());
+        assert_eq!(outbox.due(100, 50, 9), [digest(4, 2)]);
+        assert!(outbox.due(149, 50, 9).is_empty());
+        outbox.hurry(120);
+        assert_eq!(outbox.due(120, 50, 9).len(), 1);
+        outbox.forget(Step(9), Step(4));
+        assert_eq!(outbox.due(1_000, 50, 9).len(), 1);
+        outbox.forget(Step(9), Step(5));
+        assert!(outbox.due(10_000, 50, 9).is_empty());
+    }
+}

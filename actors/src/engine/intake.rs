@@ -1,0 +1,141 @@
+//! Messages of peers, and blobs that were fetched.
+
+use psyche_messages::{
+    BlobHash, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundMessage, SignedRoundMessage, Step,
+};
+
+use super::Engine;
+use super::api::{FetchFault, FetchOutcome, Fetching};
+use super::store::{self, Refusal};
+
+/// How many steps ahead of this node's view a message may speak.
+const STEPS_AHEAD: u32 = 4;
+
+impl Engine {
+    /// Takes in a peer's message, or keeps it until the chain shows its round.
+    pub(super) fn hear(&mut self, signed: SignedRoundMessage) {
+        let Some(view) = &self.view else { return };
+        if signed.from == self.config.peer || !view.in_roster(&signed.from) {
+            return;
+        }
+        let around = view.step();
+        match &signed.message {
+            RoundMessage::Digest(announced) => {
+                self.digests.hear(announced.round.step, signed.from, announced.digest, around);
+            }
+            RoundMessage::Snapshot(announced) => {
+                if announced.index_len <= self.config.index_len_max {
+                    self.snapshots.hear(signed.from, announced.clone(), around, self.now.mono_ms);
+                }
+            }
+            RoundMessage::Result(result) => {
+                if self.locate(result.round).is_some() {
+                    let entry = ManifestEntry { from: signed.from, result: result.clone(), signature: signed.signature };
+                    self.hear_result(entry);
+                } else if self.is_ahead(result.round.step) {
+                    self.early.keep(signed);
+                }
+            }
+            RoundMessage::Manifest(announced) => {
+                if self.locate(announced.round).is_some() {
+                    self.hear_manifest(announced.clone(), signed.from);
+                } else if self.is_ahead(announced.round.step) {
+                    self.early.keep(signed);
+                }
+            }
+        }
+    }
+
+    /// Whether a step may be one that the chain has not shown this node yet.
+    fn is_ahead(&self, step: Step) -> bool {
+        let Some(view) = &self.view else { return false };
+        step >= view.step() && step.0 <= view.step().0.saturating_add(STEPS_AHEAD) && self.locate_step(step).is_none()
+    }
+
+    /// Notes a result and fetches its payload while witnesses may still vouch for it.
+    fn hear_result(&mut self, entry: ManifestEntry) {
+        let result = entry.result.clone();
+        let Some((at, height)) = self.locate(result.round) else { return };
+        let Some(log) = self.logs.get(at) else { return };
+        let Some(facts) = log.facts_at(height) else { return };
+        if store::check(facts, &entry.from, &result, self.config.payload_len).is_err() {
+            return;
+        }
+        let votable = log.last.is_none() && height.saturating_add(1) >= log.head;
+        let from = entry.from;
+        match self.stores.entry(result.round).or_default().offer(entry, &self.config.run_tag) {
+            Ok(()) if votable && self.takes_part() => self.want_payload(&result, &[from]),
+            Err(Refusal::Equivocation) => {
+                let (trainer, round) = (result.trainer, result.round);
+                self.warn(format!("trainer {trainer} announced two results for round {round}; this node vouches for neither"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether this node follows the rounds: it is in the epoch, or holds parameters that it keeps current.
+    pub(super) fn takes_part(&self) -> bool {
+        self.model.step.is_some() || self.view.as_ref().is_some_and(|view| view.index_of(&self.config.me).is_some())
+    }
+
+    /// Asks for a payload from `first` and from whoever may have it by now.
+    pub(super) fn want_payload(&mut self, result: &ResultAnnounced, first: &[PeerKey]) {
+        let mut providers = first.to_vec();
+        let connected = self.members.iter().filter(|peer| self.connected.contains(peer));
+        providers.extend(connected.filter(|peer| !first.contains(peer)));
+        let what = Fetching::Payload(result.clone());
+        self.fetches.want(result.payload, result.payload_len, what, &providers, self.now.mono_ms);
+    }
+
+    fn hear_manifest(&mut self, announced: ManifestAnnounced, from: PeerKey) {
+        let Some((at, height)) = self.locate(announced.round) else { return };
+        let Some(facts) = self.logs.get(at).and_then(|log| log.facts_at(height)) else { return };
+        let author = facts.index_of(&announced.witness).and_then(|index| facts.members.get(index));
+        if author.is_none_or(|member| member.peer != from) || announced.blob_len > self.config.manifest_len_max {
+            return;
+        }
+        self.stores.entry(announced.round).or_default().offer_manifest(announced, from);
+    }
+
+    /// A message of this node is signed: its own result now counts like any other.
+    pub(super) fn on_published(&mut self, signed: SignedRoundMessage) {
+        let RoundMessage::Result(result) = signed.message else { return };
+        if self.locate(result.round).is_none() {
+            return;
+        }
+        self.fetches.own(result.payload, result.payload_len, Fetching::Payload(result.clone()));
+        let entry = ManifestEntry { from: signed.from, result, signature: signed.signature };
+        // A repetition is known already; this node never announces two different results of a round.
+        let _first = self.stores.entry(entry.result.round).or_default().offer(entry, &self.config.run_tag);
+    }
+
+    pub(super) fn on_fetched(&mut self, blob: BlobHash, outcome: FetchOutcome) {
+        let trainer = match self.fetches.asked_for(&blob) {
+            Some(Fetching::Payload(result)) => result.trainer,
+            _ => return,
+        };
+        let outcome = match outcome {
+            FetchOutcome::Valid => Ok(()),
+            FetchOutcome::Fault(fault) => Err(fault),
+        };
+        if outcome == Err(FetchFault::Malformed) {
+            self.warn(format!("the payload {} of trainer {trainer} is malformed", blob.short()));
+        }
+        self.fetches.finish(&blob, outcome, self.now.mono_ms);
+    }
+
+    pub(super) fn on_manifest_fetched(&mut self, blob: BlobHash, outcome: Result<Manifest, FetchFault>) {
+        let Some(Fetching::Manifest { round, root }) = self.fetches.asked_for(&blob).cloned() else { return };
+        let now_ms = self.now.mono_ms;
+        let manifest = match outcome {
+            Ok(manifest) => manifest,
+            Err(fault) => return self.fetches.finish(&blob, Err(fault), now_ms),
+        };
+        let facts = self.locate(round).and_then(|(at, height)| self.logs.get(at)?.facts_at(height).cloned());
+        let Some(facts) = facts else { return self.fetches.finish(&blob, Err(FetchFault::Malformed), now_ms) };
+        let store = self.stores.entry(round).or_default();
+        let fits = manifest.round == round
+            && store.take_manifest(&manifest, &facts, &self.config.run_tag, self.config.payload_len) == root;
+        self.fetches.finish(&blob, if fits { Ok(()) } else { Err(FetchFault::Malformed) }, now_ms);
+    }
+}

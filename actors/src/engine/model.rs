@@ -1,0 +1,332 @@
+//! Whose parameters are right: loading, comparing digests, healing, snapshots.
+//!
+//! Parameters are *current* when they contain exactly the steps that the run has behind it. A node whose parameters are
+//! not, or differ from what most members have, says so, stops training, and goes on from a snapshot that members agree
+//! on. A node that only lacks something to apply goes on by itself should that arrive after all.
+
+use psyche_messages::events::{ModelSource, Phase};
+use psyche_messages::{Digest, DigestAnnounced, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step};
+use psyche_protocol::model::Checkpoint;
+
+use super::api::{Effect, LoadFrom};
+use super::digests::Verdict;
+use super::{Busy, Engine};
+
+/// First pause after a failed load, doubled each time up to [`PAUSE_MS_MAX`].
+const PAUSE_MS: u64 = 1_000;
+/// Longest pause after a failed load.
+const PAUSE_MS_MAX: u64 = 15_000;
+/// How many rounds lie at least between two snapshots that are taken to heal others.
+const HEAL_EVERY_STEPS: u32 = 8;
+/// How far behind the round in work a snapshot may be, so that the rounds since can still be applied.
+const CATCH_UP_STEPS: u32 = 5;
+/// How often a failed snapshot is tried again.
+const SNAPSHOT_TRIES: u32 = 3;
+
+/// What is wrong with the parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// They are right, but the next round cannot be applied.
+    Stalled {
+        /// That round.
+        round: RoundKey,
+    },
+    /// They differ from what most members have.
+    Diverged {
+        /// The step after which they were compared.
+        step: Step,
+        /// What most members have.
+        right: Digest,
+    },
+}
+
+/// What this node knows of its parameters.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// The last step that they contain; `None` without parameters.
+    pub step: Option<Step>,
+    digest: Option<Digest>,
+    pub trouble: Option<Trouble>,
+    /// The cold-start epoch in which the momentum was forgotten.
+    pub momentum_reset_in: Option<Epoch>,
+    /// The step whose snapshot is being taken, and how often that was tried.
+    snapshot_tries: Option<(Step, u32)>,
+    /// The step whose snapshot this node serves.
+    pub served: Option<Step>,
+    failures: u32,
+    retry_ms: u64,
+    disk_tried: bool,
+}
+
+impl Model {
+    /// The parameters contain `round` now, and have this digest.
+    pub(super) fn hold(&mut self, round: RoundKey, digest: Digest) {
+        self.step = Some(round.step);
+        self.digest = Some(digest);
+        self.trouble = None;
+    }
+
+    /// The parameters are no longer to be trusted at all.
+    pub(super) fn lose(&mut self) {
+        self.step = None;
+        self.digest = None;
+        self.trouble = None;
+    }
+}
+
+impl Engine {
+    /// Notes that a round cannot be applied.
+    pub(super) fn stall(&mut self, round: RoundKey, reason: &str) {
+        if self.model.trouble.is_none() {
+            self.model.trouble = Some(Trouble::Stalled { round });
+            self.warn(format!("round {round} cannot be applied, so this node waits for a snapshot: {reason}"));
+        }
+    }
+
+    /// Reports comparisons and draws the conclusion for this node's own parameters.
+    pub(super) fn drive_digests(&mut self) {
+        for (step, peer, equal) in self.digests.fresh_comparisons() {
+            self.report(NodeEvent::DigestCompared { step, peer, equal });
+        }
+        let Some(step) = self.model.step else { return };
+        if matches!(self.busy, Some(Busy::Loading { .. } | Busy::Applying { .. })) {
+            return;
+        }
+        let Some(view) = &self.view else { return };
+        let members = view.client_peers();
+        let verdict = self.digests.verdict(step, &members, &self.config.peer, self.now.mono_ms, self.config.patience.digest_ms);
+        match verdict {
+            Verdict::Open => {}
+            Verdict::Sound => {
+                if matches!(self.model.trouble, Some(Trouble::Diverged { .. })) {
+                    self.model.trouble = None;
+                }
+                self.serve_dissenters(step, &members);
+            }
+            Verdict::Diverged { right } => {
+                let trouble = Trouble::Diverged { step, right };
+                if self.model.trouble.as_ref() != Some(&trouble) {
+                    self.model.trouble = Some(trouble);
+                    self.warn(format!(
+                        "the parameters after step {step} differ from those of most members ({}); this node heals itself",
+                        right.short()
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Takes a snapshot in the middle of an epoch for members whose parameters are wrong, if this node is the first of
+    /// those who are right.
+    fn serve_dissenters(&mut self, step: Step, members: &[PeerKey]) {
+        let Some(view) = &self.view else { return };
+        let first = self.digests.first_agreeing(step, members, &self.config.peer) == Some(self.config.peer);
+        let recent = self.model.snapshot_tries.is_some_and(|(last, _)| step.since(last) < HEAL_EVERY_STEPS);
+        if !view.in_round() || !first || recent || self.digests.dissenters(step, members) == 0 {
+            return;
+        }
+        let Some((at, height)) = self.locate_step(step) else { return };
+        let Some(round) = self.logs.get(at).map(|log| log.round(height)) else { return };
+        self.take_snapshot(round);
+    }
+
+    /// Starts to load parameters, if this node lacks the right ones and knows where to get them.
+    pub(super) fn drive_loading(&mut self) {
+        let Some(view) = &self.view else { return };
+        if self.busy.is_some() || self.now.mono_ms < self.model.retry_ms {
+            return;
+        }
+        let target = Step(view.step().0.saturating_sub(1));
+        let choice = match view.phase() {
+            Phase::Uninitialized | Phase::Paused => None,
+            Phase::RoundTrain | Phase::RoundWitness => self.source_in_round(),
+            Phase::WaitingForMembers | Phase::Warmup | Phase::Cooldown | Phase::Finished => {
+                if self.needs_load(target) {
+                    self.source_between_rounds(target)
+                } else {
+                    None
+                }
+            }
+        };
+        if let Some((step, from, right)) = choice {
+            self.busy = Some(Busy::Loading { step, right });
+            self.out.push(Effect::LoadModel { step, from });
+        }
+    }
+
+    /// Whether parameters after `target` must come from elsewhere: there are none, or wrong ones, and nothing that is
+    /// left to apply leads there.
+    fn needs_load(&self, target: Step) -> bool {
+        let Some(view) = &self.view else { return false };
+        let me = &self.config.me;
+        let belongs = view.index_of(me).is_some() || view.account.is_pending(&me.0);
+        match (self.model.step, &self.model.trouble) {
+            (None, _) => belongs && view.phase() != Phase::Finished,
+            (Some(_), Some(_)) => true,
+            (Some(step), None) => belongs && step != target && self.locate_step(step.next()).is_none(),
+        }
+    }
+
+    fn source_between_rounds(&mut self, target: Step) -> Option<(Step, LoadFrom, Option<Digest>)> {
+        let view = self.view.as_ref()?;
+        let diverged = match &self.model.trouble {
+            Some(Trouble::Diverged { step, right }) if *step == target => Some(*right),
+            _ => None,
+        };
+        if let Some(source) = self.peers_source(target, diverged) {
+            return Some(source);
+        }
+        if diverged.is_some() {
+            return None;
+        }
+        if target == Step(0) {
+            let absent = self.model.step.is_none();
+            return absent.then_some((target, LoadFrom::Checkpoint, None));
+        }
+        if let Some(disk) = self.config.disk
+            && disk.step == target
+            && !self.model.disk_tried
+        {
+            self.model.disk_tried = true;
+            return Some((target, LoadFrom::Disk, Some(disk.digest)));
+        }
+        let waited = self.now.mono_ms >= view.since_ms.saturating_add(self.config.patience.peers_ms);
+        if view.phase() == Phase::Warmup && waited && self.checkpoint_is_external() {
+            self.warn(format!("no member announced a snapshot after step {target}; the run's checkpoint is loaded instead"));
+            return Some((target, LoadFrom::Checkpoint, None));
+        }
+        None
+    }
+
+    /// Whether the account names weights outside the run, rather than its members.
+    fn checkpoint_is_external(&self) -> bool {
+        let checkpoint = self.view.as_ref().and_then(|view| view.account.state.coordinator.model.checkpoint.get());
+        matches!(checkpoint, Some(Checkpoint::Hub(_) | Checkpoint::Gcs(_) | Checkpoint::Dummy(_)))
+    }
+
+    /// In the middle of an epoch, a client in trouble goes on from any snapshot from which it can catch up.
+    fn source_in_round(&self) -> Option<(Step, LoadFrom, Option<Digest>)> {
+        let view = self.view.as_ref()?;
+        let trouble = self.model.trouble.as_ref()?;
+        view.index_of(&self.config.me)?;
+        let steps: Vec<_> = self.snapshots.steps().collect();
+        steps.into_iter().find_map(|step| {
+            let (_, height) = self.locate_step(step.next())?;
+            let known = self.locate_step(step.next()).and_then(|(at, _)| self.logs.get(at)?.facts_at(height)).is_some();
+            if !known || view.step().since(step) > CATCH_UP_STEPS {
+                return None;
+            }
+            let better = match trouble {
+                Trouble::Stalled { round } => step >= round.step,
+                Trouble::Diverged { .. } => true,
+            };
+            let right = self.digests.majority(step, &view.client_peers(), &self.config.peer)?;
+            better.then(|| self.peers_source(step, Some(right))).flatten()
+        })
+    }
+
+    fn peers_source(&self, step: Step, right: Option<Digest>) -> Option<(Step, LoadFrom, Option<Digest>)> {
+        let view = self.view.as_ref()?;
+        let members = self.snapshot_authorities(view.client_peers());
+        let now_ms = self.now.mono_ms;
+        let offer = self.snapshots.choose(step, &members, right, now_ms, self.config.patience.snapshot_ms)?;
+        if self.model.step == Some(step) && self.model.digest == Some(offer.announced.digest) {
+            return None;
+        }
+        let digest = offer.announced.digest;
+        let (index, len) = (offer.announced.index, offer.announced.index_len);
+        Some((step, LoadFrom::Peers { index, len, digest, providers: offer.providers }, Some(digest)))
+    }
+
+    /// Whose snapshots count: the clients of the last epoch that this node saw, and those of the account's. A newcomer
+    /// among the latter has nothing of its own to announce.
+    fn snapshot_authorities(&self, clients: Vec<PeerKey>) -> Vec<PeerKey> {
+        let mut authorities = clients;
+        if let Some(facts) = self.logs.back().and_then(|log| log.newest_facts()) {
+            for member in &facts.members {
+                if !authorities.contains(&member.peer) {
+                    authorities.push(member.peer);
+                }
+            }
+        }
+        authorities
+    }
+
+    pub(super) fn on_model_loaded(&mut self, step: Step, digest: Digest, source: ModelSource) {
+        let Some(Busy::Loading { step: loading, right }) = self.busy else { return };
+        if loading != step {
+            return;
+        }
+        self.busy = None;
+        if right.is_some_and(|right| right != digest) {
+            self.model.lose();
+            self.back_off();
+            self.warn(format!("the parameters loaded after step {step} are not the ones that were announced"));
+            return;
+        }
+        self.model.failures = 0;
+        let epoch = self.view.as_ref().map(super::view::View::epoch).unwrap_or_default();
+        let round = RoundKey { epoch, step };
+        self.model.hold(round, digest);
+        self.resolution = None;
+        self.digests.know(step, digest, self.now.mono_ms);
+        self.report(NodeEvent::ModelReady { step, source, digest });
+        self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
+    }
+
+    pub(super) fn on_model_load_failed(&mut self, reason: &str) {
+        if !matches!(self.busy, Some(Busy::Loading { .. })) {
+            return;
+        }
+        self.busy = None;
+        self.back_off();
+        self.warn(format!("the parameters could not be loaded: {reason}"));
+    }
+
+    fn back_off(&mut self) {
+        let pause = PAUSE_MS.saturating_mul(1 << self.model.failures.min(8)).min(PAUSE_MS_MAX);
+        self.model.failures = self.model.failures.saturating_add(1);
+        self.model.retry_ms = self.now.mono_ms.saturating_add(pause);
+    }
+
+    /// Takes a snapshot when an epoch is over and everything witnessed in it is applied.
+    pub(super) fn drive_snapshot(&mut self) {
+        let Some(view) = &self.view else { return };
+        let over = matches!(view.phase(), Phase::Cooldown | Phase::WaitingForMembers | Phase::Finished | Phase::Paused);
+        let end = Step(view.step().0.saturating_sub(1));
+        if !over || self.busy.is_some() || self.model.step != Some(end) || self.model.trouble.is_some() {
+            return;
+        }
+        if self.model.snapshot_tries.is_some_and(|(step, _)| step == end) {
+            return;
+        }
+        let Some((at, height)) = self.locate_step(end) else { return };
+        let Some(round) = self.logs.get(at).map(|log| log.round(height)) else { return };
+        self.take_snapshot(round);
+    }
+
+    fn take_snapshot(&mut self, round: RoundKey) {
+        let tries = match self.model.snapshot_tries {
+            Some((step, tries)) if step == round.step => tries.saturating_add(1),
+            _ => 1,
+        };
+        self.model.snapshot_tries = Some((round.step, tries));
+        self.out.push(Effect::TakeSnapshot { round });
+    }
+
+    pub(super) fn on_snapshot_ready(&mut self, announced: SnapshotAnnounced) {
+        if self.model.snapshot_tries.is_none_or(|(step, _)| step != announced.round.step) {
+            return;
+        }
+        self.model.served = Some(announced.round.step);
+        self.publish(RoundMessage::Snapshot(announced));
+    }
+
+    pub(super) fn on_snapshot_failed(&mut self, round: RoundKey, reason: &str) {
+        self.warn(format!("no snapshot could be taken after step {}: {reason}", round.step));
+        let again = self.model.snapshot_tries.is_some_and(|(step, tries)| step == round.step && tries < SNAPSHOT_TRIES);
+        if again && self.model.step == Some(round.step) {
+            self.take_snapshot(round);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Snapshots that members announced, and which of them to trust.
+
+use std::collections::BTreeMap;
+
+use psyche_messages::{Digest, PeerKey, SnapshotAnnounced, Step};
+
+/// How many steps back announcements are kept.
+const STEPS_KEPT: u32 = 8;
+/// How many steps ahead of this node's view others may be.
+const STEPS_AHEAD: u32 = 4;
+/// Most peers remembered for one step: the members of two epochs.
+const PEERS_MAX: usize = 512;
+
+/// A snapshot to load, and who serves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// One announcement of it.
+    pub announced: SnapshotAnnounced,
+    /// Everyone who announced the same files.
+    pub providers: Vec<PeerKey>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    first_ms: u64,
+    by_peer: BTreeMap<PeerKey, SnapshotAnnounced>,
+}
+
+/// Announcements by step.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    heard: BTreeMap<Step, Heard>,
+}
+
+impl Snapshots {
+    /// Notes a member's announcement; a later one replaces an earlier one. `around` is the step in work.
+    pub(super) fn hear(&mut self, peer: PeerKey, announced: SnapshotAnnounced, around: Step, now_ms: u64) {
+        let step = announced.round.step;
+        if step.0 > around.0.saturating_add(STEPS_AHEAD) || step.0.saturating_add(STEPS_KEPT) < around.0 {
+            return;
+        }
+        let heard = self.heard.entry(step).or_insert_with(|| Heard { first_ms: now_ms, by_peer: BTreeMap::new() });
+        if heard.by_peer.len() < PEERS_MAX || heard.by_peer.contains_key(&peer) {
+            heard.by_peer.insert(peer, announced);
+        }
+    }
+
+    /// Forgets what lies too far back from the step in work.
+    pub(super) fn forget(&mut self, around: Step) {
+        self.heard.retain(|step, _| step.0.saturating_add(STEPS_KEPT) >= around.0);
+    }
+
+    /// Steps with announcements, the newest first.
+    pub(super) fn steps(&self) -> impl Iterator<Item = Step> + '_ {
+        self.heard.keys().rev().copied()
+    }
+
+    /// The snapshot after `step` to load: with `right` known, one with that digest; otherwise the one that more than half
+    /// of `members` announced, or once `patience_ms` have passed since the first announcement, the one that most did; of
+    /// equals the one of the earliest member. Only members count.
+    pub(super) fn choose(
+        &self,
+        step: Step,
+        members: &[PeerKey],
+        right: Option<Digest>,
+        now_ms: u64,
+        patience_ms: u64,
+    ) -> Option<Offer> {
+        let heard = self.heard.get(&step)?;
+        let mut groups: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+        for (index, peer) in members.iter().enumerate() {
+            if let Some(announced) = heard.by_peer.get(peer)
+                && right.is_none_or(|right| right == announced.digest)
+            {
+                groups.entry(announced.digest).or_default().push(index);
+            }
+        }
+        let (digest, votes) = groups.into_iter().min_by_key(|(_, votes)| (usize::MAX - votes.len(), votes.first().copied()))?;
+        let decided = right.is_some() || votes.len() * 2 > members.len();
+        if !decided && now_ms < heard.first_ms.saturating_add(patience_ms) {
+            return None;
+        }
+        let announcers: Vec<_> = votes.iter().filter_map(|index| members.get(*index)).collect();
+        let announced = heard.by_peer.get(*announcers.first()?)?.clone();
+        let same = |peer: &&&PeerKey| {
+            heard.by_peer.get(**peer).is_some_and(|other| other.digest == digest && other.index == announced.index)
+        };
+        Some(Offer { providers: announcers.iter().filter(same).map(|peer| **peer).collect(), announced })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use psyche_messages::{BlobHash, RoundKey};
+
+    use super::*;
+
+    fn announced(digest: u8) -> SnapshotAnnounced {
+        SnapshotAnnounced {
+            round: RoundKey::new(0, 6),
+            digest: Digest([digest; 32]),
+            index: BlobHash([digest; 32]),
+            index_len: 10,
+        }
+    }
+
+    fn peers(count: u8) -> Vec<PeerKey> {
+        (0..count).map(|n| PeerKey([n; 32])).collect()
+    }
+
+    #[test]
+    fn a_majority_is_believed_at_once_and_a_minority_after_a_while() {
+        let mut snapshots = Snapshots::default();
+        snapshots.hear(PeerKey([1; 32]), announced(1), Step(7), 50);
+        assert_eq!(snapshots.choose(Step(6), &peers(3), None, 149, 100), None);
+        assert_eq!(snapshots.choose(Step(6), &peers(3), None, 150, 100).unwrap().announced, announced(1));
+        snapshots.hear(PeerKey([2; 32]), announced(1), Step(7), 60);
+        let offer = snapshots.choose(Step(6), &peers(3), None, 60, 100).unwrap();
+        assert_eq!(offer.providers, [PeerKey([1; 32]), PeerKey([2; 32])]);
+    }
+
+    #[test]
+    fn the_largest_group_wins_then_the_earliest_member_and_strangers_never() {
+        let mut snapshots = Snapshots::default();
+        for (peer, digest) in [(0, 2), (1, 1), (2, 1), (8, 2), (9, 2)] {
+            snapshots.hear(PeerKey([peer; 32]), announced(digest), Step(7), 0);
+        }
+        assert_eq!(snapshots.choose(Step(6), &peers(4), None, 500, 100).unwrap().announced, announced(1));
+        assert_eq!(snapshots.choose(Step(6), &peers(2), None, 500, 100).unwrap().announced, announced(2));
+    }
+
+    #[test]
+    fn a_known_digest_decides_alone() {
+        let mut snapshots = Snapshots::default();
+        snapshots.hear(PeerKey([3; 32]), announced(2), Step(7), 0);
+        assert_eq!(snapshots.choose(Step(6), &peers(4), Some(Digest([1; 32])), 0, 100), None);
+        assert_eq!(snapshots.choose(Step(6), &peers(4), Some(Digest([2; 32])), 0, 100).unwrap().announced, announced(2));
+    }
+
+    #[test]
+    fn far_steps_are_not_kept() {
+        let mut snapshots = Snapshots::default();
+        snapshots.hear(PeerKey([1; 32]), announced(1), Step(1), 0);
+        assert_eq!(snapshots.steps().count(), 0);
+        snapshots.hear(PeerKey([1; 32]), announced(1), Step(7), 0);
+        assert_eq!(snapshots.steps().collect::<Vec<_>>(), [Step(6)]);
+        snapshots.forget(Step(15));
+        assert_eq!(snapshots.steps().count(), 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! What was announced about one round: results and manifests.
+
+use std::collections::BTreeMap;
+
+use psyche_messages::{Address, BlobHash, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced};
+use psyche_protocol::select::merkle_root;
+
+use super::epoch::RoundFacts;
+use super::tally::Candidate;
+
+/// Most manifests that one witness may announce for one round. An honest one announces one; a restarted one perhaps another.
+const MANIFESTS_PER_WITNESS_MAX: usize = 2;
+/// Most providers remembered for one manifest.
+const PROVIDERS_MAX: usize = 16;
+
+/// Why an announcement is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The author is no client of that round.
+    Stranger,
+    /// The batch is not the one that was assigned.
+    Batch,
+    /// The payload cannot have that length.
+    Length,
+    /// It was announced before.
+    Known,
+    /// The author announced something else before.
+    Equivocation,
+}
+
+/// A trainer's announcements.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    /// The first announcement.
+    pub entry: ManifestEntry,
+    /// Its commitment.
+    pub commitment: [u8; 32],
+    /// A different one for the same batch: evidence that the trainer equivocates. Both are void for this node.
+    pub rival: Option<ManifestEntry>,
+}
+
+/// A manifest that someone announced.
+#[derive(Clone, Debug)]
+pub(super) struct ManifestOffer {
+    /// The announcement.
+    pub announced: ManifestAnnounced,
+    /// Who has the blob.
+    pub providers: Vec<PeerKey>,
+}
+
+/// Announcements of one round.
+#[derive(Debug, Default)]
+pub(super) struct RoundStore {
+    offers: BTreeMap<Address, Offer>,
+    manifest_offers: BTreeMap<BlobHash, ManifestOffer>,
+    manifests: BTreeMap<[u8; 32], Vec<Candidate>>,
+}
+
+/// Whether `result` may be announced by `from`: a client of that round, its batch, the right length.
+pub(super) fn check(facts: &RoundFacts, from: &PeerKey, result: &ResultAnnounced, payload_len: u32) -> Result<(), Refusal> {
+    let index = facts.index_of(&result.trainer).ok_or(Refusal::Stranger)?;
+    if facts.members.get(index).is_none_or(|member| member.peer != *from) {
+        return Err(Refusal::Stranger);
+    }
+    if facts.batches.get(index).copied().flatten() != Some(result.batch) {
+        return Err(Refusal::Batch);
+    }
+    if result.payload_len != payload_len {
+        return Err(Refusal::Length);
+    }
+    Ok(())
+}
+
+impl RoundStore {
+    /// Notes a checked announcement.
+    pub(super) fn offer(&mut self, entry: ManifestEntry, run_tag: &Address) -> Result<(), Refusal> {
+        let commitment = entry.result.commitment(run_tag);
+        match self.offers.get_mut(&entry.result.trainer) {
+            None => {
+                self.offers.insert(entry.result.trainer, Offer { entry, commitment, rival: None });
+                Ok(())
+            }
+            Some(offer) if offer.commitment == commitment => Err(Refusal::Known),
+            Some(offer) if offer.rival.is_some() => Err(Refusal::Known),
+            Some(offer) => {
+                offer.rival = Some(entry);
+                Err(Refusal::Equivocation)
+            }
+        }
+    }
+
+    /// What `trainer` announced.
+    pub(super) fn offer_of(&self, trainer: &Address) -> Option<&Offer> {
+        self.offers.get(trainer)
+    }
+
+    /// Announcements that were not contradicted.
+    pub(super) fn sound_offers(&self) -> impl Iterator<Item = &Offer> {
+        self.offers.values().filter(|offer| offer.rival.is_none())
+    }
+
+    /// Every announcement as a candidate, contradicted or not: what the chain counts is the witnesses' votes.
+    pub(super) fn announced_candidates(&self, run_tag: &Address) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for offer in self.offers.values() {
+            candidates.push(Candidate { commitment: offer.commitment, result: offer.entry.result.clone() });
+            if let Some(rival) = &offer.rival {
+                let result = rival.result.clone();
+                candidates.push(Candidate { commitment: result.commitment(run_tag), result });
+            }
+        }
+        candidates
+    }
+
+    /// Notes where a manifest is. Its witness must be a client of the round in which it submitted.
+    pub(super) fn offer_manifest(&mut self, announced: ManifestAnnounced, from: PeerKey) {
+        let of_witness = self.manifest_offers.values().filter(|offer| offer.announced.witness == announced.witness);
+        let full = of_witness.count() >= MANIFESTS_PER_WITNESS_MAX;
+        match self.manifest_offers.entry(announced.blob) {
+            std::collections::btree_map::Entry::Occupied(entry) => {
+                let offer = entry.into_mut();
+                if offer.providers.len() < PROVIDERS_MAX && !offer.providers.contains(&from) {
+                    offer.providers.push(from);
+                }
+            }
+            std::collections::btree_map::Entry::Vacant(_) if full => {}
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(ManifestOffer { announced, providers: vec![from] });
+            }
+        }
+    }
+
+    /// Where a manifest with this root is said to be.
+    pub(super) fn manifest_offers(&self, root: [u8; 32]) -> impl Iterator<Item = &ManifestOffer> {
+        self.manifest_offers.values().filter(move |offer| offer.announced.root == root)
+    }
+
+    /// Takes in a manifest whose entries' signatures are checked, under the root that its entries have. Entries that break
+    /// the round's rules are left out: nobody who follows them votes for such.
+    pub(super) fn take_manifest(
+        &mut self,
+        manifest: &Manifest,
+        facts: &RoundFacts,
+        run_tag: &Address,
+        payload_len: u32,
+    ) -> [u8; 32] {
+        let root = merkle_root(&manifest.leaves(run_tag));
+        let mut candidates = Vec::new();
+        for entry in manifest.entries.iter().take(psyche_messages::round::RESULTS_MAX) {
+            if entry.result.round != manifest.round || check(facts, &entry.from, &entry.result, payload_len).is_err() {
+                continue;
+            }
+            let commitment = entry.result.commitment(run_tag);
+            candidates.push(Candidate { commitment, result: entry.result.clone() });
+        }
+        self.manifests.insert(root, candidates);
+        root
+    }
+
+    /// The candidates under `root`, if that manifest is known.
+    pub(super) fn manifest(&self, root: &[u8; 32]) -> Option<&[Candidate]> {
+        self.manifests.get(root).map(Vec::as_slice)
+    }
+
+    /// The manifest of what `is_accepted` approves of: sound announcements by ascending batch.
+    pub(super) fn manifest_of(
+        &self,
+        round: psyche_messages::RoundKey,
+        is_accepted: impl Fn(&ResultAnnounced) -> bool,
+    ) -> Manifest {
+        let mut accepted: Vec<_> = self.sound_offers().filter(|offer| is_accepted(&offer.entry.result)).collect();
+        accepted.sort_by_key(|offer| (offer.entry.result.batch.start(), offer.commitment));
+        Manifest { round, entries: accepted.into_iter().map(|offer| offer.entry.clone()).collect() }
+    }
+}
