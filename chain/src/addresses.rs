@@ -5,7 +5,7 @@ use psyche_protocol::{ids, pda};
 use solana_pubkey::Pubkey;
 
 use crate::convert::{address, key};
-use crate::program_error::ProgramIds;
+pub use crate::program_error::ProgramIds;
 
 fn derive(seeds: &[&[u8]], program: Address) -> Address {
     address(&Pubkey::find_program_address(seeds, &key(program)).0)

@@ -1,24 +1,27 @@
 //! Talking to Solana: endpoints with fail-over, transactions with one life cycle, websockets that never go backwards,
-//! wallets, derived addresses, instructions, and what the command line does with them.
+//! wallets, derived addresses, instructions, and what nodes and commands do with them.
 //!
 //! Nothing here decides anything about training; nothing here knows whether a chain is local. Time comes from the chain.
 //!
-//! - [`Rpc`]: reads and writes over several endpoints ([`EndpointPair`]).
-//! - [`Rpc::submit`] and [`Rpc::submit_until`]: the life cycle of a transaction ([`Plan`]).
-//! - [`watch_coordinator`]: one monotonic view of a run's account.
-//! - [`Wallet`]: the key, redacted.
-//! - [`addresses`]: derived addresses (ABI section 1.1).
+//! - [`rpc`]: [`Rpc`] reads and writes over several endpoints ([`EndpointPair`]).
+//! - [`transaction`]: [`Rpc::submit`] and [`Rpc::submit_until`], the life cycle of a transaction ([`Plan`]).
+//! - [`run`], [`watch`]: a run's accounts, and [`watch_coordinator`]: one monotonic view of its state.
+//! - [`wallet`]: the key, redacted.
+//! - [`addresses`], [`instructions`]: bytes for the programs (ABI sections 1.1 to 1.3).
+//! - [`ops`]: what nodes and commands do, each in one call.
 
 pub mod addresses;
 mod convert;
-mod endpoint;
-mod error;
-mod program_error;
-mod rpc;
-mod run;
-mod transaction;
-mod wallet;
-mod watch;
+pub mod endpoint;
+pub mod error;
+pub mod instructions;
+pub mod ops;
+pub mod program_error;
+pub mod rpc;
+pub mod run;
+pub mod transaction;
+pub mod wallet;
+pub mod watch;
 
 pub use endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, RpcUrl, WsUrl};
 pub use error::ChainError;

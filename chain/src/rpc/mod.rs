@@ -25,6 +25,7 @@ use solana_commitment_config::CommitmentConfig;
 use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair};
 use crate::error::ChainError;
 use crate::program_error::ProgramIds;
+pub(crate) use reads::token_amount;
 pub use reads::{AccountRead, SignatureRecord};
 
 /// How to talk to a chain.

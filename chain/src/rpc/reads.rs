@@ -101,7 +101,7 @@ impl Rpc {
         Ok((slot, response.value))
     }
 
-    fn malformed(&self, request: RpcRequest) -> ChainError {
+    pub(crate) fn malformed(&self, request: RpcRequest) -> ChainError {
         let endpoint = self.endpoints().get(self.current()).map(|endpoint| endpoint.name.clone()).unwrap_or_default();
         ChainError::Malformed { endpoint, method: request.as_str() }
     }

@@ -1,0 +1,231 @@
+//! Points, claims, and the treasury that pays them. One point is one base unit of the treasury's token.
+
+use psyche_messages::{Address, Points, RunId};
+use psyche_protocol::accounts::{Participant, Run};
+use psyche_protocol::ids;
+
+use crate::addresses;
+use crate::error::ChainError;
+use crate::instructions::treasurer::{self, TreasuryAddresses};
+use crate::instructions::{system, token};
+use crate::rpc::{AccountRead, Rpc};
+use crate::run::RunInfo;
+use crate::transaction::{Compute, Confirmed, Plan, Submitted};
+use crate::wallet::Wallet;
+use crate::{Instruction, Signature};
+
+/// A run's treasury.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Treasury {
+    /// Its address, which is the run's main authority.
+    pub run: Address,
+    /// The token that it pays.
+    pub mint: Address,
+    /// Who owns it.
+    pub main_authority: Address,
+    /// Points paid for so far, to everybody together.
+    pub claimed: Points,
+}
+
+impl Treasury {
+    const fn addresses(&self) -> TreasuryAddresses {
+        TreasuryAddresses { run: self.run, mint: self.mint }
+    }
+
+    /// Where it keeps its tokens.
+    #[must_use]
+    pub fn collateral(&self) -> Address {
+        self.addresses().collateral()
+    }
+}
+
+/// What a wallet has earned in a run, and what it can get for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunPoints {
+    /// Earned in all epochs.
+    pub earned: Points,
+    /// Claimed in all.
+    pub claimed: Points,
+    /// Earned and not claimed.
+    pub claimable: Points,
+    /// What the treasury holds; 0 without one.
+    pub treasury: Points,
+}
+
+/// How a claim came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// What was paid by this claim.
+    pub amount: Points,
+    /// The transaction that paid it; `None` where there was nothing to claim.
+    pub signature: Option<Signature>,
+    /// Claimed in all, this claim included.
+    pub claimed_in_all: Points,
+    /// Earned and still not claimed: more than 0 where the treasury holds too little.
+    pub left: Points,
+}
+
+/// The treasury of `run`, if one owns it.
+///
+/// # Errors
+/// [`ChainError`] where no endpoint answers, or the owner's account is a treasurer's but no treasury.
+pub async fn treasury_of(rpc: &Rpc, run: &RunInfo) -> Result<Option<Treasury>, ChainError> {
+    let address = run.main_authority;
+    let read = rpc.account(address).await?;
+    let Some(read) = read.filter(|read| read.owner == rpc.programs().treasurer) else {
+        return Ok(None);
+    };
+    let found =
+        Run::decode(&read.data).map_err(|source| ChainError::AccountMalformed { what: "treasury run", address, source })?;
+    Ok(Some(Treasury {
+        run: address,
+        mint: Address(found.collateral_mint),
+        main_authority: Address(found.main_authority),
+        claimed: Points(found.total_claimed_earned_points),
+    }))
+}
+
+async fn required_treasury(rpc: &Rpc, run: &RunInfo) -> Result<Treasury, ChainError> {
+    treasury_of(rpc, run).await?.ok_or_else(|| ChainError::NotPossible {
+        action: "find the run's treasury",
+        reason: "the run has none, so its points can't be paid".into(),
+    })
+}
+
+/// What `user` has earned and claimed in `run`.
+///
+/// # Errors
+/// [`ChainError`] where no endpoint answers.
+pub async fn points(rpc: &Rpc, run: &RunInfo, user: Address) -> Result<RunPoints, ChainError> {
+    let treasury = treasury_of(rpc, run).await?;
+    Ok(standing(rpc, run, treasury.as_ref(), user).await?.0)
+}
+
+/// The points, and whether the participant's account exists. All accounts are of one slot.
+async fn standing(
+    rpc: &Rpc,
+    run: &RunInfo,
+    treasury: Option<&Treasury>,
+    user: Address,
+) -> Result<(RunPoints, bool), ChainError> {
+    let view = rpc.coordinator(run.account).await?;
+    let earned = view.account.roster_client(&user.0).map_or(0, |client| client.earned);
+    let Some(treasury) = treasury else {
+        let points = RunPoints { earned: Points(earned), claimable: Points(earned), ..RunPoints::default() };
+        return Ok((points, false));
+    };
+    let participant = addresses::participant(rpc.programs(), treasury.run, user);
+    let mut reads = rpc.accounts(&[participant, treasury.collateral()]).await?.into_iter();
+    let entry = reads.next().flatten().map(|read| decode_participant(participant, &read)).transpose()?;
+    let held = reads.next().flatten().and_then(|read| crate::rpc::token_amount(&read.data));
+    let claimed = entry.map_or(0, |entry| entry.claimed_earned_points);
+    let points = RunPoints {
+        earned: Points(earned),
+        claimed: Points(claimed),
+        claimable: Points(earned.saturating_sub(claimed)),
+        treasury: held.unwrap_or_default(),
+    };
+    Ok((points, entry.is_some()))
+}
+
+fn decode_participant(address: Address, read: &AccountRead) -> Result<Participant, ChainError> {
+    Participant::decode(&read.data).map_err(|source| ChainError::AccountMalformed { what: "participant", address, source })
+}
+
+/// Claims what `wallet` has earned in the run `run_id`, as far as the treasury holds it, and at most `limit` if given. The
+/// wallet's token account and its account with the treasury are created where they are missing.
+///
+/// # Errors
+/// [`ChainError::NotPossible`] without a treasury; [`ChainError`] of the transaction.
+pub async fn claim_rewards(rpc: &Rpc, wallet: &Wallet, run_id: &RunId, limit: Option<Points>) -> Result<Claimed, ChainError> {
+    let (run, user) = (rpc.run_info(run_id).await?, wallet.address());
+    let treasury = required_treasury(rpc, &run).await?;
+    let (before, known) = standing(rpc, &run, Some(&treasury), user).await?;
+    let amount = before.claimable.min(before.treasury).min(limit.unwrap_or(before.claimable));
+    let left = Points(before.claimable.0 - amount.0);
+    if amount == Points(0) {
+        return Ok(Claimed { amount, signature: None, claimed_in_all: before.claimed, left });
+    }
+    let programs = rpc.programs();
+    let mut instructions = vec![token::create_associated(user, user, treasury.mint)];
+    if !known {
+        instructions.push(treasurer::participant_create(programs, treasury.run, user)?);
+    }
+    instructions.push(treasurer::participant_claim(programs, &treasury.addresses(), run.account, user, amount.0)?);
+    let plan = plan(wallet, "the claim", &[], &instructions);
+    let paid = || async { Ok(standing(rpc, &run, Some(&treasury), user).await?.0.claimed > before.claimed) };
+    let signature = match rpc.submit_until(&plan, paid).await? {
+        Submitted::Confirmed(confirmed) => Some(confirmed.signature),
+        Submitted::AlreadyDone => None,
+    };
+    Ok(Claimed { amount, signature, claimed_in_all: Points(before.claimed.0.saturating_add(amount.0)), left })
+}
+
+/// Moves `amount` base units from `wallet`'s associated token account to the treasury of the run `run_id`.
+///
+/// # Errors
+/// [`ChainError::NotPossible`] without a treasury; [`ChainError`] of the transaction.
+pub async fn top_up(rpc: &Rpc, wallet: &Wallet, run_id: &RunId, amount: Points) -> Result<Confirmed, ChainError> {
+    let run = rpc.run_info(run_id).await?;
+    let treasury = required_treasury(rpc, &run).await?;
+    let from = addresses::associated_token(wallet.address(), treasury.mint);
+    let held = rpc.token_balance(from).await?.unwrap_or_default();
+    if held < amount {
+        let reason = format!("{from} holds {held} base units of {}, less than {amount}", treasury.mint);
+        return Err(ChainError::NotPossible { action: "top up the treasury", reason });
+    }
+    let instructions = [token::transfer(from, treasury.collateral(), wallet.address(), amount)];
+    rpc.submit(&plan(wallet, "the top-up", &[], &instructions)).await
+}
+
+/// Creates a token whose supply `wallet` controls; returns its mint.
+///
+/// # Errors
+/// [`ChainError`] of the transaction.
+pub async fn create_mint(rpc: &Rpc, wallet: &Wallet, decimals: u8) -> Result<Address, ChainError> {
+    let mint = Wallet::new();
+    let rent = rpc.rent_minimum(token::MINT_LEN).await?;
+    let (payer, len) = (wallet.address(), token::MINT_LEN as u64);
+    let instructions = [
+        system::create_account(payer, mint.address(), rent, len, Address(ids::TOKEN_PROGRAM)),
+        token::initialize_mint(mint.address(), decimals, payer),
+    ];
+    let signers = [&mint];
+    let made = || async { Ok(rpc.account(mint.address()).await?.is_some()) };
+    rpc.submit_until(&plan(wallet, "the creation of the token", &signers, &instructions), made).await?;
+    Ok(mint.address())
+}
+
+/// Mints `amount` base units of `mint` into `owner`'s associated token account, which is created where it is missing.
+///
+/// # Errors
+/// [`ChainError`] of the transaction.
+pub async fn mint_to(
+    rpc: &Rpc,
+    wallet: &Wallet,
+    mint: Address,
+    owner: Address,
+    amount: Points,
+) -> Result<Confirmed, ChainError> {
+    let payer = wallet.address();
+    let instructions = [
+        token::create_associated(payer, owner, mint),
+        token::mint_to(mint, addresses::associated_token(owner, mint), payer, amount),
+    ];
+    rpc.submit(&plan(wallet, "the minting of tokens", &[], &instructions)).await
+}
+
+/// How many decimals `mint` shows.
+///
+/// # Errors
+/// [`ChainError::AccountMissing`] if there is no such token.
+pub async fn token_decimals(rpc: &Rpc, mint: Address) -> Result<u8, ChainError> {
+    let read = rpc.account(mint).await?.filter(|read| read.owner.0 == ids::TOKEN_PROGRAM);
+    // A mint's layout: authority option 4 + 32, supply 8, decimals at 44.
+    let decimals = read.filter(|read| read.data.len() == token::MINT_LEN).and_then(|read| read.data.get(44).copied());
+    decimals.ok_or(ChainError::AccountMissing { what: "token", address: mint })
+}
+
+fn plan<'a>(wallet: &'a Wallet, purpose: &'static str, signers: &'a [&'a Wallet], instructions: &'a [Instruction]) -> Plan<'a> {
+    Plan { purpose, payer: wallet, signers, instructions, compute: Compute::Simulated }
+}
