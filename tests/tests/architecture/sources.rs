@@ -123,3 +123,40 @@ fn the_run_s_rules_need_no_operating_system() {
     let library = fs::read_to_string(root().join("protocol/src/lib.rs")).unwrap();
     assert!(library.contains("no_std"), "protocol/ is compiled into the on-chain programs too");
 }
+
+/// The strings that follow `before` in `text`, up to the next quotation mark.
+fn quoted_after<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+    text.split(before).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+#[test]
+fn every_variable_and_event_is_in_the_operator_s_guide() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let guide = read("docs/OPERATING.md");
+    let environment = read("actors/src/config/environment.rs");
+    // "RPC_2, RPC_3, …" names more than one.
+    let variables = quoted_after(&environment, "Variable { name: \"").into_iter().flat_map(|names| names.split(", "));
+    let variables: Vec<_> =
+        variables.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || "_23".contains(c))).collect();
+    assert!(variables.contains(&"RUN_ID"), "the list of variables was not found: {variables:?}");
+    let missing = variables.iter().filter(|name| !guide.contains(&format!("`{name}`")) && **name != "WS_RPC_3");
+    assert_none("docs/OPERATING.md explains every variable", &missing.map(|name| (*name).to_owned()).collect::<Vec<_>>());
+
+    let events = read("messages/src/events.rs");
+    let (_, body) = events.split_once("pub enum NodeEvent {").unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    let names = body.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
+    let missing: Vec<_> = names.map(snake_case).filter(|name| !guide.contains(&format!("`{name}`"))).collect();
+    assert_none("docs/OPERATING.md lists every event", &missing);
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for (index, c) in name.char_indices() {
+        if c.is_ascii_uppercase() && index > 0 {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
