@@ -36,7 +36,7 @@ pub(crate) fn set_active(grantor: &Pubkey, grantee: &Pubkey, active: bool) -> In
     instruction(&ids::AUTHORIZER, &args, &[("s", *grantor), ("w", authorization)])
 }
 
-fn delegate(payer: &Keypair, grantor: &Pubkey, grantee: &Pubkey, clear: bool, added: &[Pubkey]) -> Instruction {
+pub(crate) fn delegate(payer: &Keypair, grantor: &Pubkey, grantee: &Pubkey, clear: bool, added: &[Pubkey]) -> Instruction {
     let (authorization, _) = authorization_of(grantor, grantee);
     let args = AuthorizationGranteeUpdateArgs { delegates_clear: clear, delegates_added: added };
     let accounts =
@@ -170,33 +170,20 @@ pub(crate) fn wrong_accounts_are_refused(
     data: &[u8],
     owner: &Pubkey,
 ) {
-    let forged: Pubkey = [77; 32];
-    let with_forged = with_account(instruction, index, &forged);
-    let put = |chain: &mut Chain, owner: &Pubkey, data: Vec<u8>| {
-        chain.patch(&forged, |account| {
-            account.lamports = 10_000_000_000;
-            account.owner = *owner;
-            account.data = data;
-        });
+    let mut refuse = |code: u32, owner: &Pubkey, data: Vec<u8>| {
+        let forged = chain.forge(owner, data);
+        chain.refuse(code, signers, &with_account(instruction, index, &forged));
     };
-    put(chain, &ids::TOKEN_PROGRAM, data.to_vec());
-    chain.refuse(ACCOUNT_OWNED_BY_WRONG_PROGRAM, signers, &with_forged);
-    put(chain, owner, vec![0; 7]);
-    chain.refuse(ACCOUNT_DISCRIMINATOR_NOT_FOUND, signers, &with_forged);
-    put(chain, owner, [&[0xff; 8], &data[8..]].concat());
-    chain.refuse(ACCOUNT_DISCRIMINATOR_MISMATCH, signers, &with_forged);
+    refuse(ACCOUNT_OWNED_BY_WRONG_PROGRAM, &ids::TOKEN_PROGRAM, data.to_vec());
+    refuse(ACCOUNT_DISCRIMINATOR_NOT_FOUND, owner, vec![0; 7]);
+    refuse(ACCOUNT_DISCRIMINATOR_MISMATCH, owner, [&[0xff; 8], &data[8..]].concat());
 }
 
 #[test]
 fn an_authorization_at_another_address_is_refused() {
     let mut t = Granted::new();
     let data = t.chain.data(&t.address);
-    let forged: Pubkey = [77; 32];
-    t.chain.patch(&forged, |account| {
-        account.lamports = 1_000_000_000;
-        account.owner = ids::AUTHORIZER;
-        account.data = data.clone();
-    });
+    let forged = t.chain.forge(&ids::AUTHORIZER, data);
     let switch = with_account(&t.set_active(true), 1, &forged);
     t.chain.refuse(CONSTRAINT_SEEDS, &[&t.grantor], &switch);
     t.chain.patch(&t.address.clone(), |account| account.data.truncate(60));

@@ -139,6 +139,13 @@ impl Chain {
         account.data = content.data;
         self.svm.set_account(address(key), account).unwrap();
     }
+
+    /// A new account of the program `owner` with this data, as no program would have made it.
+    pub(crate) fn forge(&mut self, owner: &Pubkey, data: Vec<u8>) -> Pubkey {
+        let forged = key(&Keypair::new());
+        self.patch(&forged, |account| *account = Content { lamports: RICH_LAMPORTS, owner: *owner, data });
+        forged
+    }
 }
 
 /// What a test may forge about an account.

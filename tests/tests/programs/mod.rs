@@ -3,3 +3,5 @@
 mod authorizer;
 mod chain;
 mod codes;
+mod coordinator;
+mod run;
