@@ -104,6 +104,11 @@ impl Net {
     /// # Errors
     /// [`NetError`] for addresses that can't be parsed or listened on, or a blob directory that can't be used.
     pub async fn start(config: NetConfig) -> Result<(NetHandle, EventReceiver), NetError> {
+        Self::start_with_queue(config, EVENTS_MAX).await
+    }
+
+    /// As [`Net::start`], with room for `events_max` events.
+    pub(crate) async fn start_with_queue(config: NetConfig, events_max: usize) -> Result<(NetHandle, EventReceiver), NetError> {
         let addresses = config.parse()?;
         let (dir, bytes_max, ttl) = (config.blob_dir.clone(), config.blob_bytes_max, config.blob_ttl);
         let blobs = blocking(move || BlobStore::open(&dir, bytes_max, ttl)).await.ok_or(NetError::Closed)??;
@@ -117,7 +122,7 @@ impl Net {
         addresses.external.into_iter().for_each(|address| swarm.add_external_address(address));
 
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let (events, event_receiver) = mpsc::channel(EVENTS_MAX);
+        let (events, event_receiver) = mpsc::channel(events_max);
         let (presence_sender, presence) = watch::channel(Presence::default());
         let driver = Driver::new(swarm, wire, blobs.clone(), addresses.bootstrap, listeners, events, presence_sender);
         drop(tokio::spawn(driver.run(commands)));

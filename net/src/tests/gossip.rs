@@ -1,0 +1,182 @@
+//! Gossip between nodes, and what becomes of gossip that nobody should send.
+
+use futures::StreamExt;
+use libp2p::Swarm;
+use libp2p::gossipsub;
+use libp2p::swarm::SwarmEvent;
+
+use super::*;
+use crate::behaviour::{self, Behaviour, BehaviourEvent, topic_of};
+use crate::identity::keypair_of;
+use crate::wire::{ENVELOPE_BYTES_MAX, Signer, Wire};
+
+async fn gossip_reaches_everybody_by(listen: &str) {
+    let mut a = start(1, listen, &[]).await;
+    let mut b = start(2, listen, &[&a]).await;
+    let mut c = start(3, listen, &[&a]).await;
+    b.connects_to(&a).await;
+    c.connects_to(&a).await;
+    let from_a = a.net.publish(digest(1)).await.unwrap();
+    let from_b = b.net.publish(digest(2)).await.unwrap();
+    let from_c = c.net.publish(digest(3)).await.unwrap();
+    for (node, expected) in [(&mut a, [&from_b, &from_c]), (&mut b, [&from_a, &from_c]), (&mut c, [&from_a, &from_b])] {
+        let mut heard = [node.hears().await, node.hears().await];
+        heard.sort_by_key(|signed| signed.message.round().step);
+        assert_eq!([&heard[0], &heard[1]], expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_reaches_everybody_by_quic() {
+    gossip_reaches_everybody_by(QUIC).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_reaches_everybody_by_tcp() {
+    gossip_reaches_everybody_by(TCP).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_without_peers_waits_for_the_first_and_each_later_one() {
+    let a = start(1, QUIC, &[]).await;
+    let signed = a.net.publish(digest(7)).await.unwrap();
+    let mut b = start(2, QUIC, &[&a]).await;
+    assert_eq!(b.hears().await, signed);
+    let mut c = start(3, QUIC, &[&a]).await;
+    assert_eq!(c.hears().await, signed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_message_is_reported_once() {
+    let a = start(1, QUIC, &[]).await;
+    let mut b = start(2, QUIC, &[&a]).await;
+    b.connects_to(&a).await;
+    let first = a.net.publish(digest(1)).await.unwrap();
+    assert_eq!(b.hears().await, first);
+    // Repeats everything that A said, as does the timer.
+    let c = start(3, QUIC, &[&a]).await;
+    c.connects_to(&a).await;
+    drop(a.net.publish(digest(1)).await.unwrap());
+    let last = a.net.publish(digest(2)).await.unwrap();
+    assert_eq!(b.hears().await, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_find_the_event_queue_full_arrive_later() {
+    let a = start(1, QUIC, &[]).await;
+    let dir = TempDir::new().unwrap();
+    let (net, events) = Net::start_with_queue(config(2, QUIC, &[&a], &dir), 1).await.unwrap();
+    let mut b = Node { net, events, dir };
+    b.connects_to(&a).await;
+    let mut expected = Vec::new();
+    for step in 1..=4 {
+        expected.push(a.net.publish(digest(step)).await.unwrap());
+    }
+    let mut heard = Vec::new();
+    while heard.len() < expected.len() {
+        heard.push(b.hears().await);
+    }
+    heard.sort_by_key(|signed| signed.message.round().step);
+    assert_eq!(heard, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_of_strangers_counts_once_they_are_members() {
+    let a = start(1, QUIC, &[]).await;
+    let mut b = start(2, QUIC, &[&a]).await;
+    b.net.set_members(&[PeerKey([9; 32])]).await.unwrap();
+    b.connects_to(&a).await;
+    let signed = a.net.publish(digest(1)).await.unwrap();
+    // What A says reaches C through the same connections at the same time.
+    let mut c = start(3, QUIC, &[&a]).await;
+    assert_eq!(c.hears().await, signed);
+    b.net.set_members(&[a.key()]).await.unwrap();
+    assert_eq!(b.hears().await, signed);
+}
+
+/// A peer that speaks gossip and sends what it likes.
+struct Liar {
+    swarm: Swarm<Behaviour>,
+    signer: Signer,
+}
+
+impl Liar {
+    async fn meet(seed: u8, victim: &Node) -> Self {
+        let secret = Secret::new([seed; 32]);
+        let mut swarm = behaviour::build(keypair_of(&secret), &RUN, false).unwrap();
+        swarm.dial(victim.net.presence().listening[0].parse::<libp2p::Multiaddr>().unwrap()).unwrap();
+        let mut liar = Self { swarm, signer: Signer::new(&secret, Wire::new(RUN)) };
+        let subscribed = |event: &SwarmEvent<BehaviourEvent>| {
+            matches!(event, SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. })))
+        };
+        liar.until(subscribed).await;
+        liar
+    }
+
+    async fn until(&mut self, mut condition: impl FnMut(&SwarmEvent<BehaviourEvent>) -> bool) {
+        let swarm = &mut self.swarm;
+        in_time("an event of the liar", async { while !condition(&swarm.select_next_some().await) {} }).await;
+    }
+
+    fn say(&mut self, bytes: Vec<u8>) {
+        self.swarm.behaviour_mut().gossip.publish(topic_of(&RUN), bytes).unwrap();
+    }
+
+    fn envelope(&self, step: u32) -> Vec<u8> {
+        Wire::new(RUN).encode_message(&self.signer.sign(digest(step)).unwrap()).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_foreign_and_oversized_messages_are_refused_and_their_sender_kept_out() {
+    let mut a = start(1, QUIC, &[]).await;
+    let mut c = start(3, QUIC, &[&a]).await;
+    c.connects_to(&a).await;
+    let mut liar = Liar::meet(66, &a).await;
+    let liar_key = liar.signer.peer_key();
+
+    let mut forged = liar.envelope(1);
+    *forged.last_mut().unwrap() ^= 1;
+    liar.say(forged);
+    let (other_run, secret) = (Wire::new(Address([0x53; 32])), Secret::new([66; 32]));
+    let foreign = Signer::new(&secret, other_run).sign(digest(2)).unwrap();
+    liar.say(other_run.encode_message(&foreign).unwrap());
+    liar.say(vec![1; ENVELOPE_BYTES_MAX + 1]);
+    let stolen = Signer::new(&Secret::new([5; 32]), Wire::new(RUN)).sign(digest(3)).unwrap();
+    liar.say(Wire::new(RUN).encode_message(&stolen).unwrap());
+    // Another version is no lie.
+    let mut newer = liar.envelope(4);
+    newer[0] = 2;
+    liar.say(newer);
+    // So far the liar is suspicious, not convicted: what it says truly counts.
+    liar.say(liar.envelope(5));
+    let closed = |event: &SwarmEvent<BehaviourEvent>| matches!(event, SwarmEvent::ConnectionClosed { .. });
+    let heard = async {
+        let heard = (a.hears().await, c.hears().await);
+        (heard, a, c)
+    };
+    let driving = async {
+        loop {
+            drop(liar.swarm.select_next_some().await);
+        }
+    };
+    let ((at_a, at_c), mut a, mut c) = tokio::select! {
+        heard = heard => heard,
+        () = driving => unreachable!("it loops"),
+    };
+    for signed in [at_a, at_c] {
+        assert_eq!((signed.from, signed.message), (liar_key, digest(5)));
+    }
+
+    liar.say(vec![1, 2, 3]);
+    liar.until(closed).await;
+    let blocked = a.next_of(|event| match event {
+        NetEvent::Round(signed) => panic!("heard {signed:?}"),
+        NetEvent::PeerBlocked(peer) => Some(peer),
+        _ => None,
+    });
+    assert_eq!(blocked.await, liar_key);
+    a.sees("the liar is gone", |presence| !presence.peers.contains(&liar_key)).await;
+    let last = a.net.publish(digest(9)).await.unwrap();
+    assert_eq!(c.hears().await, last, "nothing else got through to others");
+}
