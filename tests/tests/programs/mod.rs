@@ -5,3 +5,6 @@ mod chain;
 mod codes;
 mod coordinator;
 mod run;
+mod tokens;
+mod treasurer;
+mod treasury;

@@ -98,14 +98,13 @@ pub(crate) fn configuration(config: Config) -> UpdateArgs {
 /// The accounts of one run.
 #[derive(Clone)]
 pub(crate) struct RunKeys {
-    pub(crate) run_id: String,
     pub(crate) instance: Pubkey,
     pub(crate) account: Pubkey,
 }
 
 impl RunKeys {
     pub(crate) fn new(run_id: &str, account: Pubkey) -> Self {
-        Self { run_id: run_id.to_owned(), instance: instance_of(run_id).0, account }
+        Self { instance: instance_of(run_id).0, account }
     }
 
     /// An instruction of the owner set or of the open set: signer, instance, account.
