@@ -28,6 +28,10 @@ use crate::program_error::ProgramIds;
 pub(crate) use reads::token_amount;
 pub use reads::{AccountRead, SignatureRecord};
 
+/// How often, and how long each time, endpoints that lag are waited for: a few slots in all.
+const BEHIND_WAITS: u32 = 10;
+const BEHIND_PAUSE: Duration = Duration::from_millis(150);
+
 /// How to talk to a chain.
 #[derive(Clone, Debug)]
 pub struct RpcConfig {
@@ -143,8 +147,19 @@ impl Rpc {
         &self.0.endpoints
     }
 
-    /// Asks one endpoint after the other until one answers or refuses for good.
+    /// Asks one endpoint after the other until one answers or refuses for good. Where the only trouble is that all of them
+    /// lag by a moment, the moment is waited for.
     pub(crate) async fn call<T: DeserializeOwned>(&self, request: RpcRequest, params: Value) -> Result<T, ChainError> {
+        for _ in 0..BEHIND_WAITS {
+            match self.call_once(request, params.clone()).await {
+                Err(ChainError::Behind { .. }) => tokio::time::sleep(BEHIND_PAUSE).await,
+                settled => return settled,
+            }
+        }
+        self.call_once(request, params).await
+    }
+
+    async fn call_once<T: DeserializeOwned>(&self, request: RpcRequest, params: Value) -> Result<T, ChainError> {
         let order = self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).order(Instant::now());
         let mut last = None;
         for index in order {

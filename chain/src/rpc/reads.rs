@@ -235,10 +235,11 @@ impl Rpc {
         search_history: bool,
     ) -> Result<Option<(Slot, Option<solana_transaction_error::TransactionError>)>, ChainError> {
         let params = json!([[signature.to_string()], {"searchTransactionHistory": search_history}]);
-        let (_slot, statuses): (_, Vec<Option<TransactionStatus>>) =
-            self.call_at(RpcRequest::GetSignatureStatuses, params).await?;
+        // This answer's context is the processed slot, which no confirmed read may be asked for.
+        let answer: Response<Vec<Option<TransactionStatus>>> =
+            self.call(RpcRequest::GetSignatureStatuses, params).await?;
         let confirmed = solana_commitment_config::CommitmentConfig::confirmed();
-        let status = statuses.into_iter().next().flatten().filter(|status| status.satisfies_commitment(confirmed));
+        let status = answer.value.into_iter().next().flatten().filter(|status| status.satisfies_commitment(confirmed));
         Ok(status.map(|status| (Slot(status.slot), status.err)))
     }
 
