@@ -1,0 +1,163 @@
+//! The chain: the real state machine on one account.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use psyche_actors::engine::{ChainAction, SendOutcome};
+use psyche_messages::{Address, ChainTime, Nonce, PeerKey, RoundKey};
+use psyche_protocol::F64Bits;
+use psyche_protocol::instruction::{HealthCheckArgs, UpdateArgs};
+use psyche_protocol::layout::{
+    Architecture, Config, CoordinatorAccount, DataType, FixedString, NodeIdentity, RunState, Witness,
+};
+use psyche_protocol::machine::{self, Clock};
+use psyche_protocol::model::{Checkpoint, DataLocation, HubRepo, Llm, LrSchedule, Model, Optimizer};
+
+const START: i64 = 1_700_000_000;
+
+/// The chain with one run on it.
+pub(crate) struct Chain {
+    pub account: Arc<CoordinatorAccount>,
+    /// All witnesses of every round that ever was, with the nonce of the state that showed them first.
+    witnesses: BTreeMap<RoundKey, Vec<(Nonce, Witness)>>,
+    /// How many clients every round had.
+    clients: BTreeMap<RoundKey, usize>,
+}
+
+pub(crate) fn identity(node: usize) -> NodeIdentity {
+    NodeIdentity { signer: address(node).0, p2p_identity: peer(node).0 }
+}
+
+pub(crate) const fn address(node: usize) -> Address {
+    Address([node as u8 + 1; 32])
+}
+
+pub(crate) const fn peer(node: usize) -> PeerKey {
+    PeerKey([node as u8 + 101; 32])
+}
+
+pub(crate) fn clock(now_ms: u64) -> Clock {
+    Clock { unix_timestamp: time(now_ms).0, slot: 1_000 + now_ms / 400 }
+}
+
+pub(crate) const fn time(now_ms: u64) -> ChainTime {
+    ChainTime(START + (now_ms / 1_000) as i64)
+}
+
+pub(crate) fn config(nodes: usize, witness_nodes: u16) -> Config {
+    Config {
+        warmup_time: 25,
+        cooldown_time: 6,
+        max_round_train_time: 16,
+        round_witness_time: 2,
+        global_batch_size_warmup_tokens: 128 * 200,
+        epoch_time: 60,
+        total_steps: 16,
+        init_min_clients: nodes.min(3) as u16,
+        min_clients: 2,
+        witness_nodes,
+        global_batch_size_start: nodes as u16,
+        global_batch_size_end: 3 * nodes as u16 + 1,
+        verification_percent: 0,
+        waiting_for_members_extra_time: 3,
+    }
+}
+
+fn model() -> Model {
+    Model::Llm(Llm {
+        max_seq_len: 128,
+        cold_start_warmup_steps: 0,
+        architecture: Architecture::HfLlama,
+        checkpoint: Checkpoint::Hub(HubRepo { repo_id: FixedString::new("weights").unwrap(), revision: None }),
+        data_type: DataType::Pretraining,
+        data_location: DataLocation::Dummy,
+        lr_schedule: LrSchedule::Constant { base_lr: F64Bits(1), warmup_init_lr: F64Bits(0), warmup_steps: 0 },
+        optimizer: Optimizer::Distro {
+            clip_grad_norm: None,
+            weight_decay: None,
+            compression_decay: psyche_protocol::F32Bits(0),
+            compression_topk: 4,
+            compression_chunk: 32,
+            quantize_1bit: true,
+        },
+    })
+}
+
+impl Chain {
+    /// A run that waits for members.
+    pub(crate) fn new(config: Config) -> Self {
+        let mut account = CoordinatorAccount::zeroed_boxed();
+        machine::init(bytemuck::bytes_of_mut(&mut *account), "sim", "test").unwrap();
+        let update = UpdateArgs { config: Some(config), model: Some(model()), ..UpdateArgs::default() };
+        machine::update(&mut account, &update).unwrap();
+        machine::set_paused(&mut account, false, &clock(0)).unwrap();
+        Self { account: account.into(), witnesses: BTreeMap::new(), clients: BTreeMap::new() }
+    }
+
+    /// Executes a transaction.
+    pub(crate) fn execute(&mut self, node: usize, action: &ChainAction, now_ms: u64) -> SendOutcome {
+        let mut account = (*self.account).clone_boxed();
+        let (clock, from) = (clock(now_ms), address(node).0);
+        let before = self.round();
+        let outcome = match action {
+            ChainAction::Join => machine::join_run(&mut account, &identity(node), &clock),
+            ChainAction::Tick => machine::tick(&mut account, &clock),
+            ChainAction::WarmupWitness(witness) => machine::warmup_witness(&mut account, &from, witness, &clock),
+            ChainAction::Witness { witness, .. } => machine::witness(&mut account, &from, witness, &clock),
+            ChainAction::HealthCheck { target, proof } => {
+                let client = account.roster_client(&target.0).unwrap().id;
+                machine::health_check(&mut account, &from, &HealthCheckArgs { client, proof: *proof }, &clock)
+            }
+        };
+        if outcome.is_err() {
+            return SendOutcome::Refused;
+        }
+        if let (Some(round), ChainAction::Witness { witness, .. }) = (before, action) {
+            self.witnesses.entry(round).or_default().push((Nonce(account.nonce), **witness));
+        }
+        self.account = account.into();
+        if let Some(round) = self.round() {
+            self.witnesses.entry(round).or_default();
+            let clients = usize::from(self.account.current_round().clients_len);
+            self.clients.insert(round, clients);
+        }
+        SendOutcome::Confirmed
+    }
+
+    /// The round in work.
+    pub(crate) fn round(&self) -> Option<RoundKey> {
+        let progress = &self.account.state.coordinator.progress;
+        matches!(self.account.run_state(), RunState::RoundTrain | RunState::RoundWitness)
+            .then(|| RoundKey::new(progress.epoch, progress.step))
+    }
+
+    /// Every round that ever was.
+    pub(crate) fn rounds(&self) -> Vec<RoundKey> {
+        self.witnesses.keys().copied().collect()
+    }
+
+    /// How many clients a round had.
+    pub(crate) fn clients(&self, round: RoundKey) -> usize {
+        self.clients.get(&round).copied().unwrap_or(0)
+    }
+
+    /// All witnesses of a round.
+    pub(crate) fn witnesses(&self, round: RoundKey) -> Vec<Witness> {
+        self.witnesses.get(&round).into_iter().flatten().map(|(_, witness)| *witness).collect()
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.account.state.coordinator.config
+    }
+}
+
+/// A copy on the heap without a detour over the stack.
+trait CloneBoxed {
+    fn clone_boxed(&self) -> Box<CoordinatorAccount>;
+}
+
+impl CloneBoxed for CoordinatorAccount {
+    fn clone_boxed(&self) -> Box<CoordinatorAccount> {
+        CoordinatorAccount::load_boxed(self.as_bytes()).unwrap()
+    }
+}

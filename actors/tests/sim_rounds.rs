@@ -1,0 +1,40 @@
+//! Whole runs of several engines against the real state machine, under one seeded scheduler with virtual time.
+//!
+//! `SIM_SEEDS=n` runs n seeds a test, `SIM_SEED=x` only that one and prints what happens. A failure names its seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
+#![allow(clippy::print_stderr, reason = "a single seed prints its story")]
+
+mod sim;
+
+use sim::faults::Faults;
+use sim::for_each_seed;
+use sim::world::World;
+
+#[test]
+fn sim_without_faults_every_batch_of_every_witnessable_round_is_applied() {
+    for_each_seed(8, |seed| {
+        let mut world = World::new(seed, 3 + seed as usize % 3, Faults::NONE);
+        world.run();
+        let rounds = world.chain.rounds();
+        for (at, round) in rounds.iter().enumerate() {
+            let last = rounds.get(at + 1).is_none_or(|next| next.epoch != round.epoch);
+            let expected = if last { 0 } else { world.chain.clients(*round) };
+            assert_eq!(world.checks.applied_results(*round), Some(expected), "round {round}");
+        }
+    });
+}
+
+#[test]
+fn sim_a_run_survives_lost_late_and_repeated_messages_and_states() {
+    for_each_seed(20, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed)).run());
+}
+
+#[test]
+fn sim_a_run_survives_a_node_that_dies_and_comes_back_without_memory() {
+    for_each_seed(20, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_crash(seed)).run());
+}
+
+#[test]
+fn sim_a_run_survives_a_partition() {
+    for_each_seed(10, |seed| World::new(seed, 4 + seed as usize % 2, Faults::lossy(seed).with_partition(seed)).run());
+}
