@@ -1,9 +1,18 @@
 //! Everything that can go wrong in this crate, as one enum.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use psyche_messages::{Backoff, Retry};
 
 use crate::codec::CodecError;
 use crate::config::ConfigError;
+
+/// Files may become readable, and disks get room again.
+const FILES_BACKOFF: Backoff = match Backoff::new(Duration::from_secs(1), Duration::from_secs(60), 200, 50) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("the schedule waits and grows"),
+};
 
 /// What failed, each a lowercase fragment that completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +119,16 @@ pub enum GpuError {
 }
 
 impl GpuError {
+    /// Whether the same call may work later.
+    ///
+    /// Errors of the mesh say no: the node's ranks must be made anew, after which another call is made.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Io { .. } | Self::Files { .. } => Retry::After(FILES_BACKOFF),
+            _ => Retry::Never,
+        }
+    }
+
     /// An [`GpuError::Io`] of `path`, for `map_err`.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }

@@ -17,6 +17,7 @@ pub mod optimizer;
 mod shim;
 mod snapshot;
 mod transfer;
+mod transform;
 mod weights;
 pub mod worker;
 

@@ -14,6 +14,10 @@ use crate::codec::{Layout, Selection, Threads, ValidPayload};
 use crate::config::LlamaConfig;
 use crate::exact::apply_payloads;
 use crate::layout::NodeLayout;
+use crate::transform::Bases;
+
+#[cfg(test)]
+mod tests;
 
 /// Gradients with a larger norm count as not finite: their transform could overflow f32.
 const GRADIENT_NORM_MAX: f64 = 1e30;
@@ -61,6 +65,7 @@ pub(crate) struct Optimizer {
     rank: usize,
     config: OptimizerConfig,
     threads: Threads,
+    bases: Bases,
     master: Vec<f32>,
     momentum: Vec<f32>,
     /// By piece, the unquantised coefficients of the last result, until they leave the momentum.
@@ -69,15 +74,18 @@ pub(crate) struct Optimizer {
 
 impl Optimizer {
     /// Starts without momentum from `master`, the rank's flat buffer.
+    ///
+    /// # Errors
+    /// libtorch's.
     pub(crate) fn new(
         layout: Arc<NodeLayout>,
         rank: usize,
         config: OptimizerConfig,
         threads: Threads,
         master: Vec<f32>,
-    ) -> Self {
-        let momentum = vec![0.0; master.len()];
-        Self { layout, rank, config, threads, master, momentum, sent: None }
+    ) -> Result<Self, GpuError> {
+        let (bases, momentum) = (Bases::new(&layout.codec)?, vec![0.0; master.len()]);
+        Ok(Self { layout, rank, config, threads, bases, master, momentum, sent: None })
     }
 
     /// The rank's pieces of the weights.
@@ -116,11 +124,9 @@ impl Optimizer {
     /// Writes `master − lr · sign(momentum)` to `ahead`.
     pub(crate) fn look_ahead(&self, lr: f32, ahead: &mut [f32]) {
         for ((ahead, &weight), &momentum) in ahead.iter_mut().zip(&self.master).zip(&self.momentum) {
-            *ahead = match momentum.partial_cmp(&0.0) {
-                Some(std::cmp::Ordering::Greater) => weight - lr,
-                Some(std::cmp::Ordering::Less) => weight + lr,
-                _ => weight,
-            };
+            // Without branches, so that it is vectorised; momentum is never NaN.
+            let sign = f32::from(i8::from(momentum > 0.0) - i8::from(momentum < 0.0));
+            *ahead = weight - lr * sign;
         }
     }
 
@@ -136,7 +142,7 @@ impl Optimizer {
     /// Takes `lr · scale · gradient` into the momentum and returns this rank's bytes of the result, by piece.
     ///
     /// # Errors
-    /// None for finite input.
+    /// libtorch's.
     pub(crate) fn step(&mut self, gradient: &[f32], scale: f32, lr: f32) -> Result<Vec<Vec<u8>>, GpuError> {
         let codec = &self.layout.codec;
         let pieces = self.layout.pieces(self.rank);
@@ -151,7 +157,7 @@ impl Optimizer {
         }
         let (mut sent, mut encoded) = (Vec::with_capacity(pieces.len()), Vec::with_capacity(pieces.len()));
         for piece in pieces {
-            let selection = codec.compress(&piece.part, &self.momentum[piece.at.clone()], self.threads)?;
+            let selection = self.bases.compress(codec, &piece.part, &self.momentum[piece.at.clone()])?;
             encoded.push(codec.encode_part(&piece.part, &selection)?);
             sent.push(selection);
         }

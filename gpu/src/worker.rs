@@ -17,6 +17,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 
@@ -115,6 +116,19 @@ pub struct Trained {
     pub micro_batch_size: usize,
 }
 
+/// Where the time of a rank's last finished step went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepDurations {
+    /// Looking ahead and handing the weights to the ranks that compute with them.
+    pub spread: Duration,
+    /// Forward and backward passes.
+    pub model: Duration,
+    /// Waiting for the other replicas, and adding the gradients up.
+    pub collect: Duration,
+    /// Momentum, transform, selection and encoding.
+    pub encode: Duration,
+}
+
 /// Why a step was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
@@ -143,6 +157,7 @@ pub struct Rank {
     threads: Threads,
     /// Looked-ahead weights before the backward pass, the gradient after it: this rank's flat buffer.
     scratch: Vec<f32>,
+    durations: StepDurations,
     #[cfg(test)]
     out_of_memory_above: usize,
 }
@@ -165,7 +180,7 @@ impl Rank {
         let region = Region::new(Box::new(mesh.tensor_group()));
         let model = Llama::new(&config, sequence_len, &layout, region, device)?;
         let scratch = vec![0.0; master.len()];
-        let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, threads, master);
+        let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, threads, master)?;
         Ok(Self {
             mesh,
             layout,
@@ -176,6 +191,7 @@ impl Rank {
             optimizer,
             threads,
             scratch,
+            durations: StepDurations::default(),
             #[cfg(test)]
             out_of_memory_above: usize::MAX,
         })
@@ -248,6 +264,11 @@ impl Rank {
         self.micro_batch_size
     }
 
+    /// Where the time of the last finished step went.
+    pub fn durations(&self) -> StepDurations {
+        self.durations
+    }
+
     /// What snapshots are made of.
     pub(crate) fn state(&mut self) -> (&MeshRank, &NodeLayout, &mut Optimizer) {
         (&self.mesh, &self.layout, &mut self.optimizer)
@@ -285,12 +306,15 @@ impl Rank {
 
     /// Everything of a step that may have to be repeated, and then what may not.
     fn attempt(&mut self, plan: &StepPlan) -> Result<TrainOutcome, GpuError> {
+        let mut lap = laps();
         self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch);
         transfer::spread(&self.mesh, &self.layout, &self.scratch, self.model.parameters())?;
         self.model.zero_gradients();
+        let spread = lap();
         let tokens = tokens_of(&plan.samples);
         let scale = 1.0 / tokens as f64;
         let share = self.micro_batches(&plan.samples, &plan.cancel, |model, loss| model.backward(loss, scale))?;
+        let model = lap();
         let total = self.sum_over_replicas(share)?;
         if total.cancelled {
             return Ok(TrainOutcome::Cancelled);
@@ -303,9 +327,12 @@ impl Rank {
         let Some(scale) = self.optimizer.gradient_scale(gradient_norm) else {
             return Ok(TrainOutcome::Skipped { reason: SkipReason::GradientNotFinite });
         };
+        let collect = lap();
         let encoded = self.optimizer.step(&self.scratch, scale, plan.lr)?;
+        let payload = self.assemble(&encoded)?;
+        self.durations = StepDurations { spread, model, collect, encode: lap() };
         Ok(TrainOutcome::Trained(Trained {
-            payload: self.assemble(&encoded)?,
+            payload,
             loss: total.loss_sum / tokens as f64,
             tokens,
             gradient_norm,
@@ -413,6 +440,15 @@ impl Rank {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// A clock that returns the time since it was last read.
+fn laps() -> impl FnMut() -> Duration {
+    let mut last = Instant::now();
+    move || {
+        let now = Instant::now();
+        now - std::mem::replace(&mut last, now)
     }
 }
 

@@ -83,9 +83,10 @@ impl Plain {
 
     fn feed_forward(&self, input: &Matrix, prefix: &str) -> Matrix {
         let project = |name: &str| self.linear(input, &format!("{prefix}.mlp.{name}.weight"));
-        let gated = project("gate_proj").into_iter().zip(project("up_proj")).map(|(gate, up)| {
-            gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect()
-        });
+        let gated = project("gate_proj")
+            .into_iter()
+            .zip(project("up_proj"))
+            .map(|(gate, up)| gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect());
         self.linear(&gated.collect(), &format!("{prefix}.mlp.down_proj.weight"))
     }
 
@@ -105,7 +106,8 @@ impl Plain {
         }
         let head = if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let logits = self.linear(&self.norm(&hidden, "model.norm.weight"), head);
-        let one = |(logits, &label): (&Vec<f64>, &i64)| logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[label as usize];
+        let one =
+            |(logits, &label): (&Vec<f64>, &i64)| logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[label as usize];
         logits.iter().zip(labels).map(one).sum()
     }
 }

@@ -54,8 +54,7 @@ fn a_restarted_node_goes_on_exactly_where_it_was() {
     };
     assert_eq!(resumed((1, 1), &with_result, 2..3), uninterrupted[0]);
     assert_eq!(resumed((1, 1), &fresh, 0..3), uninterrupted[0]);
-    let (TrainOutcome::Trained(alone), TrainOutcome::Trained(split)) =
-        (&uninterrupted[0], resumed((2, 2), &with_result, 2..3))
+    let (TrainOutcome::Trained(alone), TrainOutcome::Trained(split)) = (&uninterrupted[0], resumed((2, 2), &with_result, 2..3))
     else {
         panic!("both must have trained")
     };

@@ -14,7 +14,8 @@ fn folder_with(change: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>
         .map(|spec| (spec.name.clone(), (Dtype::F32, spec.shape.clone(), vec![0; spec.len() * 4])))
         .collect();
     change(&mut tensors);
-    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    let views =
+        tensors.iter().map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, &folder.path().join(single_file(MODEL_FILES))).unwrap();
     folder
 }

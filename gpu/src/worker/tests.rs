@@ -87,23 +87,26 @@ fn payloads_of_different_layouts_choose_the_same_coefficients() {
 fn the_loss_falls_while_a_node_applies_its_own_results() {
     let config = tiny_config();
     let folder = weights_of(&config);
-    let losses = on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 2, |rank| {
-        let losses: Vec<f64> = (0..30)
-            .map(|step| {
-                let lr = 0.008;
-                let trained = trained(rank.train(&StepPlan { lr, lr_previous: lr, ..plan(step, 6) }).unwrap());
-                // What rank 0 made reaches the others as it would reach other nodes.
-                let payload = rank.mesh.exchange(&trained.payload, |all| all[0].clone()).unwrap().unwrap();
-                let payloads = Arc::new(vec![payload.into()]);
-                rank.apply(&ApplyPlan { step, lr, weight_decay: 0.0, payloads }).unwrap();
-                trained.loss
-            })
-            .collect();
-        losses
-    });
-    assert!(losses.iter().all(|other| *other == losses[0]));
-    let (first, last) = (losses[0][0], losses[0][29]);
-    assert!(first > 4.5 && last < 0.6 * first, "loss went from {first} to {last}");
+    for quantize_1bit in [true, false] {
+        let optimizer = OptimizerConfig { quantize_1bit, clip_grad_norm: Some(1.0), ..one_bit() };
+        let losses = on_loaded_ranks((2, 2), (&config, optimizer), folder.path(), 2, |rank| {
+            let losses: Vec<f64> = (0..30)
+                .map(|step| {
+                    let lr = 0.008;
+                    let trained = trained(rank.train(&StepPlan { lr, lr_previous: lr, ..plan(step, 6) }).unwrap());
+                    // What rank 0 made reaches the others as it would reach other nodes.
+                    let payload = rank.mesh.exchange(&trained.payload, |all| all[0].clone()).unwrap().unwrap();
+                    let payloads = Arc::new(vec![payload.into()]);
+                    rank.apply(&ApplyPlan { step, lr, weight_decay: 0.0, payloads }).unwrap();
+                    trained.loss
+                })
+                .collect();
+            losses
+        });
+        assert!(losses.iter().all(|other| *other == losses[0]));
+        let (first, last) = (losses[0][0], losses[0][29]);
+        assert!(first > 4.5 && last < 0.6 * first, "loss went from {first} to {last}");
+    }
 }
 
 #[test]
