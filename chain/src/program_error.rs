@@ -128,17 +128,28 @@ const fn coordinator(code: u32) -> Option<&'static str> {
         6021 => "the committee proof does not hold for the current round",
         6022 => "the roster has as many clients as the global batch has samples",
         6023 => "the run id is empty or longer than 32 bytes",
+        6024 => "a client must name its peer-to-peer key",
+        6025 => "the client version is longer than 96 bytes",
+        6026 => "the account is in use already",
+        6027 => "the coordinator account holds something that makes no sense",
         _ => return None,
     })
 }
 
 const fn anchor(code: u32) -> Option<&'static str> {
     Some(match code {
+        100..=102 => "the program does not know this instruction or its arguments: it may be of another version",
+        2000 => "an account that is written was passed as read-only",
         2003 => "an account does not satisfy a condition: the authorization may be inactive or for somebody else",
         2006 => "an account is not the one that its seeds give",
-        3002 => "an account holds another kind of data",
+        2009 | 2015 => "a token account is not the one that belongs to its owner and token",
+        2013 => "an account that should be new is in use",
+        3001..=3003 => "an account holds another kind of data",
+        3005 => "too few accounts were passed",
         3007 => "an account belongs to another program",
         3010 => "a required signature is missing",
+        3008 | 3009 => "another program was passed than the one that is needed",
+        4100 => "the program runs under another id than it was built for",
         3012 => "a required account does not exist: without an authorization nobody joins",
         _ => return None,
     })
@@ -148,14 +159,17 @@ const fn anchor(code: u32) -> Option<&'static str> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
+    use psyche_protocol::machine::CoordinatorError;
+
     use super::*;
 
     #[test]
     fn every_code_of_the_coordinator_has_a_sentence_of_its_own() {
+        let codes = CoordinatorError::ALL.iter().map(|error| error.code());
         let sentences: std::collections::HashSet<_> =
-            (6000..=6023).map(|code| meaning(ProgramName::Coordinator, code).unwrap()).collect();
-        assert_eq!(sentences.len(), 24);
-        assert_eq!(meaning(ProgramName::Coordinator, 6024), None);
+            codes.map(|code| meaning(ProgramName::Coordinator, code).unwrap()).collect();
+        assert_eq!(sentences.len(), CoordinatorError::ALL.len());
+        assert_eq!(meaning(ProgramName::Coordinator, 6999), None);
     }
 
     #[test]
