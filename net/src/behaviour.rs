@@ -1,10 +1,13 @@
 //! The libp2p behaviours that make up a node, and their limits.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use libp2p::allow_block_list::{self, AllowedPeers, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
-use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode};
+use libp2p::gossipsub::{
+    self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter,
+};
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::{self, ProtocolSupport};
@@ -19,6 +22,9 @@ use crate::wire::ENVELOPE_BYTES_MAX;
 
 /// Room that gossip's own fields (source, key, signature, topic) take beside an envelope.
 const GOSSIP_FRAME_BYTES: usize = 1024;
+
+/// What gossip may have buffered of a stream.
+const GOSSIP_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A range request that takes longer counts as failed.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,13 +44,16 @@ const PENDING_MAX: u32 = 128;
 /// A connection over which nothing happens is kept this long; members are re-dialled anyway.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Gossip in which peers can subscribe to the run's topic only.
+pub(crate) type Gossip = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
+
 /// Parts of the node's behaviour.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(crate) allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
-    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) gossip: Gossip,
     pub(crate) blobs: request_response::Behaviour<RangeCodec>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
@@ -99,12 +108,16 @@ fn behaviour(keypair: &Keypair, run_tag: &Address, members_only: bool) -> Result
     })
 }
 
-fn gossip(keypair: &Keypair, run_tag: &Address) -> Result<gossipsub::Behaviour, NetError> {
+fn gossip(keypair: &Keypair, run_tag: &Address) -> Result<Gossip, NetError> {
     let setup = |source| NetError::Setup { part: "gossip", source };
+    let topic = topic_of(run_tag);
     let config = gossipsub::ConfigBuilder::default()
         .validation_mode(ValidationMode::Strict)
         .validate_messages()
-        .max_transmit_size(ENVELOPE_BYTES_MAX + GOSSIP_FRAME_BYTES)
+        // The bound for a message is set by topic. The general one must stay far above it: gossipsub compares it with all that
+        // is buffered, and drops the stream when several honest messages arrive in one piece.
+        .max_transmit_size(GOSSIP_BUFFER_BYTES)
+        .max_transmit_size_for_topic(ENVELOPE_BYTES_MAX + GOSSIP_FRAME_BYTES, topic.hash())
         .heartbeat_initial_delay(Duration::from_millis(100))
         .heartbeat_interval(Duration::from_millis(500))
         .flood_publish(true)
@@ -114,9 +127,10 @@ fn gossip(keypair: &Keypair, run_tag: &Address) -> Result<gossipsub::Behaviour, 
         .connection_handler_queue_len(1024)
         .build()
         .map_err(|error| setup(boxed(error)))?;
-    let mut gossip =
-        gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config).map_err(|error| setup(boxed(error)))?;
-    gossip.subscribe(&topic_of(run_tag)).map_err(|error| setup(boxed(error)))?;
+    let filter = WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
+    let authenticity = MessageAuthenticity::Signed(keypair.clone());
+    let mut gossip = Gossip::new_with_subscription_filter(authenticity, config, filter).map_err(|error| setup(boxed(error)))?;
+    gossip.subscribe(&topic).map_err(|error| setup(boxed(error)))?;
     Ok(gossip)
 }
 

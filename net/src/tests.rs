@@ -44,6 +44,9 @@ async fn start(seed: u8, listen: &str, bootstrap: &[&Node]) -> Node {
 }
 
 async fn start_with(seed: u8, listen: &str, bootstrap: &[&Node], change: impl FnOnce(&mut NetConfig)) -> Node {
+    // Silent unless RUST_LOG says otherwise; the first test to come sets it up for all.
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _others_were_first = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let dir = TempDir::new().unwrap();
     let mut config = config(seed, listen, bootstrap, &dir);
     change(&mut config);

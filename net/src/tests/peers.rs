@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use libp2p::swarm::SwarmEvent;
+use psyche_messages::Retry;
 
 use super::*;
 use crate::identity::keypair_of;
@@ -54,6 +55,20 @@ async fn strangers_are_refused_and_former_members_disconnected() {
     a.sees("nobody", |presence| presence.peers.is_empty()).await;
 }
 
+/// The first node again at the address it had, as soon as the system lets go of it.
+async fn restart(listen: &str) -> Node {
+    let dir = TempDir::new().unwrap();
+    loop {
+        match Net::start(config(1, listen, &[], &dir)).await {
+            Ok((net, events)) => return Node { net, events, dir },
+            Err(error) => match error.retry() {
+                Retry::After(backoff) => tokio::time::sleep(backoff.delay(0, 0)).await,
+                verdict => panic!("{verdict:?}: {error}"),
+            },
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_peer_is_dialled_until_it_is_back_and_hears_what_it_missed() {
     let a = start(1, QUIC, &[]).await;
@@ -68,8 +83,7 @@ async fn a_lost_peer_is_dialled_until_it_is_back_and_hears_what_it_missed() {
     });
     assert_eq!(gone.await, a.key());
     let missed = b.net.publish(digest(4)).await.unwrap();
-    let listen = format!("/ip4/127.0.0.1/udp/{port}/quic-v1");
-    let mut a = start(1, &listen, &[]).await;
+    let mut a = in_time("the port to be free again", restart(&format!("/ip4/127.0.0.1/udp/{port}/quic-v1"))).await;
     assert_eq!(a.net.presence().listening, [address]);
     assert_eq!(a.hears().await, missed);
 }
