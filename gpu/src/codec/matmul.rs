@@ -1,8 +1,9 @@
 //! `out = aᵀ · b` on small row-major matrices, in f32 and f64.
 //!
-//! Twice this product is a two-dimensional transform without any transposition: `(Xᵀ L)ᵀ R = Lᵀ X R`. The kernel keeps
-//! a tile of the result in registers and is compiled for the vector units of newer x86 processors beside the baseline.
-//! f32 results may differ in the last bits between processors; f64 results on integers below 2^53 may not.
+//! Twice this product is a two-dimensional transform without any transposition: `(Xᵀ L)ᵀ R = Lᵀ X R`. The kernel adds
+//! several rows to a line of the result at a time, so that lines stay in the first cache, and is compiled for the vector
+//! units of newer x86 processors beside the baseline. f32 results may differ in the last bits between processors; f64
+//! results on integers below 2^53 may not.
 
 use std::ops::{Add, Mul};
 
@@ -57,65 +58,74 @@ pub(crate) fn transposed_product<T: Real>(sizes: Sizes, a: Strided<'_, T>, b: St
             return unsafe { product_avx2(sizes, a, b, out) };
         }
     }
-    product::<T, { cfg!(target_arch = "aarch64") }, 4, 8>(sizes, a, b, out);
+    product::<T, { cfg!(target_arch = "aarch64") }>(sizes, a, b, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,fma")]
 fn product_avx512<T: Real>(sizes: Sizes, a: Strided<'_, T>, b: Strided<'_, T>, out: &mut [T]) {
-    product::<T, true, 8, 32>(sizes, a, b, out);
+    product::<T, true>(sizes, a, b, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn product_avx2<T: Real>(sizes: Sizes, a: Strided<'_, T>, b: Strided<'_, T>, out: &mut [T]) {
-    product::<T, true, 4, 16>(sizes, a, b, out);
+    product::<T, true>(sizes, a, b, out);
 }
 
 #[inline(always)]
-fn product<T: Real, const FUSED: bool, const H: usize, const W: usize>(
-    sizes: Sizes,
-    a: Strided<'_, T>,
-    b: Strided<'_, T>,
-    out: &mut [T],
-) {
-    let (tiled_height, tiled_width) = (sizes.height - sizes.height % H, sizes.width - sizes.width % W);
-    for i in (0..tiled_height).step_by(H) {
-        for j in (0..tiled_width).step_by(W) {
-            tile::<T, FUSED, H, W>(sizes, (a, i), (b, j), out);
-        }
-        for j in tiled_width..sizes.width {
-            tile::<T, FUSED, H, 1>(sizes, (a, i), (b, j), out);
-        }
-    }
-    for i in tiled_height..sizes.height {
-        for j in (0..tiled_width).step_by(W) {
-            tile::<T, FUSED, 1, W>(sizes, (a, i), (b, j), out);
-        }
-        for j in tiled_width..sizes.width {
-            tile::<T, FUSED, 1, 1>(sizes, (a, i), (b, j), out);
+fn product<T: Real, const FUSED: bool>(sizes: Sizes, a: Strided<'_, T>, b: Strided<'_, T>, out: &mut [T]) {
+    let last = sizes.depth.saturating_sub(1);
+    for (i, line) in out.chunks_exact_mut(sizes.width).enumerate().take(sizes.height) {
+        line.fill(T::default());
+        for p in (0..sizes.depth).step_by(4) {
+            // Rows past the end count as the last one, times zero.
+            let row = |p: usize| &b.data[p.min(last) * b.stride..][..sizes.width];
+            let factor = |p: usize| if p > last { T::default() } else { a.data[p * a.stride + i] };
+            let factors = [factor(p), factor(p + 1), factor(p + 2), factor(p + 3)];
+            add_rows::<T, FUSED>(factors, line, row(p), row(p + 1), row(p + 2), row(p + 3));
         }
     }
 }
 
+/// `line += Σ factors[r] · row r`. The rows are arguments of their own so that the compiler knows them not to overlap
+/// with the line, and uses vectors.
 #[inline(always)]
-fn tile<T: Real, const FUSED: bool, const H: usize, const W: usize>(
-    sizes: Sizes,
-    (a, i): (Strided<'_, T>, usize),
-    (b, j): (Strided<'_, T>, usize),
-    out: &mut [T],
-) {
-    let mut sums = [[T::default(); W]; H];
-    for p in 0..sizes.depth {
-        let left = &a.data[p * a.stride + i..][..H];
-        let right = &b.data[p * b.stride + j..][..W];
-        for (row, &factor) in sums.iter_mut().zip(left) {
-            for (sum, &value) in row.iter_mut().zip(right) {
-                *sum = if FUSED { factor.fused(value, *sum) } else { factor * value + *sum };
+fn add_rows<T: Real, const FUSED: bool>(factors: [T; 4], line: &mut [T], r0: &[T], r1: &[T], r2: &[T], r3: &[T]) {
+    for ((((sum, &x0), &x1), &x2), &x3) in line.iter_mut().zip(r0).zip(r1).zip(r2).zip(r3) {
+        let add = |sum: T, factor: T, x: T| if FUSED { factor.fused(x, sum) } else { factor * x + sum };
+        let pair = add(add(*sum, factors[0], x0), factors[1], x1);
+        *sum = add(add(pair, factors[2], x2), factors[3], x3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use super::*;
+
+    /// Integers up to `2^bits` in size, as f64.
+    fn integers(seed: u64, len: usize, bits: u32) -> Vec<f64> {
+        let mix = |i: u64| (i + 1).wrapping_mul(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1) >> (63 - bits);
+        (0..len as u64).map(|i| mix(i) as f64 - f64::from(1_u32 << bits)).collect()
+    }
+
+    #[test]
+    fn every_kernel_gives_the_same_integers() {
+        for (depth, height, width) in [(1, 1, 1), (3, 5, 7), (64, 64, 64), (9, 43, 64), (33, 17, 130), (0, 2, 2)] {
+            let sizes = Sizes { depth, height, width };
+            let (a, b) = (integers(3, depth * (height + 2), 26), integers(5, depth * width, 20));
+            let (a, b) = (Strided { data: &a[..], stride: height + 2 }, Strided { data: &b[..], stride: width });
+            let [mut plain, mut fused, mut chosen] = [(); 3].map(|()| vec![f64::NAN; height * width]);
+            product::<f64, false>(sizes, a, b, &mut plain);
+            product::<f64, true>(sizes, a, b, &mut fused);
+            transposed_product(sizes, a, b, &mut chosen);
+            let term = |p: usize, at: usize| a.data[p * a.stride + at / width] as i64 * b.data[p * width + at % width] as i64;
+            let expected: Vec<i64> = (0..height * width).map(|at| (0..depth).map(|p| term(p, at)).sum()).collect();
+            for found in [plain, fused, chosen] {
+                assert!(found.iter().map(|&value| value as i64).eq(expected.iter().copied()), "{depth} {height} {width}");
             }
         }
-    }
-    for (r, row) in sums.iter().enumerate() {
-        out[(i + r) * sizes.width + j..][..W].copy_from_slice(row);
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::matmul::{Sizes, Strided, transposed_product};
+use crate::exact::integer_basis;
 use crate::exact::trig::cos_pi_ratio;
 
 /// `B_n`: `[n, n]`, row `u` is the `u`-th basis function, in f64 with the same bits on every machine.
@@ -26,13 +27,16 @@ struct Basis {
     rows: Vec<f32>,
     /// `[j, u]`
     columns: Vec<f32>,
+    /// `[u, j]`: the integers of the exact apply.
+    integers: Vec<f64>,
 }
 
 impl Basis {
     fn new(n: usize) -> Self {
         let rows: Vec<f32> = dct_basis(n).into_iter().map(|value| value as f32).collect();
         let columns = (0..n * n).map(|at| rows[at % n * n + at / n]).collect();
-        Self { n, rows, columns }
+        let integers = integer_basis(n).into_iter().map(f64::from).collect();
+        Self { n, rows, columns, integers }
     }
 }
 
@@ -54,6 +58,11 @@ impl Transform {
     /// Elements of one chunk.
     pub fn chunk_len(&self) -> usize {
         self.height.n * self.width.n
+    }
+
+    /// [`integer_basis`] of the chunk's height and of its width.
+    pub(crate) fn integer_bases(&self) -> [&[f64]; 2] {
+        [&self.height.integers, &self.width.integers]
     }
 
     /// Coefficients of one chunk.

@@ -3,9 +3,9 @@
 use crate::codec::matmul::{Sizes, Strided, transposed_product};
 use crate::codec::parallel::scoped;
 use crate::codec::{CodecError, Layout, ParameterLayout, Part, Selection, Threads, ValidPayload, check_selection};
-use crate::exact::{COEFFICIENT_BITS, integer_basis};
+use crate::exact::COEFFICIENT_BITS;
 
-/// Chunk rows that [`apply_payloads`] decodes at a time, at least; bounds its memory.
+/// Blocks per thread that [`apply_payloads`] decodes at a time, which bounds its memory.
 const BLOCKS_AT_A_TIME: usize = 16;
 
 /// Collects the accepted senders' selections of one part and applies them.
@@ -14,7 +14,6 @@ pub struct Accumulator<'a> {
     parameter: &'a ParameterLayout,
     part: &'a Part,
     senders: Vec<&'a Selection>,
-    bases: Bases,
 }
 
 impl<'a> Accumulator<'a> {
@@ -24,7 +23,7 @@ impl<'a> Accumulator<'a> {
     /// A part of another layout.
     pub fn new(layout: &'a Layout, part: &'a Part) -> Result<Self, CodecError> {
         let parameter = layout.known(part)?;
-        Ok(Self { parameter, part, senders: Vec::new(), bases: Bases::new(parameter) })
+        Ok(Self { parameter, part, senders: Vec::new() })
     }
 
     /// Adds one sender's selection; the order in which senders are added does not matter.
@@ -69,7 +68,7 @@ impl<'a> Accumulator<'a> {
         for slab in rows.chunks_exact_mut(geometry.slab_len()) {
             for column in 0..geometry.chunks_per_row() {
                 self.collect(chunk, &mut work);
-                work.transform(&self.bases);
+                work.transform(self.parameter.transform().integer_bases());
                 let start = column * geometry.chunk_width();
                 let signs = work.sums.chunks_exact(geometry.chunk_width());
                 for (line, sums) in slab.chunks_exact_mut(geometry.width()).zip(signs) {
@@ -122,20 +121,6 @@ pub fn apply_payloads(
     Ok(())
 }
 
-/// The integer bases of a chunk, as f64.
-#[derive(Debug)]
-struct Bases {
-    height: Vec<f64>,
-    width: Vec<f64>,
-}
-
-impl Bases {
-    fn new(parameter: &ParameterLayout) -> Self {
-        let basis = |n| integer_basis(n).into_iter().map(f64::from).collect();
-        Self { height: basis(parameter.geometry().chunk_height()), width: basis(parameter.geometry().chunk_width()) }
-    }
-}
-
 /// One thread's buffers; between chunks every vote is zero.
 struct Work {
     chunk_height: usize,
@@ -179,7 +164,7 @@ impl Work {
     }
 
     /// Turns the votes into `sums`, and clears them.
-    fn transform(&mut self, bases: &Bases) {
+    fn transform(&mut self, [vertical, horizontal]: [&[f64]; 2]) {
         let (h, w) = (self.chunk_height, self.chunk_width);
         self.passed.clear();
         self.basis.clear();
@@ -194,11 +179,11 @@ impl Work {
             let (u, v) = (index / w, index % w);
             let at = *self.position[v].get_or_insert_with(|| {
                 self.passed.resize(self.passed.len() + h, 0.0);
-                self.basis.extend_from_slice(&bases.width[v * w..][..w]);
+                self.basis.extend_from_slice(&horizontal[v * w..][..w]);
                 self.passed.len() - h
             });
             let column = &mut self.passed[at..at + h];
-            column.iter_mut().zip(&bases.height[u * h..][..h]).for_each(|(sum, basis)| *sum += basis * mean);
+            column.iter_mut().zip(&vertical[u * h..][..h]).for_each(|(sum, basis)| *sum += basis * mean);
         }
         self.voted.clear();
         self.passed.iter_mut().for_each(|sum| *sum = shift(*sum));

@@ -45,6 +45,34 @@ fn one_bit_payloads_carry_signs_with_zero_as_plus_one() {
 }
 
 #[test]
+fn the_bytes_of_a_payload_are_the_committed_ones() {
+    let specs = [spec("a", &[64 * 3, 64 * 3]), spec("b", &[40]), spec("c", &[64, 64])];
+    for (file, topk, one_bit) in [
+        (include_str!("../../../tests/golden/payload_one_bit.txt"), 8, true),
+        (include_str!("../../../tests/golden/payload_bf16.txt"), 32, false),
+    ] {
+        let layout = Layout::new(&specs, 64, topk, one_bit).unwrap();
+        let encode = |index| {
+            let part = layout.whole(index).unwrap();
+            let parameter = &layout.parameters()[index];
+            let (n, k) = (parameter.geometry().chunk_len(), parameter.k());
+            let mut selection = Selection::default();
+            for chunk in part.chunks() {
+                selection.indices.extend((0..k).map(|i| (i * (n / k) + (chunk + i * i) % (n / k)) as u16));
+                let value = |i: usize| ((chunk * 7 + i * 5) % 11) as f32 - 5.0;
+                selection.values.extend((0..k).map(value));
+            }
+            let bytes = layout.encode_part(&part, &selection).unwrap();
+            (part, bytes)
+        };
+        let payload = layout.assemble(&[encode(0), encode(1), encode(2)]).unwrap();
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, file.split_whitespace().collect::<String>());
+        assert!(layout.validate(&payload).is_ok());
+    }
+}
+
+#[test]
 fn bf16_payloads_round_to_nearest_even_and_stay_finite() {
     let layout = Layout::new(&[spec("a", &[1, 8])], 8, 8, false).unwrap();
     let part = layout.whole(0).unwrap();
