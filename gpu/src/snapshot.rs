@@ -1,7 +1,7 @@
 //! Snapshots: the node's weights, and its optimiser state, as safetensors files that any layout of devices can load.
 //!
 //! Files are written under a temporary name beside the target and appear there all at once. The ranks share the work:
-//! each puts whole tensors together from all ranks' pieces and writes every so-manieth file.
+//! each puts together, from all ranks' pieces, the tensors of the files that are its own.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
