@@ -1,1 +1,104 @@
-fn main() {}
+//! `psyche-solana-client`: joins a decentralised training run, and everything around it. A thin shell over the crates that
+//! do the work.
+
+mod args;
+mod commands;
+mod env_file;
+mod exit;
+mod output;
+#[cfg(feature = "localnet")]
+mod programs;
+mod run_config;
+mod signals;
+#[cfg(feature = "localnet")]
+mod testnet;
+mod units;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Logs};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    if let Err(error) = load_env_file() {
+        output::note(format_args!("error: {error:#}"));
+        return Exit::Configuration.into();
+    }
+    let cli = Cli::parse();
+    if let Err(error) = start_logs(cli.logs) {
+        output::note(format_args!("error: {error:#}"));
+        return Exit::Configuration.into();
+    }
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    runtime.block_on(commands::run(cli.command))
+}
+
+/// Makes the file's variables those of the process, where it has none of that name: everything below reads one place.
+fn load_env_file() -> Result<()> {
+    let args: Vec<_> = std::env::args_os().collect();
+    let Some(path) = env_file::named_in(&args)? else { return Ok(()) };
+    for (name, value) in env_file::read(&path)? {
+        if std::env::var_os(&name).is_none() {
+            // SAFETY: this is the process's only thread so far.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+    Ok(())
+}
+
+fn start_logs(logs: Logs) -> Result<()> {
+    // All crates of this project, by their common prefix.
+    let default = "warn,psyche_actors=info,psyche_chain=info,psyche_gpu=info,psyche_net=info,psyche_solana_client=info";
+    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = EnvFilter::try_new(directives).context("RUST_LOG can't be read")?;
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match logs {
+        Logs::Plain => logger.init(),
+        Logs::Json => logger.json().init(),
+        Logs::None => {}
+    }
+    Ok(())
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => {
+            output::note(format_args!("error: {failure}"));
+            failure.exit.into()
+        }
+        None => {
+            output::note(format_args!("error: {}", sentence(error)));
+            Exit::Failure.into()
+        }
+    }
+}
+
+/// The causes, without repeating one that the one before it quotes already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! The node's configuration: read from environment variables, checked as a whole, every violation named at once.
+//!
+//! Values never appear in messages, since some of them are secrets and endpoint URLs carry keys.
+
+mod environment;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use psyche_chain::{EndpointPair, ProgramIds, Wallet};
+use psyche_gpu::devices::DeviceSpec;
+use psyche_messages::{Address, RunId};
+use thiserror::Error;
+
+pub use environment::{VARIABLES, Variable};
+
+/// Most ranks along one axis of the device mesh that configuration may ask for.
+pub const PARALLELISM_MAX: u16 = 64;
+/// Largest micro-batch that configuration may ask for.
+pub const MICRO_BATCH_MAX: u32 = 65_536;
+/// Most bootstrap peers.
+pub const BOOTSTRAP_PEERS_MAX: usize = 64;
+
+/// A variable whose value cannot be used, and why. Never holds the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Name of the variable.
+    pub variable: String,
+    /// What is wrong and what is accepted.
+    pub problem: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.problem)
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("use the configuration: {} of its variables cannot be used{}", .violations.len(), lines(.violations))]
+pub struct ConfigError {
+    /// One for each unusable variable.
+    pub violations: Vec<Violation>,
+}
+
+fn lines(violations: &[Violation]) -> String {
+    violations.iter().map(|violation| format!("\n  {violation}")).collect()
+}
+
+/// How a node's devices are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeshShape {
+    /// Data-parallel ranks: the batch is split over them.
+    pub dp: u16,
+    /// Tensor-parallel ranks: the model is split over them.
+    pub tp: u16,
+    /// Samples that one rank trains at a time.
+    pub micro_batch: u32,
+}
+
+/// Where and how the node is reached by peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct P2pConfig {
+    /// Interface to listen on.
+    pub bind: std::net::IpAddr,
+    /// TCP and UDP port; 0 takes a free one.
+    pub port: u16,
+    /// Multiaddresses of members through which the others are found.
+    pub bootstrap: Vec<String>,
+}
+
+/// When earned rewards are claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimPolicy {
+    /// Only by the operator's command.
+    Manual,
+    /// At the end of every epoch in which something was earned, and when the run is finished.
+    Automatic,
+}
+
+/// A complete, valid configuration of a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The Solana endpoints, the preferred one first. Never empty.
+    pub endpoints: Vec<EndpointPair>,
+    /// The run to join.
+    pub run_id: RunId,
+    /// The grantee whose authorization lists this wallet as a delegate, where the wallet is not authorized itself.
+    pub authorizer: Option<Address>,
+    /// The wallet that joins, pays and earns.
+    pub wallet: Wallet,
+    /// Layout of the devices.
+    pub mesh: MeshShape,
+    /// The devices.
+    pub device: DeviceSpec,
+    /// Peer-to-peer settings.
+    pub p2p: P2pConfig,
+    /// Folder for blobs, snapshots and the event log.
+    pub data_dir: PathBuf,
+    /// The training data, where it does not lie at the place that the run names.
+    pub data_path: Option<PathBuf>,
+    /// Folder in which a checkpoint that the run names by a relative path is looked up.
+    pub models_dir: PathBuf,
+    /// When rewards are claimed.
+    pub claim: ClaimPolicy,
+    /// The programs on chain.
+    pub programs: ProgramIds,
+}
+
+impl NodeConfig {
+    /// Reads the configuration from `variables`, pairs of name and value; unknown names are ignored.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every violation.
+    pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        environment::read(variables)
+    }
+}

@@ -1,0 +1,295 @@
+//! From variables to [`NodeConfig`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use psyche_chain::{EndpointPair, ProgramIds, RpcUrl, Wallet, WsUrl};
+use psyche_gpu::devices::DeviceSpec;
+use psyche_messages::{Address, Secret};
+use psyche_net::NetConfig;
+use serde::Deserialize;
+
+use super::{
+    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig, PARALLELISM_MAX,
+    Violation,
+};
+
+/// A variable that the node reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means, with its default.
+    pub meaning: &'static str,
+}
+
+/// Every variable, for help texts and for the documentation's test.
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "RPC", meaning: "URL of the primary Solana RPC endpoint (http or https); required" },
+    Variable { name: "WS_RPC", meaning: "URL of the primary endpoint's websocket (ws or wss)" },
+    Variable { name: "RPC_2, RPC_3, …", meaning: "further RPC endpoints, used when the primary fails" },
+    Variable { name: "WS_RPC_2, WS_RPC_3, …", meaning: "their websockets" },
+    Variable { name: "RUN_ID", meaning: "the run to join; required" },
+    Variable { name: "AUTHORIZER", meaning: "address that the run's join authority granted and that delegated to this wallet" },
+    Variable { name: "RAW_WALLET_PRIVATE_KEY", meaning: "the wallet's private key itself, as a JSON array or base58" },
+    Variable { name: "WALLET_PRIVATE_KEY_PATH", meaning: "file with the wallet's private key, as a JSON array" },
+    Variable { name: "DATA_PARALLELISM", meaning: "devices that the batch is split over (default 1)" },
+    Variable { name: "TENSOR_PARALLELISM", meaning: "devices that the model is split over (default 1)" },
+    Variable { name: "MICRO_BATCH_SIZE", meaning: "samples that a device trains at a time (default 1)" },
+    Variable { name: "DEVICE", meaning: "auto, cpu or cpu:N (default auto)" },
+    Variable { name: "NVIDIA_DRIVER_CAPABILITIES", meaning: "read by the NVIDIA container toolkit, not by the node" },
+    Variable { name: "P2P_BIND", meaning: "address to listen on for peers (default 0.0.0.0)" },
+    Variable { name: "P2P_PORT", meaning: "TCP and UDP port for peers (default 0: any free one)" },
+    Variable { name: "BOOTSTRAP_PEERS", meaning: "multiaddresses of members, separated by commas" },
+    Variable { name: "DATA_DIR", meaning: "folder for blobs, snapshots and the event log (default ./psyche-data)" },
+    Variable { name: "DATA_PATH", meaning: "the training data, where it is not at the place that the run names" },
+    Variable { name: "MODELS_DIR", meaning: "folder in which the run's checkpoint is looked up (default .)" },
+    Variable { name: "CLAIM_REWARDS", meaning: "manual or auto (default manual)" },
+    Variable { name: "COORDINATOR_PROGRAM_ID", meaning: "another coordinator program than the default one" },
+    Variable { name: "AUTHORIZER_PROGRAM_ID", meaning: "another authorizer program than the default one" },
+    Variable { name: "TREASURER_PROGRAM_ID", meaning: "another treasurer program than the default one" },
+];
+
+/// The variables as they come, before any check.
+#[derive(Debug, Default, Deserialize)]
+struct Environment {
+    run_id: Option<String>,
+    authorizer: Option<String>,
+    raw_wallet_private_key: Option<RawKey>,
+    wallet_private_key_path: Option<String>,
+    data_parallelism: Option<String>,
+    tensor_parallelism: Option<String>,
+    micro_batch_size: Option<String>,
+    device: Option<String>,
+    p2p_bind: Option<String>,
+    p2p_port: Option<String>,
+    bootstrap_peers: Option<String>,
+    data_dir: Option<String>,
+    data_path: Option<String>,
+    models_dir: Option<String>,
+    claim_rewards: Option<String>,
+    coordinator_program_id: Option<String>,
+    authorizer_program_id: Option<String>,
+    treasurer_program_id: Option<String>,
+}
+
+/// A private key in transit; never prints itself.
+#[derive(Debug)]
+struct RawKey(Secret<String>);
+
+impl<'de> Deserialize<'de> for RawKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Secret::new(text)))
+    }
+}
+
+/// Collects violations while values are read.
+#[derive(Default)]
+struct Reader {
+    violations: Vec<Violation>,
+}
+
+impl Reader {
+    fn refuse(&mut self, variable: &str, problem: impl Into<String>) {
+        self.violations.push(Violation { variable: variable.to_owned(), problem: problem.into() });
+    }
+
+    /// The trimmed value, or `None` where it is unset or blank.
+    fn text(value: Option<&String>) -> Option<&str> {
+        value.map(|text| text.trim().trim_matches(['"', '\'']).trim()).filter(|text| !text.is_empty())
+    }
+
+    fn parse<T: FromStr>(&mut self, variable: &str, value: Option<&String>, accepted: &str) -> Option<T> {
+        let text = Self::text(value)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            self.refuse(variable, format!("cannot be read; {accepted}"));
+        }
+        parsed
+    }
+
+    fn number(&mut self, variable: &str, value: Option<&String>, default: u32, max: u32) -> u32 {
+        let accepted = format!("a whole number from 1 to {max} is accepted");
+        let Some(number) = self.parse::<u32>(variable, value, &accepted) else {
+            return default;
+        };
+        if !(1..=max).contains(&number) {
+            self.refuse(variable, format!("is out of range; {accepted}"));
+            return default;
+        }
+        number
+    }
+}
+
+/// Reads a whole configuration; see [`NodeConfig::from_variables`].
+pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<NodeConfig, ConfigError> {
+    let variables: BTreeMap<String, String> = variables.into_iter().collect();
+    let mut reader = Reader::default();
+    let endpoints = endpoints(&mut reader, &variables);
+    // Every field is an optional text, so that nothing can fail here and every violation is found below.
+    let environment: Environment = envy::from_iter(variables).unwrap_or_default();
+    let run_id = reader.parse("RUN_ID", environment.run_id.as_ref(), "1 to 32 bytes of text are accepted");
+    if Reader::text(environment.run_id.as_ref()).is_none() {
+        reader.refuse("RUN_ID", "is missing; set it to the run that this node is to join");
+    }
+    let wallet = wallet(&mut reader, &environment);
+    let mesh = mesh(&mut reader, &environment);
+    let device = device(&mut reader, &environment);
+    let p2p = p2p(&mut reader, &environment);
+    let claim = claim(&mut reader, &environment);
+    let programs = programs(&mut reader, &environment);
+    let authorizer = address(&mut reader, "AUTHORIZER", environment.authorizer.as_ref());
+    match (run_id, wallet) {
+        (Some(run_id), Some(wallet)) if reader.violations.is_empty() => Ok(NodeConfig {
+            endpoints,
+            run_id,
+            authorizer,
+            wallet,
+            mesh,
+            device,
+            p2p,
+            data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
+            data_path: folder(environment.data_path.as_ref()),
+            models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
+            claim,
+            programs,
+        }),
+        _ => Err(ConfigError { violations: reader.violations }),
+    }
+}
+
+fn folder(value: Option<&String>) -> Option<PathBuf> {
+    Reader::text(value).map(PathBuf::from)
+}
+
+fn address(reader: &mut Reader, variable: &str, value: Option<&String>) -> Option<Address> {
+    reader.parse(variable, value, "a Solana address in base58 is accepted")
+}
+
+/// Collects `RPC`/`WS_RPC`, `RPC_2`/`WS_RPC_2` and so on, in the order of their numbers.
+fn endpoints(reader: &mut Reader, variables: &BTreeMap<String, String>) -> Vec<EndpointPair> {
+    let mut found: BTreeMap<u32, (Option<RpcUrl>, Option<WsUrl>)> = BTreeMap::new();
+    for (name, value) in variables {
+        let (websocket, rest) = match (name.strip_prefix("WS_RPC"), name.strip_prefix("RPC")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => continue,
+        };
+        let number =
+            if rest.is_empty() { Some(1) } else { rest.strip_prefix('_').and_then(|n| n.parse().ok()).filter(|n| *n > 1) };
+        let (Some(number), Some(text)) = (number, Reader::text(Some(value))) else { continue };
+        let entry = found.entry(number).or_default();
+        if websocket {
+            match text.parse() {
+                Ok(url) => entry.1 = Some(url),
+                Err(_) => reader.refuse(name, "is not a usable URL; ws://host or wss://host is accepted"),
+            }
+        } else {
+            match text.parse() {
+                Ok(url) => entry.0 = Some(url),
+                Err(_) => reader.refuse(name, "is not a usable URL; http://host or https://host is accepted"),
+            }
+        }
+    }
+    let refused = !reader.violations.is_empty();
+    let pairs: Vec<_> = found.into_values().filter_map(|(rpc, ws)| rpc.map(|rpc| EndpointPair { rpc, ws })).collect();
+    if pairs.is_empty() && !refused {
+        reader.refuse("RPC", "is missing; set it to the URL of your Solana RPC provider");
+    }
+    if !pairs.is_empty() && pairs.iter().all(|pair| pair.ws.is_none()) {
+        tracing::warn!("no websocket endpoint is set (WS_RPC): the run is followed by polling");
+    }
+    pairs
+}
+
+fn wallet(reader: &mut Reader, environment: &Environment) -> Option<Wallet> {
+    if let Some(RawKey(raw)) = &environment.raw_wallet_private_key
+        && !raw.expose().trim().is_empty()
+    {
+        return match Wallet::from_text(raw.expose()) {
+            Ok(wallet) => Some(wallet),
+            Err(_) => {
+                reader
+                    .refuse("RAW_WALLET_PRIVATE_KEY", "is no private key; a JSON array of 64 numbers, or base58, is accepted");
+                None
+            }
+        };
+    }
+    let Some(path) = Reader::text(environment.wallet_private_key_path.as_ref()) else {
+        reader.refuse("WALLET_PRIVATE_KEY_PATH", "is missing, and so is RAW_WALLET_PRIVATE_KEY; `wallet new` makes a key file");
+        return None;
+    };
+    match Wallet::from_file(Path::new(path)) {
+        Ok((wallet, warning)) => {
+            if let Some(warning) = warning {
+                tracing::warn!("{warning}");
+            }
+            Some(wallet)
+        }
+        Err(error) => {
+            reader.refuse(
+                "WALLET_PRIVATE_KEY_PATH",
+                format!("names a file that cannot be used: failed to {}", crate::chain_of(&error)),
+            );
+            None
+        }
+    }
+}
+
+fn mesh(reader: &mut Reader, environment: &Environment) -> MeshShape {
+    let max = u32::from(PARALLELISM_MAX);
+    let dp = reader.number("DATA_PARALLELISM", environment.data_parallelism.as_ref(), 1, max);
+    let tp = reader.number("TENSOR_PARALLELISM", environment.tensor_parallelism.as_ref(), 1, max);
+    let micro_batch = reader.number("MICRO_BATCH_SIZE", environment.micro_batch_size.as_ref(), 1, MICRO_BATCH_MAX);
+    MeshShape { dp: u16::try_from(dp).unwrap_or(1), tp: u16::try_from(tp).unwrap_or(1), micro_batch }
+}
+
+fn device(reader: &mut Reader, environment: &Environment) -> DeviceSpec {
+    let parsed = reader.parse("DEVICE", environment.device.as_ref(), "auto, cpu or cpu:N is accepted");
+    parsed.unwrap_or(DeviceSpec::Auto)
+}
+
+fn p2p(reader: &mut Reader, environment: &Environment) -> P2pConfig {
+    let bind = reader.parse("P2P_BIND", environment.p2p_bind.as_ref(), "an IP address is accepted");
+    let port = reader.parse("P2P_PORT", environment.p2p_port.as_ref(), "a port from 0 to 65535 is accepted");
+    let bootstrap: Vec<String> = Reader::text(environment.bootstrap_peers.as_ref())
+        .map(|text| text.split(',').map(str::trim).filter(|peer| !peer.is_empty()).map(str::to_owned).collect())
+        .unwrap_or_default();
+    if bootstrap.len() > BOOTSTRAP_PEERS_MAX {
+        reader.refuse("BOOTSTRAP_PEERS", format!("lists too many peers; at most {BOOTSTRAP_PEERS_MAX} are accepted"));
+    }
+    for peer in &bootstrap {
+        if NetConfig::check_bootstrap(peer).is_err() {
+            reader.refuse("BOOTSTRAP_PEERS", "holds an entry that is no multiaddress ending in /p2p/<peer id>");
+        }
+    }
+    P2pConfig { bind: bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port: port.unwrap_or(0), bootstrap }
+}
+
+fn claim(reader: &mut Reader, environment: &Environment) -> ClaimPolicy {
+    match Reader::text(environment.claim_rewards.as_ref()) {
+        None | Some("manual") => ClaimPolicy::Manual,
+        Some("auto") => ClaimPolicy::Automatic,
+        Some(_) => {
+            reader.refuse("CLAIM_REWARDS", "cannot be read; manual or auto is accepted");
+            ClaimPolicy::Manual
+        }
+    }
+}
+
+fn programs(reader: &mut Reader, environment: &Environment) -> ProgramIds {
+    let mut ids = ProgramIds::default();
+    let given = [
+        ("COORDINATOR_PROGRAM_ID", environment.coordinator_program_id.as_ref(), &mut ids.coordinator),
+        ("AUTHORIZER_PROGRAM_ID", environment.authorizer_program_id.as_ref(), &mut ids.authorizer),
+        ("TREASURER_PROGRAM_ID", environment.treasurer_program_id.as_ref(), &mut ids.treasurer),
+    ];
+    for (variable, value, id) in given {
+        if let Some(address) = address(reader, variable, value) {
+            *id = address;
+        }
+    }
+    ids
+}

@@ -1,0 +1,90 @@
+#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+use super::*;
+
+fn key() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.json");
+    Wallet::new().save(&path).unwrap();
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn read(pairs: &[(&str, &str)]) -> Result<NodeConfig, ConfigError> {
+    let key = key();
+    let base = [("RPC", "http://127.0.0.1:8899"), ("RUN_ID", "demo"), ("RAW_WALLET_PRIVATE_KEY", key.as_str())];
+    let pairs = base.iter().chain(pairs).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    NodeConfig::from_variables(pairs)
+}
+
+fn refused(pairs: &[(&str, &str)]) -> Vec<String> {
+    read(pairs).unwrap_err().violations.into_iter().map(|violation| violation.variable).collect()
+}
+
+#[test]
+fn the_least_configuration_has_sensible_defaults() {
+    let config = read(&[]).unwrap();
+    assert_eq!(config.mesh, MeshShape { dp: 1, tp: 1, micro_batch: 1 });
+    assert_eq!(config.claim, ClaimPolicy::Manual);
+    assert_eq!(config.p2p.port, 0);
+    assert_eq!(config.programs, ProgramIds::default());
+}
+
+#[test]
+fn the_seed_pages_variables_are_understood_with_quotes_and_blanks() {
+    let config = read(&[
+        ("WS_RPC", " \"ws://127.0.0.1:8900\" "),
+        ("RPC_2", "https://api.devnet.solana.com"),
+        ("WS_RPC_2", "wss://api.devnet.solana.com"),
+        ("NVIDIA_DRIVER_CAPABILITIES", "all"),
+        ("DATA_PARALLELISM", "2"),
+        ("TENSOR_PARALLELISM", "'4'"),
+        ("MICRO_BATCH_SIZE", "8"),
+        ("AUTHORIZER", "11111111111111111111111111111111"),
+    ])
+    .unwrap();
+    assert_eq!(config.endpoints.len(), 2);
+    assert!(config.endpoints.iter().all(|pair| pair.ws.is_some()));
+    assert_eq!(config.mesh, MeshShape { dp: 2, tp: 4, micro_batch: 8 });
+    assert_eq!(config.authorizer, Some(Address([0; 32])));
+}
+
+#[test]
+fn later_pairs_win_and_blank_ones_count_as_unset() {
+    assert_eq!(read(&[("RUN_ID", "other")]).unwrap().run_id.as_str(), "other");
+    assert_eq!(refused(&[("RUN_ID", " ")]), ["RUN_ID"]);
+    assert_eq!(read(&[("RPC_2", "")]).unwrap().endpoints.len(), 1);
+}
+
+#[test]
+fn every_violation_is_reported_at_once_and_no_value_is() {
+    let error = read(&[
+        ("RPC", "ftp://secret.example"),
+        ("DATA_PARALLELISM", "0"),
+        ("TENSOR_PARALLELISM", "secret"),
+        ("CLAIM_REWARDS", "secret"),
+        ("P2P_PORT", "65536"),
+        ("BOOTSTRAP_PEERS", "/ip4/127.0.0.1/tcp/1,secret"),
+    ])
+    .unwrap_err();
+    let names: Vec<_> = error.violations.iter().map(|violation| violation.variable.as_str()).collect();
+    let expected =
+        ["RPC", "DATA_PARALLELISM", "TENSOR_PARALLELISM", "P2P_PORT", "BOOTSTRAP_PEERS", "BOOTSTRAP_PEERS", "CLAIM_REWARDS"];
+    assert_eq!(names, expected);
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+#[test]
+fn a_missing_wallet_and_a_bad_one_are_told_apart() {
+    let none = NodeConfig::from_variables([("RUN_ID".into(), "demo".into()), ("RPC".into(), "http://localhost".into())]);
+    assert_eq!(none.unwrap_err().violations[0].variable, "WALLET_PRIVATE_KEY_PATH");
+    assert_eq!(refused(&[("RAW_WALLET_PRIVATE_KEY", "[1,2]")]), ["RAW_WALLET_PRIVATE_KEY"]);
+}
+
+#[test]
+fn every_variable_that_is_read_is_documented() {
+    let source = include_str!("environment.rs");
+    let fields = source.split("struct Environment {").nth(1).unwrap().split('}').next().unwrap();
+    for field in fields.lines().filter_map(|line| line.trim().split_once(": Option")).map(|(name, _)| name.to_uppercase()) {
+        assert!(VARIABLES.iter().any(|variable| variable.name == field), "{field}");
+    }
+}

@@ -1,0 +1,47 @@
+//! What is looked at before a node joins anything, so that it refuses early and in words.
+
+use psyche_chain::ops;
+use psyche_chain::{ChainError, CoordinatorView, Rpc, RunInfo};
+
+use super::NodeError;
+use crate::CLIENT_VERSION;
+use crate::config::NodeConfig;
+
+/// Below this a wallet can't pay for even a few transactions, in lamports.
+const BALANCE_MIN: u64 = 100_000;
+
+/// The version that test runs name: every client will do.
+const ANY_VERSION: &str = "test";
+
+/// The run and its state.
+pub(super) async fn run_of(rpc: &Rpc, config: &NodeConfig) -> Result<(RunInfo, CoordinatorView), NodeError> {
+    match rpc.fetch_run(&config.run_id).await {
+        Ok(found) => Ok(found),
+        Err(ChainError::AccountMissing { .. }) => {
+            Err(NodeError::NoRun { run_id: config.run_id.clone(), program: config.programs.coordinator })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the wallet may take part in the run with this client.
+pub(super) async fn may_take_part(
+    rpc: &Rpc,
+    config: &NodeConfig,
+    info: &RunInfo,
+    view: &CoordinatorView,
+) -> Result<(), NodeError> {
+    let wanted = view.account.state.client_version.as_str();
+    if !wanted.is_empty() && wanted != CLIENT_VERSION && wanted != ANY_VERSION {
+        return Err(NodeError::OtherVersion { wanted: wanted.to_owned(), ours: CLIENT_VERSION });
+    }
+    let wallet = config.wallet.address();
+    if ops::find_grant(rpc, info, wallet, config.authorizer).await?.is_none() {
+        return Err(NodeError::NotAuthorized { wallet, join_authority: info.join_authority });
+    }
+    let balance = rpc.balance(wallet).await?.0;
+    if balance < BALANCE_MIN {
+        return Err(NodeError::NoFunds { wallet, balance });
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! Starts everything, in the order of dependence.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor as _, Arbiter};
+use psyche_chain::{Rpc, RpcConfig, RunInfo, WatchConfig};
+use psyche_data::TokenSource;
+use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, Secret};
+use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
+use tokio::sync::{Mutex, mpsc};
+
+use super::{Actors, NodeError, checks};
+use crate::config::NodeConfig;
+use crate::engine::{DiskSnapshot, Engine, EngineConfig, Patience};
+use crate::event_log::EventLog;
+use crate::gossip::{GossipLinks, GradientGossip};
+use crate::rewards::{RewardsActor, RewardsLinks};
+use crate::rpc::{ActionContext, RpcSupervisor};
+use crate::run::{self, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan};
+use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
+use crate::trainer::{DeviceMesh, TrainerWorker};
+use crate::watcher::{CoordinatorWatcher, WatcherLinks};
+
+/// What the peer key is derived for; changes the key of every node if it changes.
+const PEER_KEY_DOMAIN: &str = "psyche-solana-client peer identity v1";
+
+/// Restarts of one actor within ten minutes that are not yet a reason to give up.
+const RESTARTS_MAX: usize = 5;
+
+const RESTART_BACKOFF: Backoff = match Backoff::new(Duration::from_millis(500), Duration::from_secs(30), 200, 25) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("a constant schedule must be valid"),
+};
+
+const POLICY: RestartPolicy =
+    RestartPolicy { restarts_max: RESTARTS_MAX, window: Duration::from_secs(600), backoff: RESTART_BACKOFF };
+
+/// What a started node consists of.
+pub(super) struct Parts {
+    pub(super) address: Address,
+    pub(super) peer: PeerKey,
+    pub(super) events: EventLog,
+    pub(super) actors: Actors,
+    pub(super) finished: mpsc::Receiver<String>,
+    pub(super) fatal: mpsc::Receiver<GaveUp>,
+}
+
+/// What is known before any actor runs.
+struct Ground {
+    rpc: Rpc,
+    info: RunInfo,
+    chain: ChainTime,
+    plan: Arc<RunPlan>,
+    net: NetHandle,
+    net_events: Arc<Mutex<EventReceiver>>,
+    events: EventLog,
+    snapshots: PathBuf,
+}
+
+/// Starts a node in the current actix system.
+pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
+    let (fatal_sender, fatal) = mpsc::channel(1);
+    let (finished_sender, finished) = mpsc::channel(1);
+    let data = prepare_folder(&config)?;
+    let mut rpc_config = RpcConfig::new(config.endpoints.clone());
+    rpc_config.programs = config.programs;
+    let rpc = Rpc::new(rpc_config)?;
+    let (info, view) = checks::run_of(&rpc, &config).await?;
+    checks::may_take_part(&rpc, &config, &info, &view).await?;
+    let plan = Arc::new(RunPlan::of(&view.account, &config.models_dir, config.data_path.as_deref())?);
+    let tokens = TokenSource::open(&plan.token_source())?;
+    config.device.resolve(usize::from(config.mesh.dp) * usize::from(config.mesh.tp))?;
+    let (_slot, chain) = rpc.clock().await?;
+    let (net, net_events) = start_net(&config, &info).await?;
+    let events = data;
+    let snapshots = config.data_dir.join("snapshots");
+    let net_events = Arc::new(Mutex::new(net_events));
+    let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots };
+    let actors = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
+    ground.events.report(NodeEvent::Started {
+        address: config.wallet.address(),
+        peer: ground.net.peer_key(),
+        listen: ground.net.presence().listening,
+        dp: config.mesh.dp,
+        tp: config.mesh.tp,
+    });
+    let (address, peer) = (config.wallet.address(), ground.net.peer_key());
+    Ok(Parts { address, peer, events: ground.events, actors, finished, fatal })
+}
+
+fn prepare_folder(config: &NodeConfig) -> Result<EventLog, NodeError> {
+    let refused = |source| NodeError::Folder { path: config.data_dir.display().to_string(), source };
+    std::fs::create_dir_all(&config.data_dir).map_err(refused)?;
+    EventLog::open(Some(&config.data_dir.join("events.jsonl"))).map_err(refused)
+}
+
+async fn start_net(config: &NodeConfig, info: &RunInfo) -> Result<(NetHandle, EventReceiver), NodeError> {
+    let seed: Secret<[u8; 32]> = config.wallet.derive_seed(PEER_KEY_DOMAIN, &config.run_id);
+    let port = config.p2p.port;
+    let mut net = NetConfig::new(seed, info.account, config.data_dir.join("blobs"), port);
+    let host = match config.p2p.bind {
+        std::net::IpAddr::V4(ip) => format!("/ip4/{ip}"),
+        std::net::IpAddr::V6(ip) => format!("/ip6/{ip}"),
+    };
+    net.listen = vec![format!("{host}/udp/{port}/quic-v1"), format!("{host}/tcp/{port}")];
+    net.bootstrap.clone_from(&config.p2p.bootstrap);
+    Ok(Net::start(net).await?)
+}
+
+fn start_actors(
+    config: &NodeConfig,
+    ground: &Ground,
+    tokens: TokenSource,
+    fatal: &mpsc::Sender<GaveUp>,
+    finished: mpsc::Sender<String>,
+) -> Actors {
+    let (bind_run, run_link) = RunLink::unbound();
+    let rpc = start_rpc(config, ground, fatal);
+    let gossip = start_gossip(ground, &run_link, fatal);
+    let rewards = start_rewards(config, ground, fatal);
+    let workers = start_workers(config, fatal);
+    let devices = DeviceQueue::start(DeviceParts {
+        mesh: DeviceMesh::new(workers, config.mesh, config.device.clone()),
+        plan: Arc::clone(&ground.plan),
+        data: tokens,
+        gossip: gossip.clone(),
+        snapshots: ground.snapshots.clone(),
+        run: run_link.clone(),
+    });
+    let links = Links {
+        rpc,
+        gossip,
+        devices: devices.clone(),
+        plan: Arc::clone(&ground.plan),
+        events: ground.events.clone(),
+        finished,
+    };
+    let run = start_run(config, ground, links, fatal);
+    bind_run.send_replace(Some(run.clone()));
+    let watcher = start_watcher(ground, &run_link, &rewards, fatal);
+    Actors { run, rewards, watcher, net: ground.net.clone(), devices }
+}
+
+fn start_rpc(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RpcSupervisor> {
+    let context = ActionContext::new(config, &ground.info, ground.net.peer_key());
+    let rpc = ground.rpc.clone();
+    let arbiter = Arbiter::new();
+    let factory = move || {
+        RpcSupervisor::start_in_arbiter(&arbiter.handle(), {
+            let (rpc, context) = (rpc.clone(), context.clone());
+            move |_| RpcSupervisor::new(rpc, context)
+        })
+    };
+    Supervised::start("rpc", POLICY, factory, fatal.clone())
+}
+
+fn start_gossip(ground: &Ground, run: &RunLink, fatal: &mpsc::Sender<GaveUp>) -> Supervised<GradientGossip> {
+    let links = GossipLinks { net: ground.net.clone(), events: Arc::clone(&ground.net_events), run: run.clone() };
+    let arbiter = Arbiter::new();
+    let factory = move || {
+        GradientGossip::start_in_arbiter(&arbiter.handle(), {
+            let links = links.clone();
+            move |_| GradientGossip::new(links)
+        })
+    };
+    Supervised::start("gossip", POLICY, factory, fatal.clone())
+}
+
+fn start_rewards(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RewardsActor> {
+    let links = RewardsLinks {
+        rpc: ground.rpc.clone(),
+        wallet: config.wallet.clone(),
+        run_id: config.run_id.clone(),
+        policy: config.claim,
+        events: ground.events.clone(),
+    };
+    let arbiter = Arbiter::new();
+    let factory = move || {
+        RewardsActor::start_in_arbiter(&arbiter.handle(), {
+            let links = links.clone();
+            move |_| RewardsActor::new(links)
+        })
+    };
+    Supervised::start("rewards", POLICY, factory, fatal.clone())
+}
+
+fn start_workers(config: &NodeConfig, fatal: &mpsc::Sender<GaveUp>) -> Vec<Supervised<TrainerWorker>> {
+    let ranks = usize::from(config.mesh.dp) * usize::from(config.mesh.tp);
+    let worker = |_| {
+        let arbiter = Arbiter::new();
+        Supervised::start("trainer", POLICY, move || TrainerWorker::start(&arbiter.handle()), fatal.clone())
+    };
+    (0..ranks).map(worker).collect()
+}
+
+fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RunActor> {
+    let disk = run::newest_snapshot(&ground.snapshots).unwrap_or_else(|error| {
+        tracing::warn!(actor = "node", error = %crate::chain_of(&error), "the snapshots on disk can't be read");
+        None
+    });
+    let engine = EngineConfig {
+        me: config.wallet.address(),
+        peer: ground.net.peer_key(),
+        run_tag: ground.info.account,
+        payload_len: u32::try_from(ground.plan.layout.payload_len()).unwrap_or(u32::MAX),
+        manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
+        index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
+        disk: disk.map(|stored| DiskSnapshot { step: stored.meta.round.step, digest: stored.meta.digest }),
+        patience: Patience::default(),
+    };
+    let chain = ground.chain;
+    let arbiter = Arbiter::new();
+    let factory = move || {
+        RunActor::start_in_arbiter(&arbiter.handle(), {
+            let (engine, links) = (Engine::new(engine.clone()), links.clone());
+            move |_| RunActor::new(engine, links, chain)
+        })
+    };
+    Supervised::start("run", POLICY, factory, fatal.clone())
+}
+
+fn start_watcher(
+    ground: &Ground,
+    run: &RunLink,
+    rewards: &Supervised<RewardsActor>,
+    fatal: &mpsc::Sender<GaveUp>,
+) -> Supervised<CoordinatorWatcher> {
+    let links = WatcherLinks {
+        rpc: ground.rpc.clone(),
+        account: ground.info.account,
+        watch: WatchConfig::default(),
+        run: run.clone(),
+        rewards: rewards.clone(),
+        events: ground.events.clone(),
+    };
+    let arbiter = Arbiter::new();
+    let factory = move || {
+        CoordinatorWatcher::start_in_arbiter(&arbiter.handle(), {
+            let links = links.clone();
+            move |_| CoordinatorWatcher::new(links)
+        })
+    };
+    Supervised::start("watcher", POLICY, factory, fatal.clone())
+}

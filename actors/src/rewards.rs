@@ -1,0 +1,169 @@
+//! # Purpose
+//! Follows what the wallet has earned and claimed in the run, reports it, and claims it on demand or by itself.
+//!
+//! # In (message → reply)
+//! [`CoordinatorSeen`] → nothing; [`GetPoints`] → [`Standing`]; [`ClaimRewards`] → the amount claimed.
+//!
+//! # Out
+//! Changes of points and claims to the event log.
+//!
+//! # State and invariants
+//! Earned points as the newest state of the account says, claimed points as the participant's account says. At most one
+//! claim is under way.
+//!
+//! # Mailbox (bound, policy when full)
+//! 64 messages; senders wait.
+//!
+//! # Failure (how it dies, who restarts it)
+//! Only a bug kills it; the node's supervisor starts another, which reads everything anew. A failed claim is logged, and
+//! tried again at the next change.
+//!
+//! # Time
+//! None of its own.
+
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, ResponseActFuture, WrapFuture as _,
+};
+use psyche_chain::ops::{self, Claimed};
+use psyche_chain::{ChainError, Rpc, Wallet};
+use psyche_messages::{Command, NodeEvent, Points, RunId};
+use psyche_protocol::layout::CoordinatorAccount;
+
+use crate::chain_of;
+use crate::config::ClaimPolicy;
+use crate::envelope::Ask;
+use crate::event_log::EventLog;
+
+/// Messages that may wait.
+const MAILBOX_MAX: usize = 64;
+
+/// The newest state of the coordinator account.
+pub struct CoordinatorSeen(pub Arc<CoordinatorAccount>);
+
+/// Asks for [`Standing`].
+#[derive(Clone, Copy, Debug)]
+pub struct GetPoints;
+
+/// Claims what can be claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimRewards;
+
+impl Command for CoordinatorSeen {
+    type Reply = ();
+}
+impl Command for GetPoints {
+    type Reply = Standing;
+}
+impl Command for ClaimRewards {
+    type Reply = Result<Points, ChainError>;
+}
+
+/// What the wallet has earned and claimed, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Earned in all.
+    pub earned: Points,
+    /// Claimed in all.
+    pub claimed: Points,
+}
+
+/// What the actor works with; kept by the supervisor's factory over restarts.
+#[derive(Clone)]
+pub struct RewardsLinks {
+    /// The chain.
+    pub rpc: Rpc,
+    /// Who earns and claims.
+    pub wallet: Wallet,
+    /// Where.
+    pub run_id: RunId,
+    /// When.
+    pub policy: ClaimPolicy,
+    /// Who listens.
+    pub events: EventLog,
+}
+
+/// See the module.
+pub struct RewardsActor {
+    links: RewardsLinks,
+    standing: Standing,
+    claiming: bool,
+}
+
+impl RewardsActor {
+    /// An actor that knows nothing yet.
+    #[must_use]
+    pub fn new(links: RewardsLinks) -> Self {
+        Self { links, standing: Standing::default(), claiming: false }
+    }
+
+    fn claimed(&mut self, outcome: &Result<Claimed, ChainError>) {
+        self.claiming = false;
+        match outcome {
+            Ok(claimed) => {
+                self.standing.claimed = claimed.claimed_in_all;
+                if let Some(signature) = &claimed.signature {
+                    let signature = signature.to_string();
+                    self.links.events.report(NodeEvent::RewardsClaimed { amount: claimed.amount, signature });
+                    self.report();
+                }
+            }
+            Err(error) => tracing::warn!(actor = "rewards", error = %chain_of(error), "could not claim rewards"),
+        }
+    }
+
+    fn report(&self) {
+        let Standing { earned, claimed } = self.standing;
+        self.links.events.report(NodeEvent::PointsChanged { earned, claimed });
+    }
+}
+
+impl Actor for RewardsActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
+    }
+}
+
+impl Handler<Ask<CoordinatorSeen>> for RewardsActor {
+    type Result = ();
+
+    fn handle(&mut self, Ask(CoordinatorSeen(account)): Ask<CoordinatorSeen>, ctx: &mut Self::Context) {
+        let wallet = self.links.wallet.address();
+        let earned = account.roster_client(&wallet.0).map_or(0, |client| client.earned);
+        if Points(earned) == self.standing.earned {
+            return;
+        }
+        self.standing.earned = Points(earned);
+        self.report();
+        if self.links.policy == ClaimPolicy::Automatic && !self.claiming {
+            self.claiming = true;
+            let links = self.links.clone();
+            let claim = async move { ops::claim_rewards(&links.rpc, &links.wallet, &links.run_id, None).await };
+            ctx.spawn(claim.into_actor(self).map(|outcome, actor, _| actor.claimed(&outcome)));
+        }
+    }
+}
+
+impl Handler<Ask<GetPoints>> for RewardsActor {
+    type Result = MessageResult<Ask<GetPoints>>;
+
+    fn handle(&mut self, _: Ask<GetPoints>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.standing)
+    }
+}
+
+impl Handler<Ask<ClaimRewards>> for RewardsActor {
+    type Result = ResponseActFuture<Self, Result<Points, ChainError>>;
+
+    fn handle(&mut self, _: Ask<ClaimRewards>, _: &mut Self::Context) -> Self::Result {
+        let links = self.links.clone();
+        let claim = async move { ops::claim_rewards(&links.rpc, &links.wallet, &links.run_id, None).await };
+        Box::pin(claim.into_actor(self).map(|outcome, actor, _| {
+            actor.claimed(&outcome);
+            outcome.map(|claimed| claimed.amount)
+        }))
+    }
+}

@@ -1,0 +1,119 @@
+//! # Purpose
+//! The node's link to Solana: turns actions into transactions, sees them through, and reads.
+//!
+//! # In (message → reply)
+//! [`SubmitAction`] → the confirmation, or nothing where it was done already; [`ReadClock`] → slot and chain time; [`RebuildWitnesses`] → the witnesses of a round.
+//!
+//! # Out
+//! Nothing but replies. The client underneath fails over between endpoints and re-sends until a transaction is confirmed or
+//! can't be any more.
+//!
+//! # State and invariants
+//! None that would be lost: what is under way lives in the replies' futures.
+//!
+//! # Mailbox (bound, policy when full)
+//! 128 messages; senders wait. Requests run beside each other; the engine never has two of one kind under way.
+//!
+//! # Failure (how it dies, who restarts it)
+//! Only a bug kills it; the node's supervisor starts another around the same client.
+//!
+//! # Time
+//! Time-outs are the client's.
+
+mod actions;
+
+use actix::{Actor, Context, Handler, ResponseFuture};
+use psyche_chain::{ChainError, Confirmed, Rpc};
+use psyche_messages::{ChainTime, Command, RoundKey, Slot};
+use psyche_protocol::layout::Witness;
+
+pub use actions::ActionContext;
+
+use crate::chain_of;
+use crate::engine::ChainAction;
+use crate::envelope::Ask;
+
+/// Messages that may wait.
+const MAILBOX_MAX: usize = 128;
+
+/// Sends a transaction and sees it through.
+#[derive(Debug)]
+pub struct SubmitAction(pub ChainAction);
+
+/// Asks for the chain's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadClock;
+
+/// Asks the transaction history for the witnesses of a round.
+#[derive(Clone, Copy, Debug)]
+pub struct RebuildWitnesses {
+    /// The round in which they submitted.
+    pub round: RoundKey,
+    /// The first slot at which the round was seen.
+    pub since: Slot,
+}
+
+impl Command for SubmitAction {
+    type Reply = Result<Option<Confirmed>, ChainError>;
+}
+impl Command for ReadClock {
+    type Reply = Result<(Slot, ChainTime), ChainError>;
+}
+impl Command for RebuildWitnesses {
+    type Reply = Option<Vec<Witness>>;
+}
+
+/// See the module.
+pub struct RpcSupervisor {
+    rpc: Rpc,
+    context: ActionContext,
+}
+
+impl RpcSupervisor {
+    /// An actor that talks through `rpc` and signs as `context` says.
+    #[must_use]
+    pub const fn new(rpc: Rpc, context: ActionContext) -> Self {
+        Self { rpc, context }
+    }
+}
+
+impl Actor for RpcSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
+    }
+}
+
+impl Handler<Ask<SubmitAction>> for RpcSupervisor {
+    type Result = ResponseFuture<<SubmitAction as Command>::Reply>;
+
+    fn handle(&mut self, Ask(SubmitAction(action)): Ask<SubmitAction>, _: &mut Self::Context) -> Self::Result {
+        let (rpc, context) = (self.rpc.clone(), self.context.clone());
+        Box::pin(async move { context.submit(&rpc, action).await })
+    }
+}
+
+impl Handler<Ask<ReadClock>> for RpcSupervisor {
+    type Result = ResponseFuture<<ReadClock as Command>::Reply>;
+
+    fn handle(&mut self, _: Ask<ReadClock>, _: &mut Self::Context) -> Self::Result {
+        let rpc = self.rpc.clone();
+        Box::pin(async move { rpc.clock().await })
+    }
+}
+
+impl Handler<Ask<RebuildWitnesses>> for RpcSupervisor {
+    type Result = ResponseFuture<Option<Vec<Witness>>>;
+
+    fn handle(&mut self, Ask(rebuild): Ask<RebuildWitnesses>, _: &mut Self::Context) -> Self::Result {
+        let (rpc, context) = (self.rpc.clone(), self.context.clone());
+        Box::pin(async move {
+            let rebuilt = context.rebuild_witnesses(&rpc, rebuild).await;
+            rebuilt.unwrap_or_else(|error| {
+                tracing::warn!(actor = "rpc", error = %chain_of(&error), "could not read the transaction history");
+                None
+            })
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! From the engine's actions to transactions, each with the question "is it done already?".
+
+use psyche_chain::instructions::coordinator as build;
+use psyche_chain::{ChainError, Compute, Confirmed, Instruction, Plan, Rpc, RunInfo, Submitted, Wallet, ops};
+use psyche_messages::{Address, PeerKey, Slot};
+use psyche_protocol::F32Bits;
+use psyche_protocol::instruction::{Args as _, HealthCheckArgs, WarmupWitnessArgs, WitnessArgs, WitnessMetadata};
+use psyche_protocol::layout::{CoordinatorAccount, NodeIdentity, Witness};
+
+use super::RebuildWitnesses;
+use crate::config::NodeConfig;
+use crate::engine::{ChainAction, WitnessNumbers};
+
+/// Transactions that are looked through for a round's witnesses; a round has far fewer.
+const HISTORY_MAX: usize = 512;
+
+/// Who acts, in which run.
+#[derive(Clone, Debug)]
+pub struct ActionContext {
+    wallet: Wallet,
+    peer: PeerKey,
+    run: RunInfo,
+    authorizer: Option<Address>,
+}
+
+impl ActionContext {
+    /// The wallet of `config`, which joins `run` with `peer`.
+    #[must_use]
+    pub fn new(config: &NodeConfig, run: &RunInfo, peer: PeerKey) -> Self {
+        Self { wallet: config.wallet.clone(), peer, run: run.clone(), authorizer: config.authorizer }
+    }
+
+    /// Brings `action` onto the chain: the confirmation, or `None` where it was done already.
+    pub(super) async fn submit(&self, rpc: &Rpc, action: ChainAction) -> Result<Option<Confirmed>, ChainError> {
+        let purpose = action.purpose();
+        let instruction = self.instruction(rpc, &action).await?;
+        let plan =
+            Plan { purpose, payer: &self.wallet, signers: &[], instructions: &[instruction], compute: Compute::Simulated };
+        let done = || async {
+            let view = rpc.coordinator(self.run.account).await?;
+            Ok(self.is_done(&view.account, &action))
+        };
+        match rpc.submit_until(&plan, done).await? {
+            Submitted::Confirmed(confirmed) => Ok(Some(confirmed)),
+            Submitted::AlreadyDone => Ok(None),
+        }
+    }
+
+    async fn instruction(&self, rpc: &Rpc, action: &ChainAction) -> Result<Instruction, ChainError> {
+        let (programs, run, me) = (rpc.programs(), &self.run, self.wallet.address());
+        match action {
+            ChainAction::Join => {
+                let grant = ops::find_grant(rpc, run, me, self.authorizer).await?.ok_or_else(|| ChainError::NotPossible {
+                    action: "join the run",
+                    reason: format!("nobody has authorized {me}; ask the run's join authority {}", run.join_authority),
+                })?;
+                build::join_run(programs, run, grant.address, NodeIdentity { signer: me.0, p2p_identity: self.peer.0 })
+            }
+            ChainAction::Tick => build::tick(programs, run, me),
+            ChainAction::WarmupWitness(witness) => {
+                build::warmup_witness(programs, run, me, &WarmupWitnessArgs { witness: **witness })
+            }
+            ChainAction::Witness { witness, metadata } => {
+                build::witness(programs, run, me, &WitnessArgs { witness: **witness, metadata: told(metadata) })
+            }
+            ChainAction::HealthCheck { target, proof } => {
+                // The roster keeps everybody; the programs compare signers only.
+                let view = rpc.coordinator(run.account).await?;
+                let p2p_identity = view.account.roster_client(&target.0).map_or([0; 32], |client| client.id.p2p_identity);
+                let client = NodeIdentity { signer: target.0, p2p_identity };
+                build::health_check(programs, run, me, &HealthCheckArgs { client, proof: *proof })
+            }
+        }
+    }
+
+    /// Whether the account shows that `action` has had its effect, or that there is nothing left for it to affect.
+    fn is_done(&self, account: &CoordinatorAccount, action: &ChainAction) -> bool {
+        let me = self.wallet.address();
+        match action {
+            ChainAction::Join => account.is_pending(&me.0),
+            // Sent when a tick was due; if the chain moved on, it is not due any more, and the engine sends a new one.
+            ChainAction::Tick => true,
+            ChainAction::WarmupWitness(witness) | ChainAction::Witness { witness, .. } => {
+                account.current_round().witnesses.iter().any(|found| found.proof.index == witness.proof.index)
+            }
+            ChainAction::HealthCheck { target, .. } => {
+                account.clients().iter().all(|client| client.id.signer != target.0 || !client.is_healthy())
+            }
+        }
+    }
+
+    /// The witnesses of a round, from the transactions that brought them.
+    pub(super) async fn rebuild_witnesses(
+        &self,
+        rpc: &Rpc,
+        rebuild: RebuildWitnesses,
+    ) -> Result<Option<Vec<Witness>>, ChainError> {
+        let before = Slot(rebuild.since.0.saturating_sub(1));
+        let calls = ops::calls_since(rpc, &self.run, before, HISTORY_MAX).await?;
+        if calls.len() == HISTORY_MAX {
+            return Ok(None);
+        }
+        // Witnesses name the step that they report in; the program accepted each of them in its round.
+        let witnessed = calls.iter().filter_map(|call| WitnessArgs::decode(&call.data).ok());
+        let of_round = witnessed.filter(|args| args.metadata.step == rebuild.round.step.0);
+        Ok(Some(of_round.map(|args| args.witness).collect()))
+    }
+}
+
+fn told(numbers: &WitnessNumbers) -> WitnessMetadata {
+    let mut metadata = WitnessMetadata::new(numbers.step.0);
+    metadata.tokens_per_sec = F32Bits(numbers.tokens_per_second.to_bits());
+    metadata.loss = F32Bits(numbers.loss.to_bits());
+    metadata
+}

@@ -1,0 +1,179 @@
+//! Carries the engine's effects out; every outcome comes back as an event.
+
+use std::future::Future;
+
+use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use psyche_messages::{BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundMessage};
+
+use super::device::DeviceCommand;
+use super::{Links, RunActor};
+use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, SendId, SendOutcome};
+use crate::gossip::{FetchBlob, ForgetRounds, Publish, ReadBlob, SetMembers, StoreBlob};
+use crate::rpc::{RebuildWitnesses, SubmitAction};
+
+impl RunActor {
+    pub(super) fn carry_out(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        let links = self.links.clone();
+        match effect {
+            Effect::LoadModel { step, from } => self.on_devices(DeviceCommand::Load { step, from }, ctx),
+            Effect::ResetMomentum => self.on_devices(DeviceCommand::ResetMomentum, ctx),
+            Effect::Train { round, batch, schedule } => self.on_devices(DeviceCommand::Train { round, batch, schedule }, ctx),
+            Effect::Apply { round, results, schedule } => {
+                self.on_devices(DeviceCommand::Apply { round, results, schedule }, ctx);
+            }
+            Effect::TakeSnapshot { round } => self.on_devices(DeviceCommand::Snapshot { round }, ctx),
+            Effect::CancelTraining { round } => links.devices.cancel(round),
+            Effect::Publish(message) => self.spawn_event(publish(links, message), ctx),
+            Effect::Fetch { blob, len, providers, what } => self.spawn_event(fetch(links, blob, len, providers, what), ctx),
+            Effect::StoreManifest(manifest) => self.spawn_event(store_manifest(links, manifest), ctx),
+            Effect::Send { id, action } => self.spawn_event(send(links, id, action), ctx),
+            Effect::RebuildWitnesses { round, .. } => {
+                let since = self.rounds.first_seen(round);
+                let rebuild = async move {
+                    let asked = async { links.rpc.ask(RebuildWitnesses { round, since: since? }).await.ok().flatten() };
+                    let witnesses = asked.await;
+                    Some(Event::WitnessesRebuilt { round, witnesses })
+                };
+                self.spawn_event(rebuild, ctx);
+            }
+            Effect::SetMembers(members) => self.spawn_event(ask_gossip(links, SetMembers(members)), ctx),
+            Effect::ForgetRoundsBefore(round) => self.spawn_event(ask_gossip(links, ForgetRounds { before: round }), ctx),
+            Effect::Report(event) => links.events.report(event),
+            Effect::Finished { reason } => {
+                let finish = async move {
+                    // A closed channel means that the node stops already.
+                    let _stopping = links.finished.send(reason).await;
+                    None
+                };
+                self.spawn_event(finish, ctx);
+            }
+        }
+    }
+
+    /// Runs `work` beside the actor and feeds what it comes back with to the engine.
+    fn spawn_event(&mut self, work: impl Future<Output = Option<Event>> + 'static, ctx: &mut Context<Self>) {
+        let outcome = work.into_actor(self).map(|event, actor, ctx| {
+            if let Some(event) = event {
+                actor.feed(event, ctx);
+            }
+        });
+        ctx.spawn(outcome);
+    }
+
+    fn on_devices(&mut self, command: DeviceCommand, ctx: &mut Context<Self>) {
+        if let Err(refused) = self.links.devices.push(command) {
+            let failure = refused.failure("the device queue is full");
+            self.spawn_event(async move { failure }, ctx);
+        }
+    }
+}
+
+async fn ask_gossip<C>(links: Links, command: C) -> Option<Event>
+where
+    C: psyche_messages::Command,
+    crate::gossip::GradientGossip: actix::Handler<crate::envelope::Ask<C>>,
+    actix::Context<crate::gossip::GradientGossip>:
+        actix::dev::ToEnvelope<crate::gossip::GradientGossip, crate::envelope::Ask<C>>,
+{
+    if let Err(error) = links.gossip.ask(command).await {
+        tracing::warn!(actor = "run", %error, "a command to the network was lost");
+    }
+    None
+}
+
+async fn publish(links: Links, message: RoundMessage) -> Option<Event> {
+    match links.gossip.ask(Publish(message)).await {
+        Ok(Ok(signed)) => Some(Event::Published(signed)),
+        Ok(Err(error)) => {
+            tracing::warn!(actor = "run", error = %crate::chain_of(&error), "could not publish a message");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(actor = "run", %error, "could not publish a message");
+            None
+        }
+    }
+}
+
+async fn fetch(links: Links, blob: BlobHash, len: u32, providers: Vec<PeerKey>, what: Fetching) -> Option<Event> {
+    let round = match &what {
+        Fetching::Payload(result) => result.round,
+        Fetching::Manifest { round, .. } => *round,
+    };
+    let fetched = links.gossip.ask(FetchBlob { blob, len: u64::from(len), providers, round: Some(round) }).await;
+    let bytes = match fetched {
+        Ok(Ok(())) => links.gossip.ask(ReadBlob(blob)).await.ok().flatten(),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    Some(match what {
+        Fetching::Payload(_) => {
+            let outcome = match bytes {
+                None => FetchOutcome::Fault(FetchFault::Unavailable),
+                Some(bytes) => {
+                    let plan = links.plan;
+                    let checked = tokio::task::spawn_blocking(move || plan.layout.validate(&bytes).is_ok()).await;
+                    if checked.unwrap_or(false) { FetchOutcome::Valid } else { FetchOutcome::Fault(FetchFault::Malformed) }
+                }
+            };
+            Event::Fetched { blob, outcome }
+        }
+        Fetching::Manifest { .. } => {
+            let outcome = match bytes {
+                None => Err(FetchFault::Unavailable),
+                Some(bytes) => {
+                    links.gossip.ask(crate::gossip::DecodeManifest(bytes)).await.ok().flatten().ok_or(FetchFault::Malformed)
+                }
+            };
+            Event::ManifestFetched { blob, outcome }
+        }
+    })
+}
+
+async fn store_manifest(links: Links, manifest: Manifest) -> Option<Event> {
+    let round = manifest.round;
+    let bytes = match links.gossip.ask(crate::gossip::EncodeManifest(manifest)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => {
+            tracing::error!(actor = "run", error = %crate::chain_of(&error), "could not encode a manifest");
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(actor = "run", %error, "could not encode a manifest");
+            return None;
+        }
+    };
+    let len = u32::try_from(bytes.len()).ok()?;
+    match links.gossip.ask(StoreBlob { bytes, round: Some(round) }).await {
+        Ok(Ok(blob)) => Some(Event::ManifestStored { round, blob, len }),
+        Ok(Err(error)) => {
+            tracing::error!(actor = "run", error = %crate::chain_of(&error), "could not store a manifest");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(actor = "run", %error, "could not store a manifest");
+            None
+        }
+    }
+}
+
+async fn send(links: Links, id: SendId, action: ChainAction) -> Option<Event> {
+    let purpose = action.purpose();
+    let outcome = match links.rpc.ask(SubmitAction(action)).await {
+        Ok(Ok(confirmed)) => {
+            if let Some(confirmed) = confirmed {
+                let signature = confirmed.signature.to_string();
+                links.events.report(NodeEvent::TransactionConfirmed { purpose: purpose.into(), signature });
+            }
+            SendOutcome::Confirmed
+        }
+        Ok(Err(error)) => {
+            tracing::info!(actor = "run", purpose, error = %crate::chain_of(&error), "a transaction was not confirmed");
+            if error.retry() == Retry::Never { SendOutcome::Refused } else { SendOutcome::Failed }
+        }
+        Err(error) => {
+            tracing::warn!(actor = "run", purpose, %error, "a transaction was lost");
+            SendOutcome::Failed
+        }
+    };
+    Some(Event::ChainSent { id, outcome })
+}

@@ -1,0 +1,296 @@
+//! # Purpose
+//! One device: loads its part of the model, trains, applies, digests and writes snapshots, together with the node's other
+//! devices.
+//!
+//! # In (message → reply)
+//! [`LoadWeights`], [`TrainBatch`], [`ApplyResults`], [`GetDigest`], [`WriteSnapshot`] and [`ResetMomentum`] → their
+//! results. All but the last are collective: every worker of the node gets the same one, in the same order, which
+//! [`DeviceMesh`] sees to.
+//!
+//! # Out
+//! Nothing but replies.
+//!
+//! # State and invariants
+//! The rank's tensors, which never leave the worker's thread. Without weights every command but [`LoadWeights`] is refused.
+//!
+//! # Mailbox (bound, policy when full)
+//! 8 messages; the mesh sends one at a time and waits.
+//!
+//! # Failure (how it dies, who restarts it)
+//! A failing rank ends the mesh: all workers report an error, and the next [`DeviceMesh::load`] makes a new mesh. A panic
+//! restarts the worker empty, by the node's supervisor.
+//!
+//! # Time
+//! None. Training is cancelled through the plan's token, between micro-batches.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, ArbiterHandle, Context, Handler, MessageResult};
+use psyche_gpu::GpuError;
+use psyche_gpu::codec::Threads;
+use psyche_gpu::devices::DeviceSpec;
+use psyche_gpu::mesh::{MeshRank, Topology, mesh};
+use psyche_gpu::optimizer::OptimizerConfig;
+use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, StepPlan, TrainOutcome};
+use psyche_messages::{Command, Digest};
+use thiserror::Error;
+
+use crate::config::MeshShape;
+use crate::envelope::Ask;
+use crate::run::RunPlan;
+use crate::supervisor::{AskError, Supervised};
+
+/// Messages that may wait for a worker.
+const MAILBOX_MAX: usize = 8;
+/// Longest time that a rank waits for another at a collective: a rank that takes longer than this for a micro-batch is dead.
+const RANK_WAIT_MAX: Duration = Duration::from_secs(600);
+/// Largest file of a snapshot, in bytes: what a joiner fetches from one peer at a time.
+const SNAPSHOT_FILE_BYTES_MAX: u64 = 256 << 20;
+/// Threads that a rank's optimiser uses on a CPU: one device is one core.
+const THREADS_PER_RANK: usize = 1;
+
+/// Why the devices could not do something.
+#[derive(Debug, Error)]
+pub enum TrainerError {
+    /// A device failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// A worker died.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// No weights are loaded.
+    #[error("use the devices: no weights are loaded")]
+    Empty,
+}
+
+/// Loads weights, and makes the rank anew.
+pub struct LoadWeights {
+    /// Place among the node's ranks.
+    rank: MeshRank,
+    /// What to load it with.
+    settings: Arc<LoadSettings>,
+}
+
+struct LoadSettings {
+    plan: Arc<RunPlan>,
+    device: DeviceSpec,
+    ranks: usize,
+    micro_batch: usize,
+    folder: PathBuf,
+}
+
+/// Trains one batch.
+#[derive(Clone, Debug)]
+pub struct TrainBatch(pub Arc<StepPlan>);
+
+/// Applies results.
+#[derive(Clone, Debug)]
+pub struct ApplyResults(pub Arc<ApplyPlan>);
+
+/// Asks for the digest of the parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct GetDigest;
+
+/// Writes the parameters to a folder.
+#[derive(Clone, Debug)]
+pub struct WriteSnapshot(pub PathBuf);
+
+/// Forgets the momentum.
+#[derive(Clone, Copy, Debug)]
+pub struct ResetMomentum;
+
+impl Command for LoadWeights {
+    type Reply = Result<(), TrainerError>;
+}
+impl Command for TrainBatch {
+    type Reply = Result<TrainOutcome, TrainerError>;
+}
+impl Command for ApplyResults {
+    type Reply = Result<(), TrainerError>;
+}
+impl Command for GetDigest {
+    type Reply = Result<Digest, TrainerError>;
+}
+impl Command for WriteSnapshot {
+    type Reply = Result<(), TrainerError>;
+}
+impl Command for ResetMomentum {
+    type Reply = Result<(), TrainerError>;
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct TrainerWorker {
+    rank: Option<Rank>,
+}
+
+impl TrainerWorker {
+    /// Starts a worker on the thread of `arbiter`, which must be its own.
+    #[must_use]
+    pub fn start(arbiter: &ArbiterHandle) -> Addr<Self> {
+        Self::start_in_arbiter(arbiter, |_| Self::default())
+    }
+
+    fn with_rank<T>(&mut self, work: impl FnOnce(&mut Rank) -> Result<T, GpuError>) -> Result<T, TrainerError> {
+        let rank = self.rank.as_mut().ok_or(TrainerError::Empty)?;
+        Ok(work(rank)?)
+    }
+}
+
+impl Actor for TrainerWorker {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
+    }
+}
+
+impl Handler<Ask<LoadWeights>> for TrainerWorker {
+    type Result = MessageResult<Ask<LoadWeights>>;
+
+    fn handle(&mut self, Ask(LoadWeights { rank, settings }): Ask<LoadWeights>, _: &mut Self::Context) -> Self::Result {
+        // The old rank's memory is given back before the new one's is taken.
+        self.rank = None;
+        MessageResult(load(rank, &settings).map(|rank| self.rank = Some(rank)).map_err(TrainerError::from))
+    }
+}
+
+fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<Rank, GpuError> {
+    let devices = settings.device.resolve(settings.ranks)?;
+    let plan = &settings.plan;
+    let device =
+        devices.get(mesh.rank()).copied().ok_or_else(|| GpuError::Layout { problem: "a rank without a device".into() })?;
+    Rank::new(RankSetup {
+        mesh,
+        device,
+        config: plan.model.clone(),
+        optimizer: OptimizerConfig {
+            compression_chunk: usize::from(plan.distro.chunk),
+            compression_topk: usize::from(plan.distro.topk),
+            compression_decay: plan.distro.compression_decay,
+            quantize_1bit: plan.distro.quantize_1bit,
+            clip_grad_norm: plan.distro.clip_grad_norm,
+        },
+        sequence_len: plan.seq_len,
+        micro_batch_size: settings.micro_batch,
+        threads: Threads::new(THREADS_PER_RANK),
+        weights: settings.folder.clone(),
+    })
+}
+
+impl Handler<Ask<TrainBatch>> for TrainerWorker {
+    type Result = MessageResult<Ask<TrainBatch>>;
+
+    fn handle(&mut self, Ask(TrainBatch(plan)): Ask<TrainBatch>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.with_rank(|rank| rank.train(&plan)))
+    }
+}
+
+impl Handler<Ask<ApplyResults>> for TrainerWorker {
+    type Result = MessageResult<Ask<ApplyResults>>;
+
+    fn handle(&mut self, Ask(ApplyResults(plan)): Ask<ApplyResults>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.with_rank(|rank| rank.apply(&plan)))
+    }
+}
+
+impl Handler<Ask<GetDigest>> for TrainerWorker {
+    type Result = MessageResult<Ask<GetDigest>>;
+
+    fn handle(&mut self, _: Ask<GetDigest>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.with_rank(Rank::digest).map(Digest))
+    }
+}
+
+impl Handler<Ask<WriteSnapshot>> for TrainerWorker {
+    type Result = MessageResult<Ask<WriteSnapshot>>;
+
+    fn handle(&mut self, Ask(WriteSnapshot(folder)): Ask<WriteSnapshot>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.with_rank(|rank| rank.snapshot(&folder, SNAPSHOT_FILE_BYTES_MAX)))
+    }
+}
+
+impl Handler<Ask<ResetMomentum>> for TrainerWorker {
+    type Result = MessageResult<Ask<ResetMomentum>>;
+
+    fn handle(&mut self, _: Ask<ResetMomentum>, _: &mut Self::Context) -> Self::Result {
+        let forget = |rank: &mut Rank| {
+            rank.reset_momentum();
+            Ok(())
+        };
+        MessageResult(self.with_rank(forget))
+    }
+}
+
+/// All workers of the node, as one. Only one command at a time: the device queue sees to that.
+pub struct DeviceMesh {
+    workers: Vec<Supervised<TrainerWorker>>,
+    shape: MeshShape,
+    device: DeviceSpec,
+}
+
+impl DeviceMesh {
+    /// A mesh of `workers`, one for each rank of `shape`.
+    #[must_use]
+    pub const fn new(workers: Vec<Supervised<TrainerWorker>>, shape: MeshShape, device: DeviceSpec) -> Self {
+        Self { workers, shape, device }
+    }
+
+    /// Makes a new mesh with the weights in `folder`.
+    ///
+    /// # Errors
+    /// [`TrainerError`] of the first rank that failed.
+    pub async fn load(&mut self, plan: Arc<RunPlan>, folder: PathBuf) -> Result<(), TrainerError> {
+        let topology = Topology::new(usize::from(self.shape.dp), usize::from(self.shape.tp))?;
+        let settings = Arc::new(LoadSettings {
+            plan,
+            device: self.device.clone(),
+            ranks: topology.ranks(),
+            micro_batch: usize::try_from(self.shape.micro_batch).unwrap_or(usize::MAX),
+            folder,
+        });
+        let ranks = mesh(topology, RANK_WAIT_MAX);
+        let loads = self
+            .workers
+            .iter()
+            .zip(ranks)
+            .map(|(worker, rank)| worker.ask(LoadWeights { rank, settings: Arc::clone(&settings) }));
+        first_error(futures::future::join_all(loads).await).map(|_| ())
+    }
+
+    /// Has every worker carry out `command`: the first worker's answer.
+    ///
+    /// # Errors
+    /// [`TrainerError`] of the first rank that failed.
+    pub async fn all<C, T>(&mut self, command: C) -> Result<T, TrainerError>
+    where
+        C: Command<Reply = Result<T, TrainerError>> + Clone,
+        T: Send + 'static,
+        TrainerWorker: Handler<Ask<C>>,
+        Context<TrainerWorker>: actix::dev::ToEnvelope<TrainerWorker, Ask<C>>,
+    {
+        let answers = self.workers.iter().map(|worker| worker.ask(command.clone()));
+        first_error(futures::future::join_all(answers).await)
+    }
+}
+
+/// The first answer, unless any is an error; then that.
+fn first_error<T>(answers: Vec<Result<Result<T, TrainerError>, AskError>>) -> Result<T, TrainerError> {
+    let mut first = None;
+    let mut poisoned = None;
+    for answer in answers {
+        match answer.map_err(TrainerError::from).and_then(|answer| answer) {
+            Ok(answer) => first = first.or(Some(answer)),
+            // The rank that failed says more than those that lost it.
+            Err(error @ TrainerError::Gpu(GpuError::MeshPoisoned { .. })) => poisoned = poisoned.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match (poisoned, first) {
+        (Some(error), _) => Err(error),
+        (None, Some(answer)) => Ok(answer),
+        (None, None) => Err(TrainerError::Empty),
+    }
+}

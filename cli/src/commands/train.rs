@@ -1,0 +1,81 @@
+//! `train` and `check-config`.
+
+use anyhow::Result;
+use psyche_actors::node::End;
+use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError};
+
+use super::{chain_failed, failed_to};
+use crate::args::TrainArgs;
+use crate::exit::{Exit, Failure};
+use crate::{output, signals};
+
+pub(crate) async fn run(args: TrainArgs) -> Result<()> {
+    let config = configuration(args)?;
+    let mut node = tokio::select! {
+        started = NodeBuilder::new(config).start() => started.map_err(node_failed)?,
+        stop = signals::stop_requested() => {
+            let signal = stop?;
+            output::note(format_args!("{signal}: stopped before the node was up"));
+            return Ok(());
+        }
+    };
+    tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
+    let end = tokio::select! {
+        end = node.wait() => end,
+        stop = signals::stop_requested() => {
+            let signal = stop?;
+            output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
+            node.stop(signal).await;
+            return Ok(());
+        }
+    };
+    match end {
+        End::Finished(reason) => {
+            output::note(format_args!("the run is over for this node: {reason}"));
+            node.stop(&reason).await;
+            Ok(())
+        }
+        End::Failed(error) => {
+            node.stop("an actor died too often").await;
+            Err(node_failed(error))
+        }
+    }
+}
+
+pub(crate) fn check(args: TrainArgs) -> Result<()> {
+    let config = configuration(args)?;
+    output::line(format_args!("the configuration can work"))?;
+    let endpoints: Vec<String> = config.endpoints.iter().map(|pair| pair.rpc.to_string()).collect();
+    output::note(format_args!("run      {}", config.run_id));
+    output::note(format_args!("wallet   {}", config.wallet.address()));
+    output::note(format_args!("rpc      {}", endpoints.join(", ")));
+    let mesh = config.mesh;
+    output::note(format_args!("devices  {} ({} × {} ranks, micro-batches of {})", config.device, mesh.dp, mesh.tp, mesh.micro_batch));
+    output::note(format_args!("data     {}", config.data_dir.display()));
+    Ok(())
+}
+
+fn configuration(args: TrainArgs) -> Result<NodeConfig> {
+    // Later pairs win: options over variables. Variables that are no text are none of ours.
+    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    NodeConfig::from_variables(environment.chain(args.into_variables())).map_err(configuration_failed)
+}
+
+fn configuration_failed(error: ConfigError) -> anyhow::Error {
+    Failure::new(Exit::Configuration, format!("failed to {error}")).into()
+}
+
+fn node_failed(error: NodeError) -> anyhow::Error {
+    let exit = match &error {
+        NodeError::NoRun { .. } => Exit::NoRun,
+        NodeError::OtherVersion { .. } => Exit::OtherVersion,
+        NodeError::NotAuthorized { .. } => Exit::NotAuthorized,
+        NodeError::NoFunds { .. } => Exit::NoFunds,
+        NodeError::Chain(_) => match error {
+            NodeError::Chain(error) => return chain_failed(error),
+            other => return failed_to(other),
+        },
+        _ => return failed_to(error),
+    };
+    Failure::new(exit, format!("failed to {}", psyche_actors::chain_of(&error))).into()
+}
