@@ -25,7 +25,7 @@ pub enum LrScheduleError {
     },
 }
 
-/// A learning rate schedule, as the coordinator account stores it (ABI section 1.3, "LR payloads").
+/// A learning rate schedule, as the coordinator account stores it (ABI section 1.2, "LR payloads").
 ///
 /// Each begins with a linear warmup from `warmup_init` to `base`.
 #[derive(Debug, Clone, Copy, PartialEq)]
