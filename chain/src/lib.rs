@@ -9,9 +9,11 @@
 //! - [`wallet`]: the key, redacted.
 //! - [`addresses`], [`instructions`]: bytes for the programs (ABI sections 1.1 to 1.3).
 //! - [`ops`]: what nodes and commands do, each in one call.
+//! - [`mod@deploy`]: puts programs onto a chain by real loader transactions.
 
 pub mod addresses;
 mod convert;
+pub mod deploy;
 pub mod endpoint;
 pub mod error;
 pub mod instructions;
@@ -23,6 +25,7 @@ pub mod transaction;
 pub mod wallet;
 pub mod watch;
 
+pub use deploy::{DeployProgress, deploy};
 pub use endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, RpcUrl, WsUrl};
 pub use error::ChainError;
 pub use program_error::{ProgramIds, ProgramName};

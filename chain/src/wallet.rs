@@ -148,8 +148,13 @@ impl Wallet {
     /// one, and it says nothing about the wallet.
     #[must_use]
     pub fn derive_seed(&self, domain: &str, run_id: &RunId) -> Secret<[u8; 32]> {
+        self.derive(domain, run_id.as_str().as_bytes())
+    }
+
+    /// As [`Wallet::derive_seed`], for any bytes in the run's place.
+    pub(crate) fn derive(&self, domain: &str, about: &[u8]) -> Secret<[u8; 32]> {
         let mut hasher = Sha256::new();
-        for part in [SEED_DOMAIN, domain.as_bytes(), run_id.as_str().as_bytes(), self.0.secret_bytes().as_slice()] {
+        for part in [SEED_DOMAIN, domain.as_bytes(), about, self.0.secret_bytes().as_slice()] {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }

@@ -25,8 +25,8 @@ const ACCOUNT_LEN_MAX: usize = 10 * 1024 * 1024;
 const ACCOUNTS_PER_REQUEST: usize = 100;
 /// How often a confirmation is looked for.
 const POLL: Duration = Duration::from_millis(100);
-/// How long an airdrop may take to be confirmed.
-const AIRDROP_WITHIN: Duration = Duration::from_secs(60);
+/// How long an airdrop or a slot may take to be confirmed.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(60);
 
 /// An account as it was at a slot.
 #[derive(Clone, PartialEq, Eq)]
@@ -197,6 +197,28 @@ impl Rpc {
         self.call(RpcRequest::GetBlockHeight, json!([{"commitment": "confirmed"}])).await
     }
 
+    /// Waits until the chain has confirmed `slot`.
+    ///
+    /// # Errors
+    /// [`ChainError::Timeout`] if it does not within a minute; [`ChainError`] where no endpoint answers.
+    pub async fn wait_for_slot(&self, slot: Slot) -> Result<(), ChainError> {
+        let deadline = Instant::now() + CONFIRMED_WITHIN;
+        while self.call::<u64>(RpcRequest::GetSlot, json!([{"commitment": "confirmed"}])).await? < slot.0 {
+            self.pause_until(deadline).await?;
+        }
+        self.note_slot(slot);
+        Ok(())
+    }
+
+    async fn pause_until(&self, deadline: Instant) -> Result<(), ChainError> {
+        if Instant::now() > deadline {
+            let endpoint = self.endpoints().get(self.current()).map(|endpoint| endpoint.name.clone());
+            return Err(ChainError::Timeout { endpoint: endpoint.unwrap_or_default(), after: CONFIRMED_WITHIN });
+        }
+        tokio::time::sleep(POLL).await;
+        Ok(())
+    }
+
     /// The balance of the token account at `address`, in base units; `None` where there is no token account.
     ///
     /// # Errors
@@ -211,7 +233,7 @@ impl Rpc {
     /// # Errors
     /// [`ChainError::Refused`] or [`ChainError::Unfit`] without a faucet, [`ChainError::Timeout`] if nothing comes.
     pub async fn airdrop(&self, address: Address, lamports: Lamports) -> Result<Signature, ChainError> {
-        let deadline = Instant::now() + AIRDROP_WITHIN;
+        let deadline = Instant::now() + CONFIRMED_WITHIN;
         let params = json!([address.to_string(), lamports.0, {"commitment": "confirmed"}]);
         let signature: String = self.call(RpcRequest::RequestAirdrop, params).await?;
         let signature: Signature = signature.parse().map_err(|_no_signature| self.malformed(RpcRequest::RequestAirdrop))?;
@@ -220,11 +242,7 @@ impl Rpc {
                 self.note_slot(slot);
                 return Ok(signature);
             }
-            if Instant::now() > deadline {
-                let endpoint = self.endpoints().get(self.current()).map(|endpoint| endpoint.name.clone());
-                return Err(ChainError::Timeout { endpoint: endpoint.unwrap_or_default(), after: AIRDROP_WITHIN });
-            }
-            tokio::time::sleep(POLL).await;
+            self.pause_until(deadline).await?;
         }
     }
 
@@ -236,8 +254,7 @@ impl Rpc {
     ) -> Result<Option<(Slot, Option<solana_transaction_error::TransactionError>)>, ChainError> {
         let params = json!([[signature.to_string()], {"searchTransactionHistory": search_history}]);
         // This answer's context is the processed slot, which no confirmed read may be asked for.
-        let answer: Response<Vec<Option<TransactionStatus>>> =
-            self.call(RpcRequest::GetSignatureStatuses, params).await?;
+        let answer: Response<Vec<Option<TransactionStatus>>> = self.call(RpcRequest::GetSignatureStatuses, params).await?;
         let confirmed = solana_commitment_config::CommitmentConfig::confirmed();
         let status = answer.value.into_iter().next().flatten().filter(|status| status.satisfies_commitment(confirmed));
         Ok(status.map(|status| (Slot(status.slot), status.err)))

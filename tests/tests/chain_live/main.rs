@@ -1,6 +1,7 @@
 //! The chain crate against a real local chain: JSON-RPC, websockets, and the programs' bytecode.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
 
+mod deploy;
 mod proxy;
 mod rpc;
 mod run;

@@ -79,8 +79,7 @@ async fn a_hanging_endpoint_costs_one_time_out_and_no_more() -> Result<()> {
     let wallet = Wallet::new();
     let chain = chain(&[&wallet]).await?;
     let mut proxy = Proxy::start(chain.rpc_address()).await?;
-    let mut config =
-        RpcConfig::new(vec![EndpointPair::parse(&proxy.http(), "")?, EndpointPair::parse(&chain.rpc_url(), "")?]);
+    let mut config = RpcConfig::new(vec![EndpointPair::parse(&proxy.http(), "")?, EndpointPair::parse(&chain.rpc_url(), "")?]);
     config.request_timeout = Duration::from_millis(700);
     let rpc = Rpc::new(config)?;
     ensure!(rpc.balance(wallet.address()).await? == Lamports(100 * SOL) && rpc.current() == 0);

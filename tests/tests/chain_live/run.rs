@@ -8,9 +8,7 @@ use psyche_chain::watch::{Watch, WatchConfig, WatchEvent};
 use psyche_chain::{ChainError, CoordinatorView, ProgramName, Rpc, RunInfo, Wallet, watch_coordinator};
 use psyche_messages::{Address, PeerKey, Phase, Points, Retry, RunId};
 use psyche_protocol::instruction::{Args, WarmupWitnessArgs, WitnessArgs, WitnessMetadata};
-use psyche_protocol::layout::{
-    Architecture, Bloom, Config, DataType, FixedString, Progress, Witness, WitnessProof,
-};
+use psyche_protocol::layout::{Architecture, Bloom, Config, DataType, FixedString, Progress, Witness, WitnessProof};
 use psyche_protocol::model::{Checkpoint, DataLocation, HubRepo, Llm, LrSchedule, Model, Optimizer};
 use psyche_protocol::select::{Selection, participant_item};
 use psyche_protocol::{F32Bits, F64Bits, machine};
@@ -47,11 +45,7 @@ fn model() -> Model {
         checkpoint: Checkpoint::Hub(HubRepo { repo_id: FixedString::new("models/tiny").unwrap(), revision: None }),
         data_type: DataType::Pretraining,
         data_location: DataLocation::Local(FixedString::new("data").unwrap()),
-        lr_schedule: LrSchedule::Constant {
-            base_lr: F64Bits(4e-4_f64.to_bits()),
-            warmup_init_lr: F64Bits(0),
-            warmup_steps: 0,
-        },
+        lr_schedule: LrSchedule::Constant { base_lr: F64Bits(4e-4_f64.to_bits()), warmup_init_lr: F64Bits(0), warmup_steps: 0 },
         optimizer: Optimizer::Distro {
             clip_grad_norm: None,
             weight_decay: None,
@@ -91,12 +85,8 @@ async fn testify(rpc: &Rpc, run: &RunInfo, view: &CoordinatorView, clients: &[&W
         if round.witnesses.iter().any(|witness| witness.proof.index == index) {
             continue;
         }
-        let statement = |proof| Witness {
-            proof,
-            participant_bloom: heard,
-            broadcast_bloom: Bloom::new([9; 8]),
-            broadcast_merkle: [7; 32],
-        };
+        let statement =
+            |proof| Witness { proof, participant_bloom: heard, broadcast_bloom: Bloom::new([9; 8]), broadcast_merkle: [7; 32] };
         if view.phase() == Phase::Warmup {
             let witness = statement(WitnessProof::new(0, index, true));
             ops::warmup_witness(rpc, client, run, &WarmupWitnessArgs { witness }).await?;

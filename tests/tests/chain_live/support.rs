@@ -25,8 +25,7 @@ pub(crate) async fn chain(wallets: &[&Wallet]) -> Result<Localnet> {
             .into_iter()
             .map(|(id, name)| program(id, name))
             .collect();
-    let airdrops =
-        wallets.iter().map(|wallet| Airdrop { address: wallet.address().0, lamports: 100 * SOL }).collect();
+    let airdrops = wallets.iter().map(|wallet| Airdrop { address: wallet.address().0, lamports: 100 * SOL }).collect();
     let config = LocalnetConfig { chain_speed: 10.0, programs: programs?, airdrops, ..Default::default() };
     Ok(Localnet::start(config).await?)
 }
@@ -44,10 +43,7 @@ pub(crate) fn direct(chain: &Localnet) -> Result<Rpc> {
 }
 
 /// Polls until `predicate` gives something.
-pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(
-    what: &str,
-    mut predicate: impl FnMut() -> F,
-) -> Result<T> {
+pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(what: &str, mut predicate: impl FnMut() -> F) -> Result<T> {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(value) = predicate().await? {
