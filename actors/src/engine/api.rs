@@ -1,8 +1,9 @@
 //! What goes into the engine and what comes out of it.
 //!
-//! Every effect that has an outcome names the event that carries it; an outcome that never comes costs the engine a
-//! deadline, never its correctness. Commands for the trainer ([`Effect::LoadModel`], [`Effect::ResetMomentum`],
-//! [`Effect::Train`], [`Effect::Apply`], [`Effect::TakeSnapshot`]) are executed in the order in which they come.
+//! Every effect that has an outcome names the event that carries it. Commands for the trainer ([`Effect::LoadModel`],
+//! [`Effect::ResetMomentum`], [`Effect::Train`], [`Effect::Apply`], [`Effect::TakeSnapshot`]) are executed in the order in
+//! which they come, and each has an outcome, if need be a failure: no more is asked of the trainer before. Any other
+//! outcome that never comes costs the engine a deadline, never its correctness.
 
 use core::fmt;
 use std::sync::Arc;

@@ -14,6 +14,9 @@ use super::model::Trouble;
 use super::tally::{Candidate, winners};
 use super::{Busy, Engine};
 
+/// How often what this node accepted itself is compared with the witnesses' roots.
+const GUESS_MS: u64 = 200;
+
 /// The round that is being decided.
 #[derive(Debug)]
 pub(super) struct Resolution {
@@ -23,6 +26,8 @@ pub(super) struct Resolution {
     since_ms: u64,
     /// When the shell was asked to rebuild the witnesses.
     rebuild_asked_ms: Option<u64>,
+    /// When what this node accepted itself was last compared with the witnesses' roots.
+    guess_ms: Option<u64>,
 }
 
 /// What stands between a decided round and its application.
@@ -66,7 +71,7 @@ impl Engine {
 
     fn begin_resolution(&mut self, round: RoundKey) {
         if self.resolution.as_ref().is_none_or(|resolution| resolution.round != round) {
-            self.resolution = Some(Resolution { round, since_ms: self.now.mono_ms, rebuild_asked_ms: None });
+            self.resolution = Some(Resolution { round, since_ms: self.now.mono_ms, rebuild_asked_ms: None, guess_ms: None });
         }
     }
 
@@ -135,7 +140,7 @@ impl Engine {
         };
         let waited_ms = self.waited_ms();
         let missing = self.missing_manifests(round, witnesses);
-        if missing > 0 {
+        if missing > 0 && self.own_guess_is_due() {
             // What this node accepted itself is most likely what the others did.
             let accepted = self.accepted_manifest(round);
             let store = self.stores.entry(round).or_default();
@@ -160,6 +165,16 @@ impl Engine {
             return Err(self.obstacle(waited_ms, format!("{absent} of {} payloads are missing", results.len())));
         }
         Ok(results)
+    }
+
+    /// Whether to compare once more what this node accepted with the roots on chain: payloads may have come since.
+    fn own_guess_is_due(&mut self) -> bool {
+        let Some(resolution) = &mut self.resolution else { return false };
+        let due = resolution.guess_ms.is_none_or(|at_ms| self.now.mono_ms >= at_ms.saturating_add(GUESS_MS));
+        if due {
+            resolution.guess_ms = Some(self.now.mono_ms);
+        }
+        due
     }
 
     fn obstacle(&self, waited_ms: u64, reason: String) -> Obstacle {

@@ -31,6 +31,8 @@ pub(super) struct Digests {
     heard: BTreeMap<Step, BTreeMap<PeerKey, Digest>>,
     mine: BTreeMap<Step, (Digest, u64)>,
     compared: BTreeSet<(Step, PeerKey, Digest)>,
+    /// Whether anything came since comparisons were asked for.
+    stale: bool,
 }
 
 impl Digests {
@@ -42,12 +44,14 @@ impl Digests {
         let peers = self.heard.entry(step).or_default();
         if peers.len() < PEERS_MAX || peers.contains_key(&peer) {
             peers.insert(peer, digest);
+            self.stale = true;
         }
     }
 
     /// Notes this node's own digest.
     pub(super) fn know(&mut self, step: Step, digest: Digest, now_ms: u64) {
         self.mine.insert(step, (digest, now_ms));
+        self.stale = true;
         let oldest = step.0.saturating_sub(STEPS_KEPT);
         self.mine.retain(|step, _| step.0 >= oldest);
         self.heard.retain(|step, _| step.0 >= oldest);
@@ -57,6 +61,9 @@ impl Digests {
     /// Comparisons that were not made before: step, peer, whether equal.
     pub(super) fn fresh_comparisons(&mut self) -> Vec<(Step, PeerKey, bool)> {
         let mut fresh = Vec::new();
+        if !core::mem::take(&mut self.stale) {
+            return fresh;
+        }
         for (step, (mine, _)) in &self.mine {
             for (peer, digest) in self.heard.get(step).into_iter().flatten() {
                 if self.compared.insert((*step, *peer, *digest)) {
@@ -87,6 +94,12 @@ impl Digests {
             return Verdict::Open;
         }
         if *largest == mine { Verdict::Sound } else { Verdict::Diverged { right: *largest } }
+    }
+
+    /// Whether the verdict after `step` is open, and its patience is not over.
+    pub(super) fn is_open(&self, step: Step, members: &[PeerKey], me: &PeerKey, now_ms: u64, patience_ms: u64) -> bool {
+        let fresh = self.mine.get(&step).is_some_and(|(_, since_ms)| now_ms < since_ms.saturating_add(patience_ms));
+        fresh && self.verdict(step, members, me, now_ms, patience_ms) == Verdict::Open
     }
 
     /// Members that announced another digest than this node's after `step`.

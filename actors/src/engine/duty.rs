@@ -50,17 +50,12 @@ impl<K: PartialEq> Duty<K> {
         matches!(self.state, DutyState::Sent { at_ms, .. } if now_ms < at_ms.saturating_add(OUTCOME_MS))
     }
 
-    /// Whether `key` was confirmed, and when.
-    pub(super) fn confirmed_at(&self, key: &K) -> Option<u64> {
+    /// Whether `key` was confirmed, or else refused, and when.
+    pub(super) fn settled_at(&self, key: &K) -> Option<(bool, u64)> {
         match self.state {
-            DutyState::Settled { confirmed: true, at_ms } if self.key.as_ref() == Some(key) => Some(at_ms),
+            DutyState::Settled { confirmed, at_ms } if self.key.as_ref() == Some(key) => Some((confirmed, at_ms)),
             _ => None,
         }
-    }
-
-    /// Whether `key` was confirmed or refused.
-    pub(super) fn is_settled(&self, key: &K) -> bool {
-        matches!(self.state, DutyState::Settled { .. }) && self.key.as_ref() == Some(key)
     }
 
     /// Notes that it was sent under `id`.
@@ -120,7 +115,7 @@ mod tests {
         assert!(!duty.settle(SendId(2), SendOutcome::Confirmed, 5));
         assert!(duty.settle(SendId(1), SendOutcome::Refused, 5));
         assert!(!duty.due(1, 1_000_000));
-        assert_eq!(duty.confirmed_at(&1), None);
+        assert_eq!(duty.settled_at(&1), Some((false, 5)));
         assert!(duty.due(2, 1_000_000));
     }
 

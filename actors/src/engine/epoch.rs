@@ -85,6 +85,8 @@ pub(super) struct EpochLog {
     pub head: u32,
     /// Height of the round in work when this node began to watch.
     pub watched_from: u32,
+    /// Whether this node watched the run before the epoch's first round began.
+    pub watched_from_start: bool,
     /// Height of the last round, once the epoch is over.
     pub last: Option<u32>,
     /// The run's rules; they only change between epochs.
@@ -96,7 +98,7 @@ pub(super) struct EpochLog {
 
 impl EpochLog {
     /// Begins the log of the epoch in work; `None` unless a round has begun.
-    pub(super) fn begin(account: &CoordinatorAccount) -> Option<Self> {
+    pub(super) fn begin(account: &CoordinatorAccount, watched_from_start: bool) -> Option<Self> {
         if !matches!(account.run_state(), RunState::RoundTrain | RunState::RoundWitness | RunState::Cooldown) {
             return None;
         }
@@ -113,6 +115,7 @@ impl EpochLog {
             },
             head: height,
             watched_from: height,
+            watched_from_start,
             last: None,
             config: coordinator.config,
             rounds: BTreeMap::new(),

@@ -16,6 +16,8 @@ const OUTSIDERS_MS: u64 = 5_000;
 const OUTSIDER_TURNS: u64 = 8;
 /// A confirmed join that the account does not show after this time is sent again.
 const JOIN_SHOWN_MS: u64 = 15_000;
+/// A refused join is tried again after this time: an authorization may have come.
+const JOIN_REFUSED_MS: u64 = 60_000;
 /// How long a round lasts before absence is reported: blooms on chain arrive with the round itself.
 const HEALTH_DELAY_MS: u64 = 500;
 
@@ -30,6 +32,9 @@ pub(super) struct Errands {
     tick_due: Option<(Nonce, u64)>,
     health: Duty<(RoundKey, Address)>,
     health_done: Vec<(RoundKey, Address)>,
+    /// Clients that the witnesses did not hear, in the state with this nonce.
+    absent: Vec<(Address, CommitteeProof)>,
+    absent_at: Option<Nonce>,
 }
 
 impl Engine {
@@ -69,19 +74,22 @@ impl Engine {
     /// Joins the next epoch: once between epochs, and during an epoch that goes on without this node.
     fn drive_join(&mut self) {
         let Some(view) = &self.view else { return };
-        let me = &self.config.me;
+        let me = self.me();
         let wanted = match view.phase() {
             Phase::WaitingForMembers => true,
-            Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown => view.index_of(me).is_none(),
+            Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown => view.index_of(&me).is_none(),
             _ => false,
         };
-        if !wanted || view.account.is_pending(&me.0) {
+        if !wanted || view.is_pending(&me) {
             return;
         }
         let now_ms = self.now.mono_ms;
         let epoch_key = view.account.state.clients_state.next_active;
         let join = &mut self.errands.join;
-        if join.confirmed_at(&epoch_key).is_some_and(|at_ms| now_ms >= at_ms.saturating_add(JOIN_SHOWN_MS)) {
+        let again_ms = join
+            .settled_at(&epoch_key)
+            .map(|(confirmed, at_ms)| at_ms.saturating_add(if confirmed { JOIN_SHOWN_MS } else { JOIN_REFUSED_MS }));
+        if again_ms.is_some_and(|again_ms| now_ms >= again_ms) {
             join.reopen(now_ms);
         }
         if join.due(epoch_key, now_ms) {
@@ -97,7 +105,7 @@ impl Engine {
         if view.phase() != Phase::Warmup || !current || self.model.trouble.is_some() || self.busy.is_some() {
             return;
         }
-        let Some(index) = view.index_of(&self.config.me) else { return };
+        let Some(index) = view.index_of(&self.me()) else { return };
         let shown = view.account.current_round().witnesses.iter().any(|witness| witness.proof.index == index as u64);
         let now_ms = self.now.mono_ms;
         if shown || !self.errands.ready.due(view.phase_start().0, now_ms) {
@@ -118,22 +126,25 @@ impl Engine {
         let Some(view) = &self.view else { return };
         let Some(round) = view.round() else { return };
         let now_ms = self.now.mono_ms;
-        let healthy = view.is_healthy(&self.config.me);
-        let Some(index) = view.index_of(&self.config.me) else { return };
+        let healthy = view.is_healthy(&self.me());
+        let Some(index) = view.index_of(&self.me()) else { return };
         if view.phase() != Phase::RoundTrain || !healthy || self.errands.health.in_flight(now_ms) {
             return;
         }
         if !self.is_elected(index, u64::from(round.step.0), view.since_ms.saturating_add(HEALTH_DELAY_MS)) {
             return;
         }
+        let nonce = view.nonce();
+        if self.errands.absent_at != Some(nonce) {
+            let absent = unhealthy_clients(&view.account.state.coordinator).map(|(id, proof)| (Address(id.signer), proof));
+            self.errands.absent = absent.filter(|(target, _)| *target != self.config.me).collect();
+            self.errands.absent_at = Some(nonce);
+        }
         let done = &self.errands.health_done;
-        let mut absent = unhealthy_clients(&view.account.state.coordinator).filter_map(|(id, proof)| {
-            let target = Address(id.signer);
-            (target != self.config.me && !done.contains(&(round, target))).then_some((target, proof))
-        });
-        let Some((target, proof)) = absent.next() else { return };
-        drop(absent);
-        self.check_health_of(round, target, proof);
+        let next = self.errands.absent.iter().find(|(target, _)| !done.contains(&(round, *target))).copied();
+        if let Some((target, proof)) = next {
+            self.check_health_of(round, target, proof);
+        }
     }
 
     fn check_health_of(&mut self, round: RoundKey, target: Address, proof: CommitteeProof) {
@@ -141,7 +152,7 @@ impl Engine {
         if self.errands.health.due((round, target), now_ms) {
             let id = self.send(ChainAction::HealthCheck { target, proof });
             self.errands.health.sent(id, now_ms);
-        } else if self.errands.health.is_settled(&(round, target)) {
+        } else if self.errands.health.settled_at(&(round, target)).is_some() {
             // The next one may follow; whoever was reported is gone at the round's end.
             self.errands.health_done.retain(|(done, _)| *done == round);
             self.errands.health_done.push((round, target));
@@ -161,16 +172,16 @@ impl Engine {
             _ => now_ms,
         };
         self.errands.tick_due = Some((nonce, since_ms));
-        let me = &self.config.me;
+        let me = self.me();
         let index = if view.phase() == Phase::WaitingForMembers {
-            view.pending().iter().position(|member| member.signer == *me)
+            view.pending().iter().position(|member| *member == me)
         } else {
-            view.index_of(me)
+            view.index_of(&me)
         };
         let elected = match index {
             Some(index) => self.is_elected(index, nonce.0, since_ms),
             None => {
-                let turn = u64::from(me.0.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte))) % OUTSIDER_TURNS;
+                let turn = u64::from(me.signer.0.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte))) % OUTSIDER_TURNS;
                 let pause = OUTSIDERS_MS.saturating_add(turn.saturating_mul(self.config.patience.turn_ms));
                 now_ms >= since_ms.saturating_add(pause)
             }

@@ -4,9 +4,9 @@ use psyche_messages::{
     BlobHash, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundMessage, SignedRoundMessage, Step,
 };
 
-use super::Engine;
 use super::api::{FetchFault, FetchOutcome, Fetching};
 use super::store::{self, Refusal};
+use super::{Busy, Engine};
 
 /// How many steps ahead of this node's view a message may speak.
 const STEPS_AHEAD: u32 = 4;
@@ -73,9 +73,9 @@ impl Engine {
         }
     }
 
-    /// Whether this node follows the rounds: it is in the epoch, or holds parameters that it keeps current.
-    pub(super) fn takes_part(&self) -> bool {
-        self.model.step.is_some() || self.view.as_ref().is_some_and(|view| view.index_of(&self.config.me).is_some())
+    /// Whether this node follows the rounds: it holds parameters that it keeps current, or is about to.
+    const fn takes_part(&self) -> bool {
+        self.model.step.is_some() || matches!(self.busy, Some(Busy::Loading { .. }))
     }
 
     /// Asks for a payload from `first` and from whoever may have it by now.

@@ -65,6 +65,7 @@ use errands::Errands;
 use fetch::Fetches;
 use gossip::{Early, Outbox};
 use model::Model;
+use rules::Member;
 use snapshots::Snapshots;
 use store::RoundStore;
 use training::MyRound;
@@ -109,8 +110,12 @@ pub struct Engine {
     errands: Errands,
     connected: BTreeSet<PeerKey>,
     connected_reported: Option<u16>,
+    /// Everyone else who belongs to the run, in order.
     members: Vec<PeerKey>,
-    forgotten: Step,
+    /// Whether clients or connections changed since members were last worked out.
+    members_stale: bool,
+    /// The step in work when rounds were forgotten last.
+    forgotten_at: Step,
     finished: bool,
 }
 
@@ -152,7 +157,8 @@ impl Engine {
             connected: BTreeSet::new(),
             connected_reported: None,
             members: Vec::new(),
-            forgotten: Step(0),
+            members_stale: true,
+            forgotten_at: Step(0),
             finished: false,
         }
     }
@@ -192,11 +198,12 @@ impl Engine {
             Event::ChainSent { id, outcome } => self.on_sent(id, outcome),
             Event::PeerConnected(peer) => {
                 if self.connected.len() < PEERS_MAX && self.connected.insert(peer) {
+                    self.members_stale = true;
                     self.outbox.hurry(self.now.mono_ms);
                 }
             }
             Event::PeerDisconnected(peer) => {
-                self.connected.remove(&peer);
+                self.members_stale |= self.connected.remove(&peer);
             }
             Event::Timer => {}
         }
@@ -218,6 +225,11 @@ impl Engine {
         }
         self.forget();
         self.drive_finish();
+    }
+
+    /// This node, as the account must name it.
+    const fn me(&self) -> Member {
+        Member { signer: self.config.me, peer: self.config.peer }
     }
 
     fn report(&mut self, event: NodeEvent) {
@@ -248,16 +260,19 @@ impl Engine {
     fn forget(&mut self) {
         let Some(view) = &self.view else { return };
         let step = view.step();
-        let oldest = Step(step.0.saturating_sub(ROUNDS_KEPT));
-        if oldest <= self.forgotten {
+        if self.forgotten_at == step {
             return;
         }
-        self.forgotten = oldest;
+        self.forgotten_at = step;
+        self.outbox.forget(Step(step.0.saturating_sub(3)), Step(step.0.saturating_sub(2)));
+        let oldest = Step(step.0.saturating_sub(ROUNDS_KEPT));
+        if oldest == Step(0) {
+            return;
+        }
         self.stores.retain(|round, _| round.step >= oldest);
         self.my_rounds.retain(|round, _| round.step >= oldest);
         self.fetches.forget_before(oldest);
         self.snapshots.forget(step);
-        self.outbox.forget(Step(step.0.saturating_sub(3)), Step(step.0.saturating_sub(2)));
         let epoch = self.locate_step(oldest).and_then(|(at, _)| self.logs.get(at)).map(|log| log.epoch);
         let epoch = epoch.or_else(|| self.logs.front().map(|log| log.epoch)).unwrap_or_default();
         self.out.push(Effect::ForgetRoundsBefore(RoundKey { epoch, step: oldest }));

@@ -116,6 +116,13 @@ impl Engine {
         }
     }
 
+    /// Whether the parameters after `step` should be compared with the members' before anything is built on them.
+    pub(super) fn awaits_comparison(&self, step: Step) -> bool {
+        let Some(view) = &self.view else { return false };
+        let (now_ms, patience_ms) = (self.now.mono_ms, self.config.patience.digest_ms);
+        self.digests.is_open(step, &view.client_peers(), &self.config.peer, now_ms, patience_ms)
+    }
+
     /// Takes a snapshot in the middle of an epoch for members whose parameters are wrong, if this node is the first of
     /// those who are right.
     fn serve_dissenters(&mut self, step: Step, members: &[PeerKey]) {
@@ -139,6 +146,7 @@ impl Engine {
         let target = Step(view.step().0.saturating_sub(1));
         let choice = match view.phase() {
             Phase::Uninitialized | Phase::Paused => None,
+            Phase::RoundTrain | Phase::RoundWitness if self.model.step.is_none() => self.source_at_start(),
             Phase::RoundTrain | Phase::RoundWitness => self.source_in_round(),
             Phase::WaitingForMembers | Phase::Warmup | Phase::Cooldown | Phase::Finished => {
                 if self.needs_load(target) {
@@ -158,8 +166,8 @@ impl Engine {
     /// left to apply leads there.
     fn needs_load(&self, target: Step) -> bool {
         let Some(view) = &self.view else { return false };
-        let me = &self.config.me;
-        let belongs = view.index_of(me).is_some() || view.account.is_pending(&me.0);
+        let me = self.me();
+        let belongs = view.index_of(&me).is_some() || view.is_pending(&me);
         match (self.model.step, &self.model.trouble) {
             (None, _) => belongs && view.phase() != Phase::Finished,
             (Some(_), Some(_)) => true,
@@ -204,11 +212,20 @@ impl Engine {
         matches!(checkpoint, Some(Checkpoint::Hub(_) | Checkpoint::Gcs(_) | Checkpoint::Dummy(_)))
     }
 
+    /// In the first rounds of an epoch, a client whose load failed tries again: it can still catch up.
+    fn source_at_start(&mut self) -> Option<(Step, LoadFrom, Option<Digest>)> {
+        let view = self.view.as_ref()?;
+        view.index_of(&self.me())?;
+        let log = self.logs.back().filter(|log| log.is_shown(&view.account) && log.head <= CATCH_UP_STEPS)?;
+        log.facts_at(0)?;
+        self.source_between_rounds(Step(log.start_step.0.saturating_sub(1)))
+    }
+
     /// In the middle of an epoch, a client in trouble goes on from any snapshot from which it can catch up.
     fn source_in_round(&self) -> Option<(Step, LoadFrom, Option<Digest>)> {
         let view = self.view.as_ref()?;
         let trouble = self.model.trouble.as_ref()?;
-        view.index_of(&self.config.me)?;
+        view.index_of(&self.me())?;
         let steps: Vec<_> = self.snapshots.steps().collect();
         steps.into_iter().find_map(|step| {
             let (_, height) = self.locate_step(step.next())?;
@@ -265,6 +282,9 @@ impl Engine {
             return;
         }
         self.model.failures = 0;
+        // A snapshot of this step that was taken before may hold what has just been replaced.
+        self.model.snapshot_tries = None;
+        self.model.served = None;
         let epoch = self.view.as_ref().map(super::view::View::epoch).unwrap_or_default();
         let round = RoundKey { epoch, step };
         self.model.hold(round, digest);
@@ -315,7 +335,8 @@ impl Engine {
     }
 
     pub(super) fn on_snapshot_ready(&mut self, announced: SnapshotAnnounced) {
-        if self.model.snapshot_tries.is_none_or(|(step, _)| step != announced.round.step) {
+        let wanted = self.model.snapshot_tries.is_some_and(|(step, _)| step == announced.round.step);
+        if !wanted || matches!(self.model.trouble, Some(Trouble::Diverged { .. })) {
             return;
         }
         self.model.served = Some(announced.round.step);

@@ -25,10 +25,11 @@ impl Engine {
         self.cancel_useless_training();
         let Some(view) = &self.view else { return };
         let Some(round) = view.round() else { return };
-        if view.phase() != Phase::RoundTrain || self.my_rounds.contains_key(&round) {
+        if self.my_rounds.contains_key(&round) {
             return;
         }
-        let (healthy, last_round) = (view.is_healthy(&self.config.me), view.is_last_round(round.step));
+        let in_time = view.phase() == Phase::RoundTrain;
+        let (healthy, last_round) = (view.is_healthy(&self.me()), view.is_last_round(round.step));
         let Some((at, height)) = self.locate(round) else { return };
         let Some(log) = self.logs.get(at) else { return };
         let Some(facts) = log.facts_at(height) else { return };
@@ -40,10 +41,23 @@ impl Engine {
             self.my_rounds.insert(round, MyRound::Skipped);
             return;
         }
+        if !in_time {
+            self.my_rounds.insert(round, MyRound::Skipped);
+            let reason = self.why_not_trained().to_owned();
+            self.report(NodeEvent::StepSkipped { epoch: round.epoch, step: round.step, reason });
+            return;
+        }
+        // Whoever died in this round may have announced a result already, and a second one would be taken for a lie.
+        if height <= log.watched_from && !log.watched_from_start {
+            return;
+        }
         // Look-ahead: training overlaps the exchange of the round before, so it begins two applications behind.
         let base = Step(log.start_step.0.saturating_sub(1).max(round.step.0.saturating_sub(2)));
         let (schedule, cold_start, epoch) = (log.schedule, log.cold_start, log.epoch);
         if self.busy.is_some() || self.model.trouble.is_some() || self.model.step != Some(base) {
+            return;
+        }
+        if base < log.start_step && self.awaits_comparison(base) {
             return;
         }
         if cold_start && self.model.momentum_reset_in != Some(epoch) {
@@ -53,6 +67,17 @@ impl Engine {
         self.my_rounds.insert(round, MyRound::Training { batch });
         self.busy = Some(Busy::Training { round, cancelled: false });
         self.out.push(Effect::Train { round, batch, schedule });
+    }
+
+    /// Why the batch of a round was not begun.
+    const fn why_not_trained(&self) -> &'static str {
+        match (&self.model.step, &self.model.trouble, &self.busy) {
+            (None, _, _) => "this node has no parameters",
+            (_, Some(Trouble::Diverged { .. }), _) => "this node's parameters are wrong",
+            (_, Some(Trouble::Stalled { .. }), _) => "an earlier round could not be applied",
+            (_, _, Some(_)) => "the trainer was busy",
+            _ => "an earlier round was not applied in time",
+        }
     }
 
     /// Stops training that no witness can vouch for any more, or that goes on from wrong parameters.
@@ -69,10 +94,7 @@ impl Engine {
     /// Whether a result of this node for `round` could still be witnessed.
     fn is_witnessable(&self, round: RoundKey) -> bool {
         self.view.as_ref().is_some_and(|view| {
-            view.in_round()
-                && view.epoch() == round.epoch
-                && view.step().since(round.step) <= 1
-                && view.is_healthy(&self.config.me)
+            view.in_round() && view.epoch() == round.epoch && view.step().since(round.step) <= 1 && view.is_healthy(&self.me())
         })
     }
 

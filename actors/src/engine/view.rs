@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use psyche_messages::events::Phase;
-use psyche_messages::{Address, ChainTime, Epoch, NodeEvent, Nonce, PeerKey, RoundKey, Slot, Step};
+use psyche_messages::{ChainTime, Epoch, NodeEvent, Nonce, PeerKey, RoundKey, Slot, Step};
 use psyche_protocol::layout::{CoordinatorAccount, RunState};
 
 use super::api::Effect;
@@ -73,14 +73,20 @@ impl View {
         ChainTime(i64::try_from(self.account.state.coordinator.run_state_start_unix_timestamp).unwrap_or(i64::MAX))
     }
 
-    /// The index of a wallet among the epoch's clients.
-    pub(super) fn index_of(&self, signer: &Address) -> Option<usize> {
-        self.account.client_index(&signer.0)
+    /// The index of a node among the epoch's clients. Under another peer key its messages would not count.
+    pub(super) fn index_of(&self, node: &Member) -> Option<usize> {
+        self.account.clients().iter().position(|client| Member::from(&client.id) == *node)
     }
 
-    /// Whether a wallet is a client of the epoch that has not been dropped.
-    pub(super) fn is_healthy(&self, signer: &Address) -> bool {
-        self.index_of(signer).and_then(|at| self.account.clients().get(at)).is_some_and(|client| client.is_healthy())
+    /// Whether a node is a client of the epoch that has not been dropped.
+    pub(super) fn is_healthy(&self, node: &Member) -> bool {
+        self.index_of(node).and_then(|at| self.account.clients().get(at)).is_some_and(|client| client.is_healthy())
+    }
+
+    /// Whether a node has joined for the next epoch, under its present peer key.
+    pub(super) fn is_pending(&self, node: &Member) -> bool {
+        let roster = &self.account.state.clients_state;
+        roster.pending().any(|client| Member::from(&client.id) == *node)
     }
 
     /// Peer keys of the epoch's clients, by index.
@@ -120,7 +126,7 @@ impl Engine {
             }
             since_ms = view.since_ms;
         }
-        let was_healthy = self.view.as_ref().is_some_and(|view| view.in_round() && view.is_healthy(&self.config.me));
+        let was_healthy = self.view.as_ref().is_some_and(|view| view.in_round() && view.is_healthy(&self.me()));
         let mut view = View { account, since_ms, nonce_ms };
         let after = (view.phase(), view.epoch(), view.step(), view.phase_start());
         let moved = before != Some(after);
@@ -128,9 +134,14 @@ impl Engine {
             view.since_ms = now_ms;
             self.report(phase_changed(&view, slot));
         }
-        let dropped = was_healthy && before.map(|before| before.1) == Some(view.epoch()) && !view.is_healthy(&self.config.me);
-        self.observe_epoch(&view.account);
+        let dropped = was_healthy && before.map(|before| before.1) == Some(view.epoch()) && !view.is_healthy(&self.me());
+        // The state before was another epoch's, or this one's Warmup.
+        let watched_before = before.is_some_and(|before| {
+            !matches!(before.0, Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown) || before.1 != view.epoch()
+        });
+        self.observe_epoch(&view.account, watched_before);
         self.view = Some(view);
+        self.members_stale = true;
         if dropped {
             self.warn("this node was dropped from the epoch, as witnesses did not receive its results in time".to_owned());
         }
@@ -141,14 +152,14 @@ impl Engine {
         }
     }
 
-    fn observe_epoch(&mut self, account: &CoordinatorAccount) {
+    fn observe_epoch(&mut self, account: &CoordinatorAccount, watched_before: bool) {
         for log in &mut self.logs {
             log.observe(account);
         }
         if self.logs.iter().any(|log| log.is_shown(account)) {
             return;
         }
-        if let Some(log) = EpochLog::begin(account) {
+        if let Some(log) = EpochLog::begin(account, watched_before) {
             self.logs.push_back(log);
             while self.logs.len() > EPOCHS_KEPT {
                 self.logs.pop_front();
@@ -158,10 +169,11 @@ impl Engine {
 
     /// Tells the network who belongs to the run, and the operator how many of them are connected.
     pub(super) fn drive_members(&mut self) {
-        let Some(view) = &self.view else { return };
+        let Some(view) = self.view.as_ref().filter(|_| self.members_stale) else { return };
         let mut members: BTreeSet<PeerKey> = view.client_peers().into_iter().collect();
         members.extend(view.pending().into_iter().map(|member| member.peer));
         members.remove(&self.config.peer);
+        self.members_stale = false;
         if !members.iter().eq(self.members.iter()) {
             self.members = members.iter().copied().collect();
             self.out.push(Effect::SetMembers(self.members.clone()));

@@ -38,7 +38,7 @@ impl Engine {
     pub(super) fn drive_witnessing(&mut self) {
         let Some(view) = &self.view else { return };
         let Some(round) = view.round() else { return };
-        if self.model.step.is_none() || !view.is_healthy(&self.config.me) {
+        if self.model.step.is_none() || !view.is_healthy(&self.me()) {
             return;
         }
         let Some((at, height)) = self.locate(round) else { return };
