@@ -55,7 +55,10 @@ lib_path=$tools/rustweb/usr/lib/x86_64-linux-gnu
 rust_src=$tools/rustweb/usr/lib/rustlib/src/rust
 compiler_runs() { LD_LIBRARY_PATH=$lib_path "$tools/rustweb/usr/bin/rustc" --version 2>/dev/null | grep -qF "rustc $rust_version "; }
 
-linker_runs() { LD_LIBRARY_PATH=$lib_path "$tools/tools/bin/sbpf-linker" --version 2>/dev/null | grep -qF "LLVM 22."; }
+linker_runs() {
+  LD_LIBRARY_PATH=$lib_path "$tools/tools/bin/sbpf-linker" --version >/dev/null 2>&1 \
+    && grep -qF "\"sbpf-linker $linker_version " "$tools/tools/.crates.toml"
+}
 
 fetch_deb() { # name[=version] -> a .deb in the current folder
   apt-get download -q "$1" >&2 2>/dev/null
@@ -106,13 +109,15 @@ build() { # folder for the .so files
     "--remap-path-prefix=$repo=psyche" "--remap-path-prefix=$rust_src=rust"
     "--remap-path-prefix=$(readlink -f "$rust_src")=rust"
   )
+  # The folder to remap exists only once the sources are there.
+  (cd "$here" && cargo fetch --locked --quiet) || fail "the sources of the dependencies could not be fetched"
   local registry
   for registry in "$cargo_home"/registry/src/*/; do flags+=("--remap-path-prefix=${registry%/}=crates"); done
   local name
   for name in "${programs[@]}"; do
-    # RUSTC_WRAPPER makes crate ids independent of folders; RUSTC_BOOTSTRAP is what building core from source takes.
-    (cd "$here" && env -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS -u CARGO_BUILD_TARGET \
-      LD_LIBRARY_PATH="$lib_path" RUSTC="$tools/rustweb/usr/bin/rustc" RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER="$here/rustc-stable-ids" \
+    # RUSTC_BOOTSTRAP is what building core from source takes.
+    (cd "$here" && env -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER -u CARGO_BUILD_TARGET \
+      LD_LIBRARY_PATH="$lib_path" RUSTC="$tools/rustweb/usr/bin/rustc" RUSTC_BOOTSTRAP=1 \
       CARGO_TARGET_DIR="$target" CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; printf '%s' "${flags[*]}")" \
       CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER="$tools/tools/bin/sbpf-linker" \
       cargo rustc --release --locked --package "psyche-$name" --lib --crate-type cdylib --target bpfel-unknown-none \
@@ -125,6 +130,7 @@ compiler_runs || install_compiler
 linker_runs || install_linker
 
 if $check; then
+  unset PSYCHE_COORDINATOR_ID PSYCHE_AUTHORIZER_ID PSYCHE_TREASURER_ID
   out=$(mktemp -d)
   trap 'rm -rf "$out"' EXIT
   build "$out"

@@ -15,8 +15,7 @@ use psyche_program_shell::account::{derived, ensure, read, signer, system_progra
 use psyche_program_shell::{Call, code, create};
 use psyche_protocol::accounts::Authorization;
 use psyche_protocol::instruction::{
-    Args, AuthorizationCloseArgs, AuthorizationCreateArgs, AuthorizationGranteeUpdateArgs,
-    AuthorizationGrantorUpdateArgs,
+    Args, AuthorizationCloseArgs, AuthorizationCreateArgs, AuthorizationGranteeUpdateArgs, AuthorizationGrantorUpdateArgs,
 };
 use psyche_protocol::{ids, pda};
 
@@ -78,8 +77,7 @@ fn authorization_grantor_update(call: Call<'_>) -> ProgramResult {
 
 #[inline(never)]
 fn authorization_grantee_update(call: Call<'_>) -> ProgramResult {
-    let (program, [payer, grantee, authorization, system], args) =
-        call.open::<AuthorizationGranteeUpdateArgs<'_>, 4>()?;
+    let (program, [payer, grantee, authorization, system], args) = call.open::<AuthorizationGranteeUpdateArgs<'_>, 4>()?;
     signer(payer)?;
     signer(grantee)?;
     let found = check(authorization, program)?;

@@ -4,9 +4,7 @@ use pinocchio::{AccountView, Address, ProgramResult, error::ProgramError};
 use psyche_program_shell::account::{ensure, read, signer};
 use psyche_program_shell::{Call, code};
 use psyche_protocol::accounts::Authorization;
-use psyche_protocol::instruction::{
-    CheckpointArgs, HealthCheckArgs, JoinRunArgs, TickArgs, WarmupWitnessArgs, WitnessArgs,
-};
+use psyche_protocol::instruction::{CheckpointArgs, HealthCheckArgs, JoinRunArgs, TickArgs, WarmupWitnessArgs, WitnessArgs};
 use psyche_protocol::machine::{self, CoordinatorError};
 use psyche_protocol::{Pubkey, ids};
 

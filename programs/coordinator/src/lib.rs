@@ -18,9 +18,8 @@ use pinocchio::{AccountView, Address, ProgramResult};
 use psyche_program_shell::{Call, code};
 use psyche_protocol::ids;
 use psyche_protocol::instruction::{
-    Args, CheckpointArgs, FreeCoordinatorArgs, HealthCheckArgs, InitCoordinatorArgs, JoinRunArgs,
-    SetFutureEpochRatesArgs, SetPausedArgs, TickArgs, UpdateArgs, UpdateClientVersionArgs, WarmupWitnessArgs,
-    WitnessArgs,
+    Args, CheckpointArgs, FreeCoordinatorArgs, HealthCheckArgs, InitCoordinatorArgs, JoinRunArgs, SetFutureEpochRatesArgs,
+    SetPausedArgs, TickArgs, UpdateArgs, UpdateClientVersionArgs, WarmupWitnessArgs, WitnessArgs,
 };
 
 psyche_program_shell::entrypoint!(crate::process);

@@ -5,8 +5,7 @@ use psyche_program_shell::account::{ensure, exists, signer, system_program, writ
 use psyche_program_shell::{Call, code, create};
 use psyche_protocol::accounts::CoordinatorInstance;
 use psyche_protocol::instruction::{
-    FreeCoordinatorArgs, InitCoordinatorArgs, SetFutureEpochRatesArgs, SetPausedArgs, UpdateArgs,
-    UpdateClientVersionArgs,
+    FreeCoordinatorArgs, InitCoordinatorArgs, SetFutureEpochRatesArgs, SetPausedArgs, UpdateArgs, UpdateClientVersionArgs,
 };
 use psyche_protocol::{machine, pda};
 
@@ -81,14 +80,7 @@ pub(crate) fn set_paused(call: Call<'_>) -> ProgramResult {
 
 /// The authority signed and owns the run.
 #[inline(never)]
-fn check_owner(
-    program: &Address,
-    authority: &AccountView,
-    instance: &AccountView,
-    account: &AccountView,
-) -> ProgramResult {
+fn check_owner(program: &Address, authority: &AccountView, instance: &AccountView, account: &AccountView) -> ProgramResult {
     signer(authority)?;
-    check_run(program, instance, account, |run| {
-        ensure(run.main == authority.address().to_bytes(), code::CONSTRAINT_RAW)
-    })
+    check_run(program, instance, account, |run| ensure(run.main == authority.address().to_bytes(), code::CONSTRAINT_RAW))
 }

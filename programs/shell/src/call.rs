@@ -29,9 +29,7 @@ impl<'a> Call<'a> {
 
     /// Decodes the arguments and takes the first `N` accounts; further ones are ignored.
     #[inline]
-    pub fn open<A: Args<'a>, const N: usize>(
-        self,
-    ) -> Result<(&'a Address, &'a mut [AccountView; N], A), ProgramError> {
+    pub fn open<A: Args<'a>, const N: usize>(self) -> Result<(&'a Address, &'a mut [AccountView; N], A), ProgramError> {
         let args = A::decode(self.data).map_err(|_| code::INSTRUCTION_DID_NOT_DESERIALIZE)?;
         let accounts = self.accounts.first_chunk_mut::<N>().ok_or(code::ACCOUNT_NOT_ENOUGH_KEYS)?;
         Ok((self.program, accounts, args))

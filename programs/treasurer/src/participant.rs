@@ -5,8 +5,8 @@ use pinocchio_token::instructions::Transfer;
 use psyche_program_shell::account::{
     associated, derived, ensure, exists, read, signer, system_program, token_program, tokens, writable, write,
 };
-use psyche_program_shell::{Call, code};
 use psyche_program_shell::create::{create_derived, with_seeds};
+use psyche_program_shell::{Call, code};
 use psyche_protocol::accounts::{Participant, Run};
 use psyche_protocol::instruction::{ParticipantClaimArgs, ParticipantCreateArgs};
 use psyche_protocol::layout::CoordinatorAccount;

@@ -6,12 +6,12 @@ use pinocchio::{AccountView, Address, ProgramResult, error::ProgramError};
 use psyche_program_shell::account::{
     ensure, exists, mint, program as is_program, signer, system_program, token_program, writable,
 };
-use psyche_program_shell::{Call, code};
 use psyche_program_shell::create::{create_derived, with_seeds};
+use psyche_program_shell::{Call, code};
 use psyche_protocol::accounts::Run;
 use psyche_protocol::instruction::{
-    Args, InitCoordinatorArgs, MAX_LEN, RunCreateArgs, RunUpdateArgs, SetFutureEpochRatesArgs, SetPausedArgs,
-    UpdateArgs, UpdateClientVersionArgs,
+    Args, InitCoordinatorArgs, MAX_LEN, RunCreateArgs, RunUpdateArgs, SetFutureEpochRatesArgs, SetPausedArgs, UpdateArgs,
+    UpdateClientVersionArgs,
 };
 use psyche_protocol::layout::MAX_RUN_ID_LEN;
 use psyche_protocol::{ids, pda};
@@ -68,8 +68,7 @@ fn create_collateral(views: &[&AccountView; 6]) -> ProgramResult {
         InstructionAccount::readonly(system),
         InstructionAccount::readonly(token),
     ];
-    let instruction =
-        InstructionView { program_id: &ASSOCIATED_TOKEN_PROGRAM, accounts: &accounts, data: &CREATE_IDEMPOTENT };
+    let instruction = InstructionView { program_id: &ASSOCIATED_TOKEN_PROGRAM, accounts: &accounts, data: &CREATE_IDEMPOTENT };
     invoke(&instruction, views)
 }
 
@@ -108,9 +107,7 @@ pub(crate) fn update(call: Call<'_>) -> ProgramResult {
     ensure(found.coordinator_account == account.address().to_bytes(), code::CONSTRAINT_RAW)?;
     writable(account)?;
     let views = [&*run, instance, account];
-    with_seeds(&pda::run(&found.index.to_le_bytes()), found.bump, |signer| {
-        forward(&Forward { views: &views, signer }, &args)
-    })
+    with_seeds(&pda::run(&found.index.to_le_bytes()), found.bump, |signer| forward(&Forward { views: &views, signer }, &args))
 }
 
 /// Passes a run's changes on to the coordinator. A pause comes first and a resumption last, because most of the other

@@ -8,9 +8,7 @@ use psyche_protocol::{Pubkey, ids, pda};
 use solana_instruction::{Instruction, error::InstructionError};
 use solana_keypair::Keypair;
 
-use super::chain::{
-    Chain, Refusal, derive, instruction, key, read_only, unsigned, with_account, with_data,
-};
+use super::chain::{Chain, Refusal, derive, instruction, key, read_only, unsigned, with_account, with_data};
 use super::codes::*;
 
 const ACTIVE_IS_TRUE: u32 = 6000;
@@ -25,8 +23,7 @@ pub(crate) fn authorization_of(grantor: &Pubkey, grantee: &Pubkey) -> (Pubkey, u
 pub(crate) fn create(payer: &Keypair, grantor: &Pubkey, grantee: &Pubkey) -> Instruction {
     let (authorization, _) = authorization_of(grantor, grantee);
     let args = AuthorizationCreateArgs { grantee: *grantee, scope: ids::JOIN_SCOPE };
-    let accounts =
-        [("ws", key(payer)), ("s", *grantor), ("w", authorization), ("", ids::SYSTEM_PROGRAM)];
+    let accounts = [("ws", key(payer)), ("s", *grantor), ("w", authorization), ("", ids::SYSTEM_PROGRAM)];
     instruction(&ids::AUTHORIZER, &args, &accounts)
 }
 
@@ -39,8 +36,7 @@ pub(crate) fn set_active(grantor: &Pubkey, grantee: &Pubkey, active: bool) -> In
 pub(crate) fn delegate(payer: &Keypair, grantor: &Pubkey, grantee: &Pubkey, clear: bool, added: &[Pubkey]) -> Instruction {
     let (authorization, _) = authorization_of(grantor, grantee);
     let args = AuthorizationGranteeUpdateArgs { delegates_clear: clear, delegates_added: added };
-    let accounts =
-        [("ws", key(payer)), ("s", *grantee), ("w", authorization), ("", ids::SYSTEM_PROGRAM)];
+    let accounts = [("ws", key(payer)), ("s", *grantee), ("w", authorization), ("", ids::SYSTEM_PROGRAM)];
     instruction(&ids::AUTHORIZER, &args, &accounts)
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Chain {
     pub(crate) svm: LiteSVM,
     pub(crate) payer: Keypair,
     pub(crate) logs: Vec<String>,
+    /// How many keys were handed out.
+    keys: u64,
 }
 
 impl Chain {
@@ -47,24 +49,25 @@ impl Chain {
     }
 
     pub(crate) fn on(mut svm: LiteSVM) -> Self {
-        for (id, name) in [
-            (ids::COORDINATOR, "coordinator"),
-            (ids::AUTHORIZER, "authorizer"),
-            (ids::TREASURER, "treasurer"),
-        ] {
+        for (id, name) in [(ids::COORDINATOR, "coordinator"), (ids::AUTHORIZER, "authorizer"), (ids::TREASURER, "treasurer")] {
             svm.add_program_from_file(address(&id), elf(name)).expect("the committed ELF loads");
         }
-        let payer = Keypair::new();
-        let mut chain = Self { svm, payer, logs: Vec::new() };
+        let mut chain = Self { svm, payer: numbered_key(0), logs: Vec::new(), keys: 0 };
         let payer = chain.payer.pubkey();
         chain.fund(&payer);
         chain.set_time(GENESIS_UNIX_TIME_S, 1_000);
         chain
     }
 
+    /// A key that no test on this chain has used; the same one in every execution of the test.
+    pub(crate) fn new_key(&mut self) -> Keypair {
+        self.keys += 1;
+        numbered_key(self.keys)
+    }
+
     /// A new funded wallet.
     pub(crate) fn user(&mut self) -> Keypair {
-        let user = Keypair::new();
+        let user = self.new_key();
         self.fund(&user.pubkey());
         user
     }
@@ -142,10 +145,16 @@ impl Chain {
 
     /// A new account of the program `owner` with this data, as no program would have made it.
     pub(crate) fn forge(&mut self, owner: &Pubkey, data: Vec<u8>) -> Pubkey {
-        let forged = key(&Keypair::new());
+        let forged = key(&self.new_key());
         self.patch(&forged, |account| *account = Content { lamports: RICH_LAMPORTS, owner: *owner, data });
         forged
     }
+}
+
+fn numbered_key(number: u64) -> Keypair {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    Keypair::new_from_array(seed)
 }
 
 /// What a test may forge about an account.

@@ -31,7 +31,7 @@ fn a_run_is_created_unconfigured_under_its_name() {
 #[test]
 fn creation_refuses_wrong_accounts_names_and_versions() {
     let mut chain = Chain::new();
-    let [payer, account] = [chain.user(), Keypair::new()];
+    let [payer, account] = [chain.user(), chain.new_key()];
     let run = RunKeys::new("a run", key(&account));
     let size = CoordinatorAccount::SIZE;
     chain.accept(&[&payer, &account], &[allocate(&chain, &payer, &account, size)]);
@@ -55,13 +55,11 @@ fn creation_refuses_wrong_accounts_names_and_versions() {
         chain.refuse(CoordinatorError::RunIdInvalidLength.code(), &[&payer], &refused);
     }
     let long_version = "v".repeat(97);
-    let args = psyche_protocol::instruction::InitCoordinatorArgs {
-        client_version: &long_version,
-        ..init_args(&key(&payer), "a run")
-    };
+    let args =
+        psyche_protocol::instruction::InitCoordinatorArgs { client_version: &long_version, ..init_args(&key(&payer), "a run") };
     chain.refuse(CoordinatorError::InvalidClientVersion.code(), &[&payer], &run.init(&key(&payer), &args));
 
-    let small = Keypair::new();
+    let small = chain.new_key();
     chain.accept(&[&payer, &small], &[allocate(&chain, &payer, &small, size - 8)]);
     let wrong_size = CoordinatorError::CoordinatorAccountIncorrectSize.code();
     chain.refuse(wrong_size, &[&payer], &with_account(&init, 2, &key(&small)));
@@ -71,7 +69,7 @@ fn creation_refuses_wrong_accounts_names_and_versions() {
 #[test]
 fn neither_a_name_nor_an_account_is_used_twice() {
     let mut t = Owned::created(Chain::new(), "a run");
-    let account = Keypair::new();
+    let account = t.chain.new_key();
     let owner = key(&t.owner);
     let allocate = allocate(&t.chain, &t.owner, &account, CoordinatorAccount::SIZE);
     t.chain.accept(&[&t.owner, &account], &[allocate]);
@@ -84,7 +82,7 @@ fn neither_a_name_nor_an_account_is_used_twice() {
 
 /// Tries the wrong accounts of instructions whose last two accounts are instance and coordinator account.
 fn wrong_runs_are_refused(t: &mut Owned, signer: &Keypair, instructions: &[Instruction]) {
-    let other = Keypair::new();
+    let other = t.chain.new_key();
     let other_run = RunKeys::new("other", key(&other));
     let owner = key(&t.owner);
     let allocate = allocate(&t.chain, &t.owner, &other, CoordinatorAccount::SIZE);

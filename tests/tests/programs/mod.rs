@@ -3,7 +3,10 @@
 mod authorizer;
 mod chain;
 mod codes;
+mod compute;
 mod coordinator;
+mod differential;
+mod epoch;
 mod run;
 mod tokens;
 mod treasurer;

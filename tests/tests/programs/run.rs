@@ -2,16 +2,11 @@
 
 use psyche_protocol::accounts::CoordinatorInstance;
 use psyche_protocol::instruction::{
-    Args, CheckpointArgs, FreeCoordinatorArgs, HealthCheckArgs, InitCoordinatorArgs, JoinRunArgs,
-    SetFutureEpochRatesArgs, SetPausedArgs, TickArgs, UpdateArgs, UpdateClientVersionArgs, WarmupWitnessArgs,
-    WitnessArgs, WitnessMetadata,
+    Args, CheckpointArgs, FreeCoordinatorArgs, HealthCheckArgs, InitCoordinatorArgs, JoinRunArgs, SetFutureEpochRatesArgs,
+    SetPausedArgs, TickArgs, UpdateArgs, UpdateClientVersionArgs, WarmupWitnessArgs, WitnessArgs, WitnessMetadata,
 };
-use psyche_protocol::layout::{
-    Bloom, Config, CoordinatorAccount, FixedString, Metadata, NodeIdentity, Witness, WitnessProof,
-};
-use psyche_protocol::model::{
-    Architecture, Checkpoint, DataLocation, DataType, HubRepo, Llm, LrSchedule, Model, Optimizer,
-};
+use psyche_protocol::layout::{Bloom, Config, CoordinatorAccount, FixedString, Metadata, NodeIdentity, Witness, WitnessProof};
+use psyche_protocol::model::{Architecture, Checkpoint, DataLocation, DataType, HubRepo, Llm, LrSchedule, Model, Optimizer};
 use psyche_protocol::select::{Selection, participant_item};
 use psyche_protocol::{F32Bits, F64Bits, Pubkey, ids, pda};
 use solana_instruction::Instruction;
@@ -65,11 +60,7 @@ pub(crate) fn model() -> Model {
         checkpoint: hub("someone/something"),
         data_type: DataType::Pretraining,
         data_location: DataLocation::Local(FixedString::new("data").unwrap()),
-        lr_schedule: LrSchedule::Constant {
-            base_lr: F64Bits(4e-4f64.to_bits()),
-            warmup_init_lr: F64Bits(0),
-            warmup_steps: 10,
-        },
+        lr_schedule: LrSchedule::Constant { base_lr: F64Bits(4e-4f64.to_bits()), warmup_init_lr: F64Bits(0), warmup_steps: 10 },
         optimizer: Optimizer::Distro {
             clip_grad_norm: Some(F32Bits(1f32.to_bits())),
             weight_decay: None,
@@ -132,8 +123,7 @@ impl RunKeys {
     }
 
     pub(crate) fn set_rates(&self, owner: &Pubkey, earning: Option<u64>, slashing: Option<u64>) -> Instruction {
-        let args =
-            SetFutureEpochRatesArgs { earning_rate_total_shared: earning, slashing_rate_per_client: slashing };
+        let args = SetFutureEpochRatesArgs { earning_rate_total_shared: earning, slashing_rate_per_client: slashing };
         self.by(owner, &args)
     }
 
@@ -203,7 +193,7 @@ pub(crate) struct Owned {
 impl Owned {
     /// Created, not configured.
     pub(crate) fn created(mut chain: Chain, run_id: &str) -> Self {
-        let [owner, account] = [chain.user(), Keypair::new()];
+        let [owner, account] = [chain.user(), chain.new_key()];
         let run = RunKeys::new(run_id, key(&account));
         let allocate = allocate(&chain, &owner, &account, CoordinatorAccount::SIZE);
         let init = run.init(&key(&owner), &init_args(&key(&owner), run_id));

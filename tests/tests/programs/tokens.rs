@@ -23,11 +23,10 @@ fn token(accounts: &[(&str, Pubkey)], data: Vec<u8>) -> Instruction {
 
 /// A mint whose authority is `payer`.
 pub(crate) fn create_mint(chain: &mut Chain, payer: &Keypair) -> Pubkey {
-    let mint = Keypair::new();
+    let mint = chain.new_key();
     let lamports = chain.svm.minimum_balance_for_rent_exemption(MINT_LEN);
     let [from, to, owner] = [&key(payer), &key(&mint), &ids::TOKEN_PROGRAM].map(address);
-    let create =
-        solana_system_interface::instruction::create_account(&from, &to, lamports, MINT_LEN as u64, &owner);
+    let create = solana_system_interface::instruction::create_account(&from, &to, lamports, MINT_LEN as u64, &owner);
     let data = [&[INITIALIZE_MINT_2, DECIMALS], &key(payer)[..], &[0]].concat();
     chain.accept(&[payer, &mint], &[create, token(&[("w", key(&mint))], data)]);
     key(&mint)
@@ -36,19 +35,9 @@ pub(crate) fn create_mint(chain: &mut Chain, payer: &Keypair) -> Pubkey {
 /// Creates the associated token account of `owner`.
 pub(crate) fn create_associated(chain: &mut Chain, payer: &Keypair, owner: &Pubkey, mint: &Pubkey) -> Pubkey {
     let account = associated(owner, mint);
-    let accounts = [
-        ("ws", key(payer)),
-        ("w", account),
-        ("", *owner),
-        ("", *mint),
-        ("", ids::SYSTEM_PROGRAM),
-        ("", ids::TOKEN_PROGRAM),
-    ];
-    let create = Instruction {
-        program_id: address(&ids::ASSOCIATED_TOKEN_PROGRAM),
-        accounts: metas(&accounts),
-        data: vec![1],
-    };
+    let accounts =
+        [("ws", key(payer)), ("w", account), ("", *owner), ("", *mint), ("", ids::SYSTEM_PROGRAM), ("", ids::TOKEN_PROGRAM)];
+    let create = Instruction { program_id: address(&ids::ASSOCIATED_TOKEN_PROGRAM), accounts: metas(&accounts), data: vec![1] };
     chain.accept(&[payer], &[create]);
     account
 }

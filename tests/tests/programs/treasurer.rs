@@ -291,7 +291,7 @@ fn data_that_is_no_instruction_is_refused() {
 #[test]
 fn a_coordinator_account_of_another_program_is_not_taken_over() {
     let mut t = Treasury::prepared(Chain::new(), "paid");
-    let account = Keypair::new();
+    let account = t.chain.new_key();
     let small = allocate(&t.chain, &t.owner, &account, 64);
     t.chain.accept(&[&t.owner, &account], &[small]);
     t.run = RunKeys::new("paid", key(&account));

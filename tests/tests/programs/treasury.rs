@@ -1,9 +1,7 @@
 //! Treasury runs for the tests.
 
 use psyche_protocol::accounts::{Participant, Run};
-use psyche_protocol::instruction::{
-    ParticipantClaimArgs, ParticipantCreateArgs, RunCreateArgs, RunUpdateArgs,
-};
+use psyche_protocol::instruction::{ParticipantClaimArgs, ParticipantCreateArgs, RunCreateArgs, RunUpdateArgs};
 use psyche_protocol::layout::{CoordinatorAccount, RosterClient};
 use psyche_protocol::{Pubkey, ids, pda};
 use solana_instruction::Instruction;
@@ -33,7 +31,7 @@ pub(crate) struct Treasury {
 impl Treasury {
     /// A coordinator account is allocated, a mint is made, the run is not.
     pub(crate) fn prepared(mut chain: Chain, run_id: &str) -> Self {
-        let [owner, account] = [chain.user(), Keypair::new()];
+        let [owner, account] = [chain.user(), chain.new_key()];
         let mint = create_mint(&mut chain, &owner);
         let allocate = allocate(&chain, &owner, &account, CoordinatorAccount::SIZE);
         chain.accept(&[&owner, &account], &[allocate]);
@@ -53,13 +51,8 @@ impl Treasury {
 
     pub(crate) fn create(&self, run_id: &str) -> Instruction {
         let owner = key(&self.owner);
-        let args = RunCreateArgs {
-            index: self.index,
-            run_id,
-            client_version: VERSION,
-            main_authority: owner,
-            join_authority: owner,
-        };
+        let args =
+            RunCreateArgs { index: self.index, run_id, client_version: VERSION, main_authority: owner, join_authority: owner };
         let accounts = [
             ("ws", owner),
             ("w", self.address),
@@ -91,13 +84,8 @@ impl Treasury {
     }
 
     pub(crate) fn open_book(&self, payer: &Pubkey, user: &Pubkey) -> Instruction {
-        let accounts = [
-            ("ws", *payer),
-            ("s", *user),
-            ("", self.address),
-            ("w", self.participant(user)),
-            ("", ids::SYSTEM_PROGRAM),
-        ];
+        let accounts =
+            [("ws", *payer), ("s", *user), ("", self.address), ("w", self.participant(user)), ("", ids::SYSTEM_PROGRAM)];
         instruction(&ids::TREASURER, &ParticipantCreateArgs, &accounts)
     }
 
