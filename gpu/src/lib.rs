@@ -17,7 +17,6 @@ pub mod optimizer;
 mod shim;
 mod snapshot;
 mod transfer;
-mod transform;
 mod weights;
 pub mod worker;
 

@@ -14,7 +14,6 @@ use crate::codec::{Layout, Selection, Threads, ValidPayload};
 use crate::config::LlamaConfig;
 use crate::exact::apply_payloads;
 use crate::layout::NodeLayout;
-use crate::transform::Bases;
 
 #[cfg(test)]
 mod tests;
@@ -65,7 +64,6 @@ pub(crate) struct Optimizer {
     rank: usize,
     config: OptimizerConfig,
     threads: Threads,
-    bases: Bases,
     master: Vec<f32>,
     momentum: Vec<f32>,
     /// By piece, the unquantised coefficients of the last result, until they leave the momentum.
@@ -74,18 +72,15 @@ pub(crate) struct Optimizer {
 
 impl Optimizer {
     /// Starts without momentum from `master`, the rank's flat buffer.
-    ///
-    /// # Errors
-    /// libtorch's.
     pub(crate) fn new(
         layout: Arc<NodeLayout>,
         rank: usize,
         config: OptimizerConfig,
         threads: Threads,
         master: Vec<f32>,
-    ) -> Result<Self, GpuError> {
-        let (bases, momentum) = (Bases::new(&layout.codec)?, vec![0.0; master.len()]);
-        Ok(Self { layout, rank, config, threads, bases, master, momentum, sent: None })
+    ) -> Self {
+        let momentum = vec![0.0; master.len()];
+        Self { layout, rank, config, threads, master, momentum, sent: None }
     }
 
     /// The rank's pieces of the weights.
@@ -142,7 +137,7 @@ impl Optimizer {
     /// Takes `lr · scale · gradient` into the momentum and returns this rank's bytes of the result, by piece.
     ///
     /// # Errors
-    /// libtorch's.
+    /// None for finite input.
     pub(crate) fn step(&mut self, gradient: &[f32], scale: f32, lr: f32) -> Result<Vec<Vec<u8>>, GpuError> {
         let codec = &self.layout.codec;
         let pieces = self.layout.pieces(self.rank);
@@ -157,7 +152,7 @@ impl Optimizer {
         }
         let (mut sent, mut encoded) = (Vec::with_capacity(pieces.len()), Vec::with_capacity(pieces.len()));
         for piece in pieces {
-            let selection = self.bases.compress(codec, &piece.part, &self.momentum[piece.at.clone()])?;
+            let selection = codec.compress(&piece.part, &self.momentum[piece.at.clone()], self.threads)?;
             encoded.push(codec.encode_part(&piece.part, &selection)?);
             sent.push(selection);
         }

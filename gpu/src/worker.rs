@@ -180,7 +180,7 @@ impl Rank {
         let region = Region::new(Box::new(mesh.tensor_group()));
         let model = Llama::new(&config, sequence_len, &layout, region, device)?;
         let scratch = vec![0.0; master.len()];
-        let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, threads, master)?;
+        let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, threads, master);
         Ok(Self {
             mesh,
             layout,

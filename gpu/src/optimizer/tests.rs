@@ -10,7 +10,7 @@ fn whole(config: OptimizerConfig) -> Optimizer {
     let topology = Topology::new(1, 1).unwrap();
     let layout = Arc::new(NodeLayout::new(&model, config.layout(&model).unwrap(), topology).unwrap());
     let master = vec![1.0; model.parameter_count() as usize];
-    Optimizer::new(layout, 0, config, Threads::ONE, master).unwrap()
+    Optimizer::new(layout, 0, config, Threads::ONE, master)
 }
 
 fn gradient(len: usize, seed: usize) -> Vec<f32> {
