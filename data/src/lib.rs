@@ -1,11 +1,15 @@
-//! Where training samples come from: token files in a deterministic order, and the way from text to tokens. No tensors.
+//! Training data: token files, the deterministic order in which a run reads them, and the tokenizer that makes them from text.
+//! No tensors.
 //!
-//! - [`TokenSource`]: samples from local files of u16 or u32 tokens, the same on every machine.
-//! - [`tokenize`]: trains a byte-level BPE on text and writes its tokens.
+//! - [`tokens`]: samples by global index, the same on every node.
+//! - [`tokenize`]: text files to a tokenizer and a token file.
 
+mod error;
 mod order;
-mod tokenize;
-mod tokens;
+pub mod tokenize;
+pub mod tokens;
 
-pub use tokenize::{Manifest, Progress, TokenizeError, TokenizeJob, TokenizeReport, VOCABULARY_MIN, Vocabulary, tokenize};
-pub use tokens::{DataError, FILES_MAX, SAMPLES_MAX, TokenConfig, TokenSource, TokenWidth};
+pub use error::DataError;
+pub use psyche_protocol::model::{Shuffle, TokenSize};
+pub use tokenize::{DatasetManifest, Progress, Vocabulary, tokenize};
+pub use tokens::{TokenConfig, TokenSource};

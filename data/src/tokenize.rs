@@ -1,284 +1,318 @@
-//! From text to tokens: a byte-level BPE (Sennrich et al., 2016; byte level as in GPT-2), trained on the text itself or given.
+//! Text files to a data set: a byte-level BPE tokenizer, one file of tokens, and a manifest.
 //!
-//! The output depends on nothing but the text and the size of the vocabulary.
+//! The text is read line by line, and an end-of-text token follows each file. The same inputs give the same bytes on every
+//! machine, so that nodes can make their data instead of fetching it; the manifest's hashes tell whether they did.
 
-use std::fmt;
-use std::fs;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use psyche_messages::BlobHash;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{ModelWrapper, Tokenizer};
+use tokenizers::{AddedToken, DecoderWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer, TokenizerBuilder};
 
-use crate::tokens::TokenWidth;
+use crate::error::{DataError, io_error};
 
-/// The smallest vocabulary: every byte has an entry.
-pub const VOCABULARY_MIN: usize = 256;
-/// The largest vocabulary that is trained.
-const VOCABULARY_MAX: usize = 1 << 20;
-/// Lines encoded between two reports of progress.
-const REPORT_EVERY: usize = 2_000;
+/// Stands after each text. A tokenizer that is loaded need not know it.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// Why text could not be tokenized.
-#[derive(Debug, Error)]
-pub enum TokenizeError {
-    /// The file system refuses.
-    #[error("use {}", path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The vocabulary can't be trained.
-    #[error("train a vocabulary of {entries} entries: {VOCABULARY_MIN} to {VOCABULARY_MAX} are accepted")]
-    Vocabulary {
-        /// What was asked for.
-        entries: usize,
-    },
-    /// There is no text.
-    #[error("find any text in the files")]
-    Empty,
-    /// The tokenizer refuses.
-    #[error("tokenize")]
-    Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The manifest can't be written.
-    #[error("write the manifest")]
-    Manifest(#[source] serde_json::Error),
-}
+/// Name of the tokenizer in the output directory.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Name of the tokens in the output directory.
+pub const TOKENS_FILE: &str = "tokens.bin";
+/// Name of the manifest in the output directory.
+pub const MANIFEST_FILE: &str = "dataset.json";
 
-/// Which vocabulary to use.
+/// Smallest vocabulary that can be trained: every byte, and the end of a text.
+const VOCAB_MIN: u32 = 257;
+/// Largest vocabulary that can be trained.
+const VOCAB_MAX: u32 = 1 << 20;
+
+/// Longest line in bytes.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// Lines that are encoded at a time, on all cores.
+const LINES_AT_A_TIME: usize = 2048;
+
+/// Version of [`DatasetManifest`].
+const MANIFEST_VERSION: u8 = 1;
+
+/// Where the tokenizer comes from.
 #[derive(Clone, Debug)]
 pub enum Vocabulary {
-    /// Train one of this many entries.
-    Train(usize),
-    /// Use this tokenizer.json.
+    /// Trained on the inputs.
+    Train {
+        /// Entries of the vocabulary, with the 256 bytes and the end-of-text token; fewer if the text has no more pairs.
+        size: u32,
+    },
+    /// Read from a `tokenizer.json`.
     Load(PathBuf),
 }
 
-/// What to tokenize.
-#[derive(Clone, Debug)]
-pub struct TokenizeJob {
-    /// UTF-8 text files, in this order.
-    pub text: Vec<PathBuf>,
-    /// The vocabulary.
-    pub vocabulary: Vocabulary,
-    /// Folder for the output; made where it does not exist.
-    pub out: PathBuf,
-}
-
-/// How far a job is.
+/// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The vocabulary is trained on this many lines.
-    Training {
-        /// Lines of text.
-        lines: usize,
-    },
-    /// Lines are encoded.
+    /// The tokenizer is being trained.
+    Training,
+    /// Text is being encoded.
     Encoding {
-        /// Lines done.
-        done: usize,
-        /// Lines in all.
-        lines: usize,
+        /// Bytes of text so far.
+        bytes: u64,
+        /// Bytes of text in all.
+        bytes_total: u64,
+        /// Tokens so far.
+        tokens: u64,
     },
 }
 
-impl fmt::Display for Progress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Training { lines } => write!(f, "training a vocabulary on {lines} lines"),
-            Self::Encoding { done, lines } => write!(f, "encoding {}%", done.saturating_mul(100) / (*lines).max(1)),
-        }
+/// A file and its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashedFile {
+    /// Its name, without the directory.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its BLAKE3 hash.
+    pub blake3: BlobHash,
+}
+
+/// What a data set is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetManifest {
+    /// Version of this format.
+    pub version: u8,
+    /// Size of the vocabulary: every token is below.
+    pub vocab_size: u32,
+    /// Bytes of a token: 2 or 4.
+    pub token_bytes: u8,
+    /// How many tokens there are.
+    pub tokens: u64,
+    /// The tokenizer.
+    pub tokenizer: HashedFile,
+    /// The tokens.
+    pub output: HashedFile,
+    /// The text files, in the order in which they were read.
+    pub inputs: Vec<HashedFile>,
+}
+
+impl DatasetManifest {
+    /// Reads the manifest of the data set in `dir`.
+    ///
+    /// # Errors
+    /// [`DataError`] if it is not there, or no manifest.
+    pub fn load(dir: &Path) -> Result<Self, DataError> {
+        let path = dir.join(MANIFEST_FILE);
+        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        serde_json::from_slice(&bytes).map_err(DataError::Manifest)
     }
 }
 
-/// What lies beside the tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Version of this form.
-    pub version: u8,
-    /// Tokens written.
-    pub tokens: u64,
-    /// Entries of the vocabulary.
-    pub vocab_size: usize,
-    /// Bytes of a token.
-    pub token_bytes: u8,
-    /// BLAKE3 of each text file, in order.
-    pub text_blake3: Vec<String>,
-    /// BLAKE3 of tokens.bin.
-    pub tokens_blake3: String,
-}
-
-/// What was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenizeReport {
-    /// Tokens written.
-    pub tokens: u64,
-    /// Entries of the vocabulary.
-    pub vocab_size: usize,
-    /// Bytes of a token.
-    pub width: TokenWidth,
-    /// tokens.bin.
-    pub tokens_path: PathBuf,
-    /// tokenizer.json.
-    pub tokenizer_path: PathBuf,
-}
-
-/// Tokenizes text: writes `tokenizer.json`, `tokens.bin` (u16 or u32, little-endian) and, last, `manifest.json`.
+/// Makes a data set of `inputs`, in their order, in the directory `out`; `progress` is told how far it is. The manifest is
+/// written last: where it is, the rest is complete.
 ///
 /// # Errors
-/// [`TokenizeError`].
-pub fn tokenize(job: &TokenizeJob, mut progress: impl FnMut(Progress)) -> Result<TokenizeReport, TokenizeError> {
-    let (lines, text_blake3) = read_text(&job.text)?;
-    let tokenizer = match &job.vocabulary {
-        Vocabulary::Train(entries) => {
-            progress(Progress::Training { lines: lines.len() });
-            train(&lines, *entries)?
+/// [`DataError`] if there is no input, the text is not UTF-8, the tokenizer refuses, or the disk does.
+pub fn tokenize(
+    inputs: &[PathBuf],
+    vocabulary: &Vocabulary,
+    out: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<DatasetManifest, DataError> {
+    if inputs.is_empty() {
+        return Err(DataError::NoFiles { path: out.to_owned() });
+    }
+    fs::create_dir_all(out).map_err(io_error(out))?;
+    let tokenizer = match vocabulary {
+        Vocabulary::Train { size } => {
+            progress(Progress::Training);
+            train(inputs, *size)?
         }
-        Vocabulary::Load(path) => Tokenizer::from_file(path).map_err(TokenizeError::Tokenizer)?,
+        Vocabulary::Load(path) => {
+            let bytes = fs::read(path).map_err(io_error(path))?;
+            Tokenizer::from_bytes(bytes).map_err(refused("load"))?
+        }
     };
-    fs::create_dir_all(&job.out).map_err(io_error(&job.out))?;
-    let tokenizer_path = job.out.join("tokenizer.json");
-    tokenizer.save(&tokenizer_path, false).map_err(TokenizeError::Tokenizer)?;
-    let vocab_size = tokenizer.get_vocab_size(true);
-    let width = TokenWidth::of_vocabulary(vocab_size);
-    let tokens_path = job.out.join("tokens.bin");
-    let (tokens, tokens_blake3) = encode(&tokenizer, &lines, width, &tokens_path, progress)?;
-    let token_bytes = if width == TokenWidth::Two { 2 } else { 4 };
-    let manifest = Manifest { version: 1, tokens, vocab_size, token_bytes, text_blake3, tokens_blake3 };
-    let json = serde_json::to_vec_pretty(&manifest).map_err(TokenizeError::Manifest)?;
-    let manifest_path = job.out.join("manifest.json");
-    fs::write(&manifest_path, json).map_err(io_error(&manifest_path))?;
-    Ok(TokenizeReport { tokens, vocab_size, width, tokens_path, tokenizer_path })
+    let json = tokenizer.to_string(true).map_err(refused("write"))?;
+    let tokenizer_path = out.join(TOKENIZER_FILE);
+    replace(&tokenizer_path, json.as_bytes())?;
+
+    let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |max| max.saturating_add(1));
+    let token_bytes = if vocab_size <= 1 << 16 { 2 } else { 4 };
+    let tokens = encode(inputs, &tokenizer, token_bytes, &out.join(TOKENS_FILE), progress)?;
+    let manifest = DatasetManifest {
+        version: MANIFEST_VERSION,
+        vocab_size,
+        token_bytes,
+        tokens,
+        tokenizer: hashed(&tokenizer_path)?,
+        output: hashed(&out.join(TOKENS_FILE))?,
+        inputs: inputs.iter().map(|path| hashed(path)).collect::<Result<_, _>>()?,
+    };
+    let json = serde_json::to_vec_pretty(&manifest).map_err(DataError::Manifest)?;
+    replace(&out.join(MANIFEST_FILE), &json)?;
+    Ok(manifest)
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> TokenizeError + use<> {
-    let path = path.to_owned();
-    move |source| TokenizeError::Io { path, source }
-}
-
-/// All lines with their line ends, and each file's hash.
-fn read_text(paths: &[PathBuf]) -> Result<(Vec<String>, Vec<String>), TokenizeError> {
-    let (mut lines, mut hashes) = (Vec::new(), Vec::new());
-    for path in paths {
-        let file = fs::File::open(path).map_err(io_error(path))?;
-        let mut hasher = blake3::Hasher::new();
-        let mut reader = BufReader::new(file);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).map_err(io_error(path))? == 0 {
-                break;
-            }
-            hasher.update(line.as_bytes());
-            lines.push(line);
-        }
-        hashes.push(hasher.finalize().to_hex().to_string());
+fn train(inputs: &[PathBuf], size: u32) -> Result<Tokenizer, DataError> {
+    if !(VOCAB_MIN..=VOCAB_MAX).contains(&size) {
+        return Err(DataError::VocabularySize { size, size_min: VOCAB_MIN, size_max: VOCAB_MAX });
     }
-    if lines.is_empty() { Err(TokenizeError::Empty) } else { Ok((lines, hashes)) }
-}
-
-fn train(lines: &[String], entries: usize) -> Result<Tokenizer, TokenizeError> {
-    if !(VOCABULARY_MIN..=VOCABULARY_MAX).contains(&entries) {
-        return Err(TokenizeError::Vocabulary { entries });
-    }
-    let mut tokenizer = Tokenizer::new(ModelWrapper::BPE(BPE::default()));
-    // No blank is put before the text, and offsets are of no interest.
-    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, false, true)));
-    tokenizer.with_decoder(Some(ByteLevel::default()));
-    let trainer = BpeTrainer::builder()
-        .vocab_size(entries)
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(size as usize)
         .show_progress(false)
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build();
-    let mut trainer = TrainerWrapper::BpeTrainer(trainer);
-    tokenizer.train(&mut trainer, lines.iter().map(String::as_str)).map_err(TokenizeError::Tokenizer)?;
-    Ok(tokenizer)
+    let byte_level = ByteLevel::new(false, false, true);
+    let mut tokenizer =
+        TokenizerBuilder::<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>::new()
+            .with_model(BPE::default())
+            .with_pre_tokenizer(Some(byte_level.into()))
+            .with_decoder(Some(byte_level.into()))
+            .build()
+            .map_err(refused("train"))?;
+
+    let mut trouble = None;
+    let lines = inputs.iter().flat_map(|path| Lines::open(path));
+    // The trainer takes strings; the first line that can't be read ends the text, and is the error afterwards.
+    let lines = lines.map_while(|line| line.map_err(|error| trouble = Some(error)).ok());
+    tokenizer.train(&mut trainer, lines).map_err(refused("train"))?;
+    match trouble {
+        Some(error) => Err(error),
+        None => Ok(tokenizer.into()),
+    }
 }
 
+/// Writes the tokens of `inputs` to `path`; returns how many.
 fn encode(
+    inputs: &[PathBuf],
     tokenizer: &Tokenizer,
-    lines: &[String],
-    width: TokenWidth,
+    token_bytes: u8,
     path: &Path,
-    mut progress: impl FnMut(Progress),
-) -> Result<(u64, String), TokenizeError> {
-    let file = fs::File::create(path).map_err(io_error(path))?;
-    let (mut out, mut hasher, mut tokens) = (BufWriter::new(file), blake3::Hasher::new(), 0_u64);
-    for (chunk, done) in lines.chunks(REPORT_EVERY).zip((0..).step_by(REPORT_EVERY)) {
-        progress(Progress::Encoding { done, lines: lines.len() });
-        for line in chunk {
-            let encoding = tokenizer.encode_fast(line.as_str(), false).map_err(TokenizeError::Tokenizer)?;
-            for id in encoding.get_ids() {
-                let bytes = id.to_le_bytes();
-                let bytes = if width == TokenWidth::Two { &bytes[..2] } else { &bytes[..] };
-                hasher.update(bytes);
-                out.write_all(bytes).map_err(io_error(path))?;
+    progress: &mut dyn FnMut(Progress),
+) -> Result<u64, DataError> {
+    let mut bytes_total = 0;
+    for input in inputs {
+        bytes_total += fs::metadata(input).map_err(io_error(input))?.len();
+    }
+    let partial = partial_of(path);
+    let mut writer = TokenWriter::create(&partial, token_bytes)?;
+    let end = tokenizer.token_to_id(END_OF_TEXT);
+    let mut bytes = 0;
+    for input in inputs {
+        let mut lines = Lines::open(input).peekable();
+        while lines.peek().is_some() {
+            let batch = lines.by_ref().take(LINES_AT_A_TIME).collect::<Result<Vec<_>, _>>()?;
+            bytes += batch.iter().map(|line| line.len() as u64).sum::<u64>();
+            for encoding in tokenizer.encode_batch_fast(batch, false).map_err(refused("run"))? {
+                writer.write(encoding.get_ids())?;
             }
-            tokens += encoding.len() as u64;
+            progress(Progress::Encoding { bytes, bytes_total, tokens: writer.tokens });
+        }
+        writer.write(end.as_slice())?;
+    }
+    let tokens = writer.finish()?;
+    fs::rename(&partial, path).map_err(io_error(path))?;
+    Ok(tokens)
+}
+
+struct TokenWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    width: usize,
+    tokens: u64,
+}
+
+impl TokenWriter {
+    fn create(path: &Path, token_bytes: u8) -> Result<Self, DataError> {
+        let file = BufWriter::new(File::create(path).map_err(io_error(path))?);
+        Ok(Self { path: path.to_owned(), file, width: usize::from(token_bytes), tokens: 0 })
+    }
+
+    fn write(&mut self, tokens: &[u32]) -> Result<(), DataError> {
+        for token in tokens {
+            self.file.write_all(&token.to_le_bytes()[..self.width]).map_err(io_error(&self.path))?;
+        }
+        self.tokens += tokens.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64, DataError> {
+        self.file.flush().map_err(io_error(&self.path))?;
+        Ok(self.tokens)
+    }
+}
+
+/// The lines of a text file with their ends.
+struct Lines {
+    path: PathBuf,
+    /// What is left to read, or why the file can't be opened; nothing after an error.
+    reader: Option<Result<BufReader<File>, DataError>>,
+    line: u64,
+}
+
+impl Lines {
+    fn open(path: &Path) -> Self {
+        let reader = File::open(path).map(BufReader::new).map_err(io_error(path));
+        Self { path: path.to_owned(), reader: Some(reader), line: 0 }
+    }
+
+    fn read(&mut self, reader: &mut BufReader<File>) -> Result<Option<String>, DataError> {
+        self.line += 1;
+        let mut bytes = Vec::new();
+        let mut bounded = std::io::Read::take(reader, LINE_BYTES_MAX + 1);
+        bounded.read_until(b'\n', &mut bytes).map_err(io_error(&self.path))?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        match String::from_utf8(bytes) {
+            Ok(line) if line.len() as u64 <= LINE_BYTES_MAX => Ok(Some(line)),
+            _ => Err(DataError::Line { path: self.path.clone(), line: self.line, length_max: LINE_BYTES_MAX }),
         }
     }
-    progress(Progress::Encoding { done: lines.len(), lines: lines.len() });
-    out.flush().map_err(io_error(path))?;
-    Ok((tokens, hasher.finalize().to_hex().to_string()))
+}
+
+impl Iterator for Lines {
+    type Item = Result<String, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = match self.reader.take()? {
+            Ok(reader) => reader,
+            Err(error) => return Some(Err(error)),
+        };
+        let line = self.read(&mut reader).transpose()?;
+        if line.is_ok() {
+            self.reader = Some(Ok(reader));
+        }
+        Some(line)
+    }
+}
+
+fn hashed(path: &Path) -> Result<HashedFile, DataError> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(io_error(path))?;
+    hasher.update_reader(file).map_err(io_error(path))?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(HashedFile { name, bytes: hasher.count(), blake3: BlobHash(*hasher.finalize().as_bytes()) })
+}
+
+/// Writes a file that is there completely or not at all.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    let partial = partial_of(path);
+    fs::write(&partial, bytes).map_err(io_error(&partial))?;
+    fs::rename(&partial, path).map_err(io_error(path))
+}
+
+fn partial_of(path: &Path) -> PathBuf {
+    path.with_extension("partial")
+}
+
+fn refused(action: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> DataError {
+    move |source| DataError::Tokenizer { action, source }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
-
-    use super::*;
-
-    const TEXT: &str = "In the beginning God created the heaven and the earth.\nAnd the earth was without form, and void;\n";
-
-    fn job(folder: &Path, vocabulary: Vocabulary) -> TokenizeJob {
-        let text = folder.join("text.txt");
-        fs::write(&text, TEXT.repeat(20)).unwrap();
-        TokenizeJob { text: vec![text], vocabulary, out: folder.join("out") }
-    }
-
-    #[test]
-    fn tokens_decode_to_the_text_and_are_the_same_every_time() {
-        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut seen = Vec::new();
-        let report = tokenize(&job(one.path(), Vocabulary::Train(300)), |progress| seen.push(progress)).unwrap();
-        let again = tokenize(&job(two.path(), Vocabulary::Train(300)), |_| {}).unwrap();
-        let bytes = fs::read(&report.tokens_path).unwrap();
-        assert_eq!(bytes, fs::read(&again.tokens_path).unwrap());
-        assert_eq!(fs::read(&report.tokenizer_path).unwrap(), fs::read(&again.tokenizer_path).unwrap());
-        assert_eq!(report.width, TokenWidth::Two);
-        let ids: Vec<u32> = bytes.chunks(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).collect();
-        assert_eq!(ids.len() as u64, report.tokens);
-        let tokenizer = Tokenizer::from_file(&report.tokenizer_path).unwrap();
-        assert_eq!(tokenizer.decode(&ids, false).unwrap(), TEXT.repeat(20));
-        assert_eq!(seen.last(), Some(&Progress::Encoding { done: 40, lines: 40 }));
-    }
-
-    #[test]
-    fn a_given_tokenizer_is_used_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = tokenize(&job(folder.path(), Vocabulary::Train(280)), |_| {}).unwrap();
-        let kept = folder.path().join("kept.json");
-        fs::copy(&first.tokenizer_path, &kept).unwrap();
-        let tokens = fs::read(&first.tokens_path).unwrap();
-        let second = tokenize(&job(folder.path(), Vocabulary::Load(kept)), |_| {}).unwrap();
-        assert_eq!(fs::read(&second.tokens_path).unwrap(), tokens);
-    }
-
-    #[test]
-    fn what_can_not_be_tokenized_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = tokenize(&job(folder.path(), Vocabulary::Train(10)), |_| {}).unwrap_err();
-        assert!(matches!(refused, TokenizeError::Vocabulary { entries: 10 }));
-        let mut job = job(folder.path(), Vocabulary::Train(300));
-        fs::write(&job.text[0], "").unwrap();
-        assert!(matches!(tokenize(&job, |_| {}), Err(TokenizeError::Empty)));
-        job.text = vec![folder.path().join("absent.txt")];
-        assert!(matches!(tokenize(&job, |_| {}), Err(TokenizeError::Io { .. })));
-    }
-}
+mod tests;

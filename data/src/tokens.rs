@@ -1,226 +1,183 @@
-//! Token files as an endless, deterministic sequence of samples.
+//! Samples by global index, from files of little-endian tokens without a header.
 //!
-//! The files under a path, in the order of their names, are one long array of tokens. Sample `i` of a pass holds the tokens
-//! from `i · seq_len` to `(i + 1) · seq_len` inclusive: `seq_len` inputs, and each one's successor as its label. After the
-//! last sample the next pass begins; with a seed every pass has an order of its own, which needs no table.
+//! All files count as one sequence, in ascending order of their names. Sample `i` of the data is
+//! `tokens[i * seq_len ..= (i + 1) * seq_len]`: `seq_len + 1` tokens, of which the last is the first of the next. A run counts
+//! samples globally and without end; the source wraps around, in a new order for every pass if the run shuffles.
+//!
+//! Files are read by position instead of being mapped into memory: a file that shrinks while it is used is an error then, and
+//! not the end of the process.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use psyche_messages::BatchInterval;
-use thiserror::Error;
+use psyche_protocol::model::{Shuffle, TokenSize};
 
-use crate::order::Permutation;
+use crate::error::{DataError, io_error};
+use crate::order::Order;
 
-/// Most files that a source may have.
-pub const FILES_MAX: usize = 65_536;
-/// Most samples of one request.
-pub const SAMPLES_MAX: u64 = 1 << 20;
+/// Extension of token files in a directory.
+const EXTENSION: &str = "bin";
 
-/// Why tokens can't be read.
-#[derive(Debug, Error)]
-pub enum DataError {
-    /// The file system refuses.
-    #[error("read {}", path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file's length is no multiple of a token's.
-    #[error("read {}: its {bytes} bytes are no whole number of tokens of {width} bytes", path.display())]
-    Length {
-        /// The file.
-        path: PathBuf,
-        /// Its length.
-        bytes: u64,
-        /// Bytes of a token.
-        width: u64,
-    },
-    /// A folder holds more files than are read.
-    #[error("read {}: it holds more than {FILES_MAX} token files", path.display())]
-    TooManyFiles {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// There are too few tokens for even one sample.
-    #[error("read {}: its {tokens} tokens do not make one sample of {} tokens", path.display(), seq_len + 1)]
-    TooShort {
-        /// The path.
-        path: PathBuf,
-        /// Tokens found.
-        tokens: u64,
-        /// Inputs of a sample.
-        seq_len: u64,
-    },
-    /// More samples are asked for than any batch has.
-    #[error("read {samples} samples at once: at most {SAMPLES_MAX} are read")]
-    TooManySamples {
-        /// How many.
-        samples: u64,
-    },
-    /// A token lies outside of the vocabulary.
-    #[error("use token {token} at {at} of {}: the vocabulary has {vocabulary} entries", path.display())]
-    Token {
-        /// The path.
-        path: PathBuf,
-        /// Its place among all tokens.
-        at: u64,
-        /// The token.
-        token: u32,
-        /// Entries of the vocabulary.
-        vocabulary: u32,
-    },
-}
+/// Most samples that are read at a time: a global batch is counted in 16 bits.
+const SAMPLES_MAX: u64 = 1 << 16;
 
-/// How many bytes a token takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenWidth {
-    /// u16, little-endian.
-    Two,
-    /// u32, little-endian.
-    Four,
-}
+/// Longest sequence.
+const SEQ_LEN_MAX: u32 = 1 << 20;
 
-impl TokenWidth {
-    /// The smaller width that holds every token of a vocabulary.
-    #[must_use]
-    pub const fn of_vocabulary(entries: usize) -> Self {
-        if entries <= 1 << 16 { Self::Two } else { Self::Four }
-    }
-
-    const fn bytes(self) -> u64 {
-        match self {
-            Self::Two => 2,
-            Self::Four => 4,
-        }
-    }
-}
-
-/// Where tokens are and how they become samples.
+/// What a source is made of.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
-    /// A file, or a folder of files.
+    /// A token file, or a directory whose `.bin` files are taken.
     pub path: PathBuf,
     /// Bytes of a token.
-    pub width: TokenWidth,
-    /// Inputs of a sample; a sample has one token more.
-    pub seq_len: usize,
-    /// Entries of the vocabulary: larger tokens are refused.
-    pub vocabulary: u32,
-    /// Seed of the order; without one samples come as they lie.
-    pub shuffle: Option<[u8; 32]>,
+    pub token_size: TokenSize,
+    /// Tokens of a sample, without the one to be predicted last.
+    pub seq_len: u32,
+    /// Size of the vocabulary; tokens outside are refused.
+    pub vocab_size: u32,
+    /// Order of the samples.
+    pub shuffle: Shuffle,
 }
 
-/// An open source of samples.
+#[derive(Debug)]
+struct TokenFile {
+    path: PathBuf,
+    file: File,
+    /// Position of its first token in the sequence of all files.
+    first: u64,
+    /// How many tokens it holds.
+    tokens: u64,
+}
+
+/// Samples of a run. Reading takes `&self`: several threads may share it.
 #[derive(Debug)]
 pub struct TokenSource {
-    config: TokenConfig,
-    seq_len: u64,
-    /// Maps with the number of tokens before each.
-    files: Vec<(u64, Mmap)>,
+    files: Vec<TokenFile>,
+    token_bytes: u32,
+    seq_len: u32,
+    vocab_size: u32,
+    tokens: u64,
     samples: u64,
+    order: Order,
 }
 
 impl TokenSource {
-    /// Maps the files.
+    /// Opens the files.
     ///
     /// # Errors
-    /// [`DataError`] for files that can't be read, are cut off, or are too short.
+    /// [`DataError`] if there are none, one can't be read or has half a token, or they don't hold a single sample.
     pub fn open(config: &TokenConfig) -> Result<Self, DataError> {
-        let (mut files, mut tokens) = (Vec::new(), 0);
-        for path in files_of(&config.path)? {
-            let map = map(&path)?;
-            let (bytes, width) = (map.len() as u64, config.width.bytes());
-            if bytes % width != 0 {
-                return Err(DataError::Length { path, bytes, width });
+        let seq_len = config.seq_len;
+        if !(1..=SEQ_LEN_MAX).contains(&seq_len) {
+            return Err(DataError::SeqLen { seq_len, seq_len_max: SEQ_LEN_MAX });
+        }
+        let token_bytes = match config.token_size {
+            TokenSize::TwoBytes => 2,
+            TokenSize::FourBytes => 4,
+        };
+        let mut files = Vec::new();
+        let mut tokens = 0;
+        for path in token_files(&config.path)? {
+            let file = File::open(&path).map_err(io_error(&path))?;
+            let length = file.metadata().map_err(io_error(&path))?.len();
+            if length % u64::from(token_bytes) != 0 {
+                return Err(DataError::Length { path, length, token_bytes });
             }
-            files.push((tokens, map));
-            tokens += bytes / width;
+            let held = length / u64::from(token_bytes);
+            files.push(TokenFile { path, file, first: tokens, tokens: held });
+            tokens += held;
         }
-        let seq_len = (config.seq_len as u64).max(1);
-        let samples = tokens.saturating_sub(1) / seq_len;
+        let samples = tokens.saturating_sub(1) / u64::from(seq_len);
         if samples == 0 {
-            return Err(DataError::TooShort { path: config.path.clone(), tokens, seq_len });
+            return Err(DataError::TooShort { tokens, seq_len });
         }
-        Ok(Self { config: config.clone(), seq_len, files, samples })
+        let order = Order::new(samples, &config.shuffle);
+        Ok(Self { files, token_bytes, seq_len, vocab_size: config.vocab_size, tokens, samples, order })
     }
 
-    /// Samples of one pass over all tokens.
+    /// Samples in one pass over the data.
     #[must_use]
-    pub const fn samples_per_pass(&self) -> u64 {
+    pub const fn sample_count(&self) -> u64 {
         self.samples
     }
 
-    /// The samples of a batch, each `seq_len + 1` tokens.
+    /// Tokens in all files.
+    #[must_use]
+    pub const fn token_count(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Tokens of a sample, without the last.
+    #[must_use]
+    pub const fn seq_len(&self) -> u32 {
+        self.seq_len
+    }
+
+    /// The samples of an assignment, in order: `[samples, seq_len + 1]` tokens.
     ///
     /// # Errors
-    /// [`DataError::TooManySamples`], [`DataError::Token`].
-    pub fn samples(&self, batch: BatchInterval) -> Result<Vec<Vec<u32>>, DataError> {
-        if batch.samples() > SAMPLES_MAX {
-            return Err(DataError::TooManySamples { samples: batch.samples() });
+    /// [`DataError`] if there are more than 65,536, the disk refuses, or a token is not in the vocabulary.
+    pub fn samples(&self, interval: BatchInterval) -> Result<Vec<Vec<u32>>, DataError> {
+        if interval.samples() > SAMPLES_MAX {
+            return Err(DataError::TooManySamples { interval, samples_max: SAMPLES_MAX });
         }
-        (batch.start()..=batch.end()).map(|index| self.sample(index)).collect()
+        (interval.start()..=interval.end()).map(|index| self.sample(index)).collect()
     }
 
-    fn sample(&self, index: u64) -> Result<Vec<u32>, DataError> {
-        let (pass, place) = (index / self.samples, index % self.samples);
-        let place = match &self.config.shuffle {
-            None => place,
-            Some(seed) => Permutation::new(seed, pass, self.samples).at(place),
-        };
-        let first = place * self.seq_len;
-        (first..=first + self.seq_len).map(|at| self.token(at)).collect()
+    /// The sample at global position `index`: `[seq_len + 1]` tokens.
+    ///
+    /// # Errors
+    /// [`DataError`] if the disk refuses, or a token is not in the vocabulary.
+    pub fn sample(&self, index: u64) -> Result<Vec<u32>, DataError> {
+        let sample = self.order.sample_at(index);
+        let tokens = self.read(sample * u64::from(self.seq_len), self.seq_len as usize + 1)?;
+        match tokens.iter().find(|token| **token >= self.vocab_size) {
+            Some(token) => Err(DataError::Token { token: *token, sample, vocab_size: self.vocab_size }),
+            None => Ok(tokens),
+        }
     }
 
-    fn token(&self, at: u64) -> Result<u32, DataError> {
-        let file = self.files.partition_point(|(before, _)| *before <= at).saturating_sub(1);
-        let token = self.files.get(file).and_then(|(before, map)| {
-            let offset = usize::try_from((at - before) * self.config.width.bytes()).ok()?;
-            let bytes = map.get(offset..)?;
-            Some(match self.config.width {
-                TokenWidth::Two => u32::from(u16::from_le_bytes(*bytes.first_chunk()?)),
-                TokenWidth::Four => u32::from_le_bytes(*bytes.first_chunk()?),
-            })
-        });
-        let vocabulary = self.config.vocabulary;
-        match token {
-            Some(token) if token < vocabulary => Ok(token),
-            token => Err(DataError::Token { path: self.config.path.clone(), at, token: token.unwrap_or(u32::MAX), vocabulary }),
+    /// `count` tokens from position `first` of all files, which hold them.
+    fn read(&self, first: u64, count: usize) -> Result<Vec<u32>, DataError> {
+        let width = self.token_bytes as usize;
+        let mut bytes = vec![0; count * width];
+        let mut at = first;
+        let mut filled = 0;
+        let start = self.files.partition_point(|file| file.first + file.tokens <= first);
+        for file in &self.files[start..] {
+            let inside = at - file.first;
+            let take = usize::try_from(file.tokens - inside).unwrap_or(usize::MAX).min(count - filled);
+            let part = &mut bytes[filled * width..(filled + take) * width];
+            file.file.read_exact_at(part, inside * u64::from(self.token_bytes)).map_err(io_error(&file.path))?;
+            filled += take;
+            at += take as u64;
+            if filled == count {
+                break;
+            }
         }
+        Ok(decode(&bytes, width))
     }
 }
 
-/// The token files at `path`: itself, or what lies in the folder under `.bin` or `.npy`-less raw names, by name.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let refused = |source| DataError::Io { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(refused)?.is_dir() {
+/// Little-endian tokens of `width` bytes, 2 or 4.
+fn decode(bytes: &[u8], width: usize) -> Vec<u32> {
+    let token = |bytes: &[u8]| bytes.iter().rev().fold(0, |token, byte| (token << 8) | u32::from(*byte));
+    bytes.chunks_exact(width).map(token).collect()
+}
+
+/// The file itself, or the token files of a directory by ascending name.
+fn token_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    if !fs::metadata(path).map_err(io_error(path))?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(refused)? {
-        let file = entry.map_err(refused)?.path();
-        if file.extension().is_some_and(|extension| extension == "bin") {
-            files.push(file);
-        }
-        if files.len() > FILES_MAX {
-            return Err(DataError::TooManyFiles { path: path.to_owned() });
-        }
-    }
-    // The order of a directory differs between machines.
+    let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(io_error(path))?;
+    let paths = entries.into_iter().map(|entry| entry.path());
+    let mut files: Vec<_> = paths.filter(|path| path.is_file() && path.extension().is_some_and(|e| e == EXTENSION)).collect();
     files.sort_unstable();
-    Ok(files)
-}
-
-fn map(path: &Path) -> Result<Mmap, DataError> {
-    let refused = |source| DataError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(refused)?;
-    // SAFETY: token files are written once, before training; whoever cuts one off under a running node breaks his own node.
-    unsafe { Mmap::map(&file) }.map_err(refused)
+    if files.is_empty() { Err(DataError::NoFiles { path: path.to_owned() }) } else { Ok(files) }
 }
 
 #[cfg(test)]
