@@ -2,7 +2,8 @@
 //! Follows what the wallet has earned and claimed in the run, reports it, and claims it on demand or by itself.
 //!
 //! # In (message → reply)
-//! [`CoordinatorSeen`] → nothing; [`GetPoints`] → [`Standing`]; [`ClaimRewards`] → the amount claimed.
+//! [`CoordinatorSeen`] → nothing; [`GetPoints`] → [`Standing`]; [`ClaimRewards`] → the amount claimed; [`SettleRewards`] →
+//! nothing, once everything that is claimed by itself is claimed.
 //!
 //! # Out
 //! Changes of points and claims to the event log.
@@ -30,6 +31,7 @@ use psyche_chain::ops::{self, Claimed};
 use psyche_chain::{ChainError, Rpc, Wallet};
 use psyche_messages::{Command, NodeEvent, Points, RunId};
 use psyche_protocol::layout::CoordinatorAccount;
+use tokio::sync::Mutex;
 
 use crate::chain_of;
 use crate::config::ClaimPolicy;
@@ -50,6 +52,13 @@ pub struct GetPoints;
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimRewards;
 
+/// Claims what can be claimed if rewards are claimed by themselves: the run is over.
+#[derive(Clone, Copy, Debug)]
+pub struct SettleRewards;
+
+impl Command for SettleRewards {
+    type Reply = ();
+}
 impl Command for CoordinatorSeen {
     type Reply = ();
 }
@@ -88,18 +97,18 @@ pub struct RewardsLinks {
 pub struct RewardsActor {
     links: RewardsLinks,
     standing: Standing,
-    claiming: bool,
+    /// Held by the claim under way.
+    claiming: Arc<Mutex<()>>,
 }
 
 impl RewardsActor {
     /// An actor that knows nothing yet.
     #[must_use]
     pub fn new(links: RewardsLinks) -> Self {
-        Self { links, standing: Standing::default(), claiming: false }
+        Self { links, standing: Standing::default(), claiming: Arc::default() }
     }
 
     fn claimed(&mut self, outcome: &Result<Claimed, ChainError>) {
-        self.claiming = false;
         match outcome {
             Ok(claimed) => {
                 self.standing.claimed = claimed.claimed_in_all;
@@ -110,6 +119,15 @@ impl RewardsActor {
                 }
             }
             Err(error) => tracing::warn!(actor = "rewards", error = %chain_of(error), "could not claim rewards"),
+        }
+    }
+
+    /// Claims after whatever claim is under way, which may leave nothing.
+    fn claim(&self) -> impl Future<Output = Result<Claimed, ChainError>> + use<> {
+        let (links, claiming) = (self.links.clone(), Arc::clone(&self.claiming));
+        async move {
+            let _turn = claiming.lock().await;
+            ops::claim_rewards(&links.rpc, &links.wallet, &links.run_id, None).await
         }
     }
 
@@ -138,11 +156,9 @@ impl Handler<Ask<CoordinatorSeen>> for RewardsActor {
         }
         self.standing.earned = Points(earned);
         self.report();
-        if self.links.policy == ClaimPolicy::Automatic && !self.claiming {
-            self.claiming = true;
-            let links = self.links.clone();
-            let claim = async move { ops::claim_rewards(&links.rpc, &links.wallet, &links.run_id, None).await };
-            ctx.spawn(claim.into_actor(self).map(|outcome, actor, _| actor.claimed(&outcome)));
+        if self.links.policy == ClaimPolicy::Automatic {
+            let claim = self.claim().into_actor(self);
+            ctx.spawn(claim.map(|outcome, actor, _| actor.claimed(&outcome)));
         }
     }
 }
@@ -159,11 +175,20 @@ impl Handler<Ask<ClaimRewards>> for RewardsActor {
     type Result = ResponseActFuture<Self, Result<Points, ChainError>>;
 
     fn handle(&mut self, _: Ask<ClaimRewards>, _: &mut Self::Context) -> Self::Result {
-        let links = self.links.clone();
-        let claim = async move { ops::claim_rewards(&links.rpc, &links.wallet, &links.run_id, None).await };
-        Box::pin(claim.into_actor(self).map(|outcome, actor, _| {
+        Box::pin(self.claim().into_actor(self).map(|outcome, actor, _| {
             actor.claimed(&outcome);
             outcome.map(|claimed| claimed.amount)
         }))
+    }
+}
+
+impl Handler<Ask<SettleRewards>> for RewardsActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Ask<SettleRewards>, _: &mut Self::Context) -> Self::Result {
+        if self.links.policy == ClaimPolicy::Manual {
+            return Box::pin(async {}.into_actor(self));
+        }
+        Box::pin(self.claim().into_actor(self).map(|outcome, actor, _| actor.claimed(&outcome)))
     }
 }

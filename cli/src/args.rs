@@ -386,9 +386,6 @@ pub(crate) struct DeployArgs {
     /// File with the key whose address becomes the program's id; made where it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) program_keypair: PathBuf,
-    /// File with the buffer's key, which lets an interrupted deployment go on; made where it does not exist.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) buffer_keypair: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -401,7 +398,7 @@ pub(crate) struct TokenizeArgs {
     pub(crate) out: PathBuf,
     /// Entries of the vocabulary.
     #[arg(long, default_value_t = 4096, value_name = "N")]
-    pub(crate) vocab_size: usize,
+    pub(crate) vocab_size: u32,
     /// Use this tokenizer.json instead of training one.
     #[arg(long, value_name = "FILE", conflicts_with = "vocab_size")]
     pub(crate) tokenizer: Option<PathBuf>,

@@ -131,6 +131,7 @@ fn start_actors(
     });
     let links = Links {
         rpc,
+        rewards: rewards.clone(),
         gossip,
         devices: devices.clone(),
         plan: Arc::clone(&ground.plan),

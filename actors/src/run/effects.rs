@@ -9,6 +9,7 @@ use super::device::DeviceCommand;
 use super::{Links, RunActor};
 use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, SendId, SendOutcome};
 use crate::gossip::{FetchBlob, ForgetRounds, Publish, ReadBlob, SetMembers, StoreBlob};
+use crate::rewards::SettleRewards;
 use crate::rpc::{RebuildWitnesses, SubmitAction};
 
 impl RunActor {
@@ -41,6 +42,9 @@ impl RunActor {
             Effect::Report(event) => links.events.report(event),
             Effect::Finished { reason } => {
                 let finish = async move {
+                    if let Err(error) = links.rewards.ask(SettleRewards).await {
+                        tracing::warn!(actor = "run", %error, "the rewards are not settled");
+                    }
                     // A closed channel means that the node stops already.
                     let _stopping = links.finished.send(reason).await;
                     None

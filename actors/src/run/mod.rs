@@ -42,6 +42,7 @@ use crate::engine::{Engine, Event, Now};
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
 use crate::gossip::GradientGossip;
+use crate::rewards::RewardsActor;
 use crate::rpc::{ReadClock, RpcSupervisor};
 use crate::supervisor::Supervised;
 
@@ -105,6 +106,8 @@ impl RunLink {
 pub struct Links {
     /// The chain.
     pub rpc: Supervised<RpcSupervisor>,
+    /// The rewards.
+    pub rewards: Supervised<RewardsActor>,
     /// The peers.
     pub gossip: Supervised<GradientGossip>,
     /// The devices.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use psyche_data::{TokenConfig, TokenWidth};
+use psyche_data::TokenConfig;
 use psyche_gpu::codec;
 use psyche_gpu::config::LlamaConfig;
 use psyche_gpu::exact::{ColdStart, LrSchedule};
@@ -89,9 +89,9 @@ pub struct RunPlan {
     /// Where the tokens are.
     pub data: PathBuf,
     /// Bytes of a token, where the run says it; otherwise the vocabulary does.
-    pub width: Option<TokenWidth>,
-    /// Seed of the samples' order, if they are shuffled.
-    pub shuffle: Option<[u8; 32]>,
+    pub token_size: Option<TokenSize>,
+    /// Order of the samples.
+    pub shuffle: Shuffle,
     schedule: LrSchedule,
 }
 
@@ -115,22 +115,24 @@ impl RunPlan {
             usize::from(distro.topk),
             distro.quantize_1bit,
         )?;
-        let (data, width, shuffle) = data(&llm.data_location, data_path)?;
+        let (data, token_size, shuffle) = data(&llm.data_location, data_path)?;
         let schedule = schedule(&llm.lr_schedule);
         schedule.validate()?;
         let seq_len = usize::try_from(llm.max_seq_len).unwrap_or(usize::MAX);
-        Ok(Self { checkpoint, model: config, layout, distro, seq_len, data, width, shuffle, schedule })
+        Ok(Self { checkpoint, model: config, layout, distro, seq_len, data, token_size, shuffle, schedule })
     }
 
     /// Where the samples come from.
     #[must_use]
     pub fn token_source(&self) -> TokenConfig {
-        let vocabulary = self.model.vocab_size;
+        let vocab_size = u32::try_from(self.model.vocab_size).unwrap_or(u32::MAX);
+        // A run that does not say how wide tokens are uses the smaller width that holds them all.
+        let narrow = if vocab_size <= 1 << 16 { TokenSize::TwoBytes } else { TokenSize::FourBytes };
         TokenConfig {
             path: self.data.clone(),
-            width: self.width.unwrap_or_else(|| TokenWidth::of_vocabulary(vocabulary)),
-            seq_len: self.seq_len,
-            vocabulary: u32::try_from(vocabulary).unwrap_or(u32::MAX),
+            token_size: self.token_size.unwrap_or(narrow),
+            seq_len: u32::try_from(self.seq_len).unwrap_or(u32::MAX),
+            vocab_size,
             shuffle: self.shuffle,
         }
     }
@@ -186,8 +188,8 @@ fn checkpoint(checkpoint: &Checkpoint, models_dir: &Path) -> Result<PathBuf, Pla
     Ok(path)
 }
 
-/// Path, bytes of a token, seed of the order.
-type DataPlace = (PathBuf, Option<TokenWidth>, Option<[u8; 32]>);
+/// Path, bytes of a token, order.
+type DataPlace = (PathBuf, Option<TokenSize>, Shuffle);
 
 fn data(location: &DataLocation, data_path: Option<&Path>) -> Result<DataPlace, PlanError> {
     let path = match (location, data_path) {
@@ -199,16 +201,10 @@ fn data(location: &DataLocation, data_path: Option<&Path>) -> Result<DataPlace, 
         (DataLocation::Preprocessed(_), _) => return unsupported("preprocessed data"),
         (DataLocation::Dummy, _) => return unsupported("dummy data"),
     };
-    let DataLocation::Http(http) = location else { return Ok((path, None, None)) };
-    let width = match http.token_size {
-        TokenSize::TwoBytes => TokenWidth::Two,
-        TokenSize::FourBytes => TokenWidth::Four,
-    };
-    let shuffle = match http.shuffle {
-        Shuffle::DontShuffle => None,
-        Shuffle::Seeded(seed) => Some(seed),
-    };
-    Ok((path, Some(width), shuffle))
+    Ok(match location {
+        DataLocation::Http(http) => (path, Some(http.token_size), http.shuffle),
+        _ => (path, None, Shuffle::DontShuffle),
+    })
 }
 
 fn schedule(schedule: &protocol::LrSchedule) -> LrSchedule {

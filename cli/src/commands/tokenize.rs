@@ -1,7 +1,7 @@
 //! `tokenize`: a tokenizer and tokens from text.
 
 use anyhow::Result;
-use psyche_data::{TokenizeJob, Vocabulary};
+use psyche_data::{Progress, Vocabulary};
 
 use super::failed_to;
 use crate::args::TokenizeArgs;
@@ -10,20 +10,31 @@ use crate::output;
 pub(crate) fn run(args: &TokenizeArgs) -> Result<()> {
     let vocabulary = match &args.tokenizer {
         Some(path) => Vocabulary::Load(path.clone()),
-        None => Vocabulary::Train(args.vocab_size),
+        None => Vocabulary::Train { size: args.vocab_size },
     };
-    let job = TokenizeJob { text: args.text.clone(), vocabulary, out: args.out.clone() };
     let mut last = String::new();
-    let report = psyche_data::tokenize(&job, |progress| {
-        let line = progress.to_string();
+    let mut tell = |progress| {
+        let line = words(progress);
         if line != last {
             output::note(format_args!("{line}"));
             last = line;
         }
-    });
-    let report = report.map_err(failed_to)?;
-    output::note(format_args!("{} tokens of a vocabulary of {}", report.tokens, report.vocab_size));
-    output::line(format_args!("{}", report.tokens_path.display()))?;
-    output::line(format_args!("{}", report.tokenizer_path.display()))?;
+    };
+    let manifest = psyche_data::tokenize(&args.text, &vocabulary, &args.out, &mut tell).map_err(failed_to)?;
+    let (tokens, entries, bytes) = (manifest.tokens, manifest.vocab_size, manifest.token_bytes);
+    output::note(format_args!("{tokens} tokens of {bytes} bytes, from a vocabulary of {entries}"));
+    for file in [&manifest.output, &manifest.tokenizer] {
+        output::line(format_args!("{}", args.out.join(&file.name).display()))?;
+    }
     Ok(())
+}
+
+/// Whole tenths, so that a terminal is not flooded.
+fn words(progress: Progress) -> String {
+    match progress {
+        Progress::Training => "training the tokenizer".to_owned(),
+        Progress::Encoding { bytes, bytes_total, .. } => {
+            format!("encoding {}%", bytes.saturating_mul(10) / bytes_total.max(1) * 10)
+        }
+    }
 }
