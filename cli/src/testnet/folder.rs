@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -11,17 +11,16 @@ const MARKER: &str = ".psyche-testnet";
 /// What the text and its tokenizer were made from is there after the next run too: it takes seconds to make again.
 const KEPT: &str = "text";
 
-/// Makes `out` ready for a new testnet and returns its absolute path. What an earlier testnet left there is removed, apart
+/// Makes `out` ready for a new testnet. What an earlier testnet left there is removed, apart
 /// from the tokenized text; a folder with other things in it is refused.
 ///
 /// # Errors
 /// If the folder holds what no testnet made, or can't be written.
-pub(crate) fn prepare(out: &Path) -> Result<PathBuf> {
+pub(crate) fn prepare(out: &Path) -> Result<()> {
     let failed = || format!("failed to prepare {}", out.display());
     fs::create_dir_all(out).with_context(failed)?;
-    let out = out.canonicalize().with_context(failed)?;
     let ours = out.join(MARKER);
-    let entries: Vec<_> = fs::read_dir(&out).with_context(failed)?.collect::<Result<_, _>>().with_context(failed)?;
+    let entries: Vec<_> = fs::read_dir(out).with_context(failed)?.collect::<Result<_, _>>().with_context(failed)?;
     if !entries.is_empty() && !ours.exists() {
         bail!("{} holds files that no testnet made; name another folder with --out", out.display());
     }
@@ -33,8 +32,7 @@ pub(crate) fn prepare(out: &Path) -> Result<PathBuf> {
         remove(&entry.path()).with_context(failed)?;
     }
     fs::write(&ours, "Made by `psyche-solana-client testnet`, which clears this folder when it runs again.\n")
-        .with_context(failed)?;
-    Ok(out)
+        .with_context(failed)
 }
 
 /// Removes a file, a link, or a folder with all that is in it.
@@ -59,7 +57,8 @@ mod tests {
     #[test]
     fn a_second_testnet_clears_what_the_first_left_apart_from_the_text() {
         let folder = tempfile::tempdir().unwrap();
-        let out = prepare(&folder.path().join("out")).unwrap();
+        let out = folder.path().join("out");
+        prepare(&out).unwrap();
         fs::create_dir_all(out.join("node-1/data")).unwrap();
         fs::create_dir_all(out.join(KEPT)).unwrap();
         fs::write(out.join("loss.svg"), "x").unwrap();
@@ -83,7 +82,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("kept");
         fs::create_dir(&kept).unwrap();
-        let out = prepare(&folder.path().join("out")).unwrap();
+        let out = folder.path().join("out");
+        prepare(&out).unwrap();
         std::os::unix::fs::symlink(&kept, out.join("link")).unwrap();
         prepare(&out).unwrap();
         assert!(kept.exists() && !out.join("link").exists());

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use psyche_messages::Phase;
+use psyche_messages::{Address, Phase};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::board::{self, NodeBoard};
@@ -36,6 +36,8 @@ pub(crate) struct Endpoint {
 pub(crate) struct Network<'a> {
     plan: &'a Plan,
     endpoint: &'a Endpoint,
+    /// Under whose authorization nodes join.
+    authorizer: Address,
     fleet: &'a mut Fleet,
     progress: &'a mut Progress<io::Stderr>,
     nodes: Vec<Watched>,
@@ -55,13 +57,14 @@ impl<'a> Network<'a> {
     pub(crate) fn new(
         plan: &'a Plan,
         endpoint: &'a Endpoint,
+        authorizer: Address,
         fleet: &'a mut Fleet,
         progress: &'a mut Progress<io::Stderr>,
     ) -> Self {
         let watch = |node: &NodePlan| Watched { follower: Follower::new(node.events()), started: false, restarts: 0 };
         let nodes: Vec<_> = plan.nodes.iter().map(watch).collect();
         let boards = nodes.iter().map(|_| NodeBoard::default()).collect();
-        Self { plan, endpoint, fleet, progress, nodes, boards, last_event: Instant::now(), phase: None }
+        Self { plan, endpoint, authorizer, fleet, progress, nodes, boards, last_event: Instant::now(), phase: None }
     }
 
     /// Runs the network until the run is finished and every node has ended well; returns what each reported.
@@ -80,7 +83,7 @@ impl<'a> Network<'a> {
                 self.on_end(index, status)?;
             }
             if self.finished() && !self.fleet.any_running() {
-                self.progress.clear();
+                self.tell_unread();
                 return Ok(self.boards);
             }
             self.start_next()?;
@@ -93,6 +96,16 @@ impl<'a> Network<'a> {
 
     fn finished(&self) -> bool {
         self.phase == Some(Phase::Finished)
+    }
+
+    /// An event log that could not be read whole makes every figure below doubtful.
+    fn tell_unread(&mut self) {
+        for (plan, node) in self.plan.nodes.iter().zip(&self.nodes) {
+            let unread = node.follower.unread();
+            if unread > 0 {
+                self.progress.say(&format!("{unread} lines of {} are no events", plan.events().display()));
+            }
+        }
     }
 
     fn read_events(&mut self) -> Result<()> {
@@ -133,7 +146,7 @@ impl<'a> Network<'a> {
         let node = &self.plan.nodes[index];
         let others = self.boards.iter().enumerate().filter(|(other, _)| *other != index);
         let bootstrap: Vec<String> = others.flat_map(|(_, board)| board.listen.iter().cloned()).collect();
-        let variables = self.plan.variables(node, &self.endpoint.rpc, &self.endpoint.ws, &bootstrap);
+        let variables = self.plan.variables(node, self.endpoint, self.authorizer, &bootstrap);
         self.fleet.start(index, node, &variables)?;
         self.nodes[index].started = true;
         self.last_event = Instant::now();

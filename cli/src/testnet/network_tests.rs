@@ -41,7 +41,7 @@ impl Rig {
         let endpoint = Endpoint { rpc: "http://chain".to_owned(), ws: "ws://chain".to_owned() };
         let mut fleet = Fleet::new(self.program.clone(), self.plan.nodes.len());
         let mut progress = Progress::stderr(Instant::now());
-        Network::new(&self.plan, &endpoint, &mut fleet, &mut progress).run().await
+        Network::new(&self.plan, &endpoint, Address([3; 32]), &mut fleet, &mut progress).run().await
     }
 }
 

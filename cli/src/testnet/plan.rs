@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use psyche_data::tokenize::TOKENS_FILE;
+use psyche_messages::Address;
 
 use super::args::{DEVICES_MAX, TestnetArgs};
+use super::network::Endpoint;
 
 /// The run's name on the local chain.
 pub(crate) const RUN_ID: &str = "testnet";
@@ -13,7 +16,7 @@ const MODEL: &str = "model";
 /// Seed of the initial weights.
 pub(crate) const MODEL_SEED: u64 = 1;
 /// Entries of the tokenizer's vocabulary.
-pub(crate) const VOCAB_SIZE: usize = 4096;
+pub(crate) const VOCAB_SIZE: u32 = 4096;
 /// Tokens of a sample.
 const SEQUENCE: u32 = 128;
 /// Samples of a round for each node.
@@ -146,7 +149,7 @@ waiting_for_members_extra_time = {extra}
 architecture = "HfLlama"
 data_type = "Pretraining"
 max_seq_len = {SEQUENCE}
-data_location = {{ Local = "text/tokens.bin" }}
+data_location = {{ Local = "{TOKENS_FILE}" }}
 
 [model.LLM.checkpoint.Hub]
 repo_id = "{MODEL}"
@@ -204,12 +207,19 @@ quantize_1bit = true
     }
 
     /// The variables under which `node` runs; `bootstrap` are addresses of members that run already.
-    pub(crate) fn variables(&self, node: &NodePlan, rpc: &str, ws: &str, bootstrap: &[String]) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(
+        &self,
+        node: &NodePlan,
+        chain: &Endpoint,
+        authorizer: Address,
+        bootstrap: &[String],
+    ) -> Vec<(&'static str, String)> {
         let path = |path: PathBuf| path.to_string_lossy().into_owned();
         vec![
-            ("RPC", rpc.to_owned()),
-            ("WS_RPC", ws.to_owned()),
+            ("RPC", chain.rpc.clone()),
+            ("WS_RPC", chain.ws.clone()),
             ("RUN_ID", RUN_ID.to_owned()),
+            ("AUTHORIZER", authorizer.to_string()),
             ("WALLET_PRIVATE_KEY_PATH", path(node.wallet())),
             ("DATA_PARALLELISM", node.dp.to_string()),
             ("TENSOR_PARALLELISM", node.tp.to_string()),
@@ -219,7 +229,7 @@ quantize_1bit = true
             ("P2P_PORT", "0".to_owned()),
             ("BOOTSTRAP_PEERS", bootstrap.join(",")),
             ("DATA_DIR", path(node.data())),
-            ("DATA_PATH", path(self.text().join("tokens.bin"))),
+            ("DATA_PATH", path(self.text().join(TOKENS_FILE))),
             ("MODELS_DIR", path(self.out.clone())),
             ("CLAIM_REWARDS", "auto".to_owned()),
         ]

@@ -79,8 +79,10 @@ fn the_model_s_heads_can_be_split_by_every_layout() {
 #[test]
 fn each_node_has_folders_of_its_own_and_knows_who_runs_already() {
     let plan = plan("").unwrap();
-    let first = plan.variables(&plan.nodes[0], "http://a", "ws://a", &[]);
-    let second = plan.variables(&plan.nodes[1], "http://a", "ws://a", &["/ip4/127.0.0.1/tcp/1/p2p/x".to_owned()]);
+    let chain = Endpoint { rpc: "http://a".to_owned(), ws: "ws://a".to_owned() };
+    let operator = Address([7; 32]);
+    let first = plan.variables(&plan.nodes[0], &chain, operator, &[]);
+    let second = plan.variables(&plan.nodes[1], &chain, operator, &["/ip4/127.0.0.1/tcp/1/p2p/x".to_owned()]);
     let value = |list: &[(&'static str, String)], name| list.iter().find(|(n, _)| *n == name).unwrap().1.clone();
     for name in ["WALLET_PRIVATE_KEY_PATH", "DATA_DIR"] {
         assert_ne!(value(&first, name), value(&second, name), "{name}");

@@ -97,6 +97,24 @@ pub(crate) fn shortcomings(summary: &Summary, boards: &[NodeBoard]) -> Vec<Strin
     found
 }
 
+/// The summary for people.
+pub(crate) fn lines(summary: &Summary) -> Vec<String> {
+    let loss = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.3}"));
+    let equal = if summary.digests_equal { "equal after every step" } else { "DIFFERENT" };
+    let mut lines = vec![
+        format!("run      {} steps in {} epochs, {:.1} s", summary.steps, summary.epochs, summary.wall_s),
+        format!("loss     {} at first, {} at last", loss(summary.loss_first), loss(summary.loss_last)),
+        format!("digests  {equal}"),
+    ];
+    for (number, node) in (1..).zip(&summary.nodes) {
+        lines.push(format!(
+            "node {number}   {}x{} devices, {} steps, {} points earned, {} claimed, {} bytes an update, {}",
+            node.dp, node.tp, node.steps_trained, node.points, node.claimed, node.payload_bytes_mean, node.address
+        ));
+    }
+    lines
+}
+
 fn mean(values: &[f64]) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "steps are few")]
     let count = values.len() as f64;
