@@ -23,6 +23,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 /// How often it is looked whether the ports are free.
 const PORT_POLL: Duration = Duration::from_millis(10);
+/// Requests that may wait for the engine; RPC threads wait when it is full.
+const COMMANDS_MAX: usize = 1_024;
 /// Where the ledger keeps the chain's clock, beside the engine's own "latest_slot".
 const CLOCK_KEY: &str = "psyche_clock_ms";
 /// Where the engine looks for the slot to go on from.
@@ -185,7 +187,7 @@ impl Engine {
         for airdrop in &self.config.airdrops {
             fund(&locker, *airdrop).await?;
         }
-        let (commands, command_queue) = crossbeam_channel::unbounded();
+        let (commands, command_queue) = crossbeam_channel::bounded(COMMANDS_MAX);
         let stopper = tokio::spawn(stop_on(stopped, locker.clone(), commands.clone()));
         let result = start_local_surfnet_runloop(locker, self.surfpool(), commands, command_queue, geyser).await;
         stopper.abort();
@@ -215,7 +217,6 @@ impl Engine {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the engine's own triple")]
     fn open(&self) -> Result<(SurfnetSvm, Receiver<SimnetEvent>, Receiver<GeyserEvent>), LocalnetError> {
         let ledger = match &self.config.ledger {
             None => None,
@@ -276,7 +277,7 @@ async fn stop_on(stopped: oneshot::Receiver<()>, locker: SurfnetSvmLocker, comma
         }
     }
     // The loop has ended already where nobody receives.
-    let _unheard = commands.send(SimnetCommand::Terminate(None));
+    let _heard = tokio::task::block_in_place(|| commands.send(SimnetCommand::Terminate(None)).is_ok());
 }
 
 /// Reads the engine's events for as long as there are any, says when the chain is up, and logs the rest.
