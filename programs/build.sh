@@ -126,6 +126,9 @@ build() { # folder for the .so files
   done
 }
 
+if $check; then
+  (cd "$here/elf" && sha256sum --quiet --check SHA256SUMS) || { say "the committed programs are not those of elf/SHA256SUMS"; exit 1; }
+fi
 compiler_runs || install_compiler
 linker_runs || install_linker
 

@@ -3,6 +3,7 @@
 mod authorizer;
 mod chain;
 mod codes;
+mod committed;
 mod compute;
 mod coordinator;
 mod differential;

@@ -69,7 +69,7 @@ fn creation_refuses_wrong_accounts_and_a_second_time() {
     for name in ["", "a name that is one byte too lengthy"] {
         t.chain.refuse(RUN_ID_INVALID_LENGTH, &[&owner], &t.create(name));
     }
-    t.chain.accept(&[&owner], &[create.clone()]);
+    t.chain.accept(&[&owner], std::slice::from_ref(&create));
     t.chain.refuse(ALREADY_IN_USE, &[&owner], &create);
     // Another index cannot take over the same name or account.
     let mut second = t.create("paid");
@@ -161,7 +161,7 @@ fn a_book_is_opened_once_per_user_who_signs() {
     wrong_accounts_are_refused(&mut t.chain, &[&owner, &user], &open, 2, &data, &ids::TREASURER);
     let copy = t.chain.forge(&ids::TREASURER, data);
     t.chain.refuse(CONSTRAINT_SEEDS, &[&owner, &user], &with_account(&open, 2, &copy));
-    t.chain.accept(&[&owner, &user], &[open.clone()]);
+    t.chain.accept(&[&owner, &user], std::slice::from_ref(&open));
     let entry = t.entry(&key(&user));
     assert_eq!((entry.claimed_collateral_amount, entry.claimed_earned_points), (0, 0));
     t.chain.refuse(ALREADY_IN_USE, &[&owner, &user], &open);
