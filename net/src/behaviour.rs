@@ -26,11 +26,16 @@ const GOSSIP_FRAME_BYTES: usize = 1024;
 /// What gossip may have buffered of a stream.
 const GOSSIP_BUFFER_BYTES: usize = 64 * 1024;
 
-/// A range request that takes longer counts as failed.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A range request that takes longer counts as failed. All transfers together have 8 MiB under way, which half a megabyte a
+/// second brings in time.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Streams of the blob protocol at a time, with all peers together.
-const BLOB_STREAMS_MAX: usize = 256;
+/// How often connections are tried, and how long an answer may take.
+const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams of the blob protocol at a time on a connection, in both directions.
+const BLOB_STREAMS_MAX: usize = 128;
 
 /// Connections in all: every member of a full epoch, and strangers that knock.
 const CONNECTIONS_MAX: u32 = 512;
@@ -104,7 +109,7 @@ fn behaviour(keypair: &Keypair, run_tag: &Address, members_only: bool) -> Result
         blobs: request_response::Behaviour::new([(transfer::PROTOCOL, ProtocolSupport::Full)], blobs),
         identify: identify::Behaviour::new(identify),
         kad: kademlia(keypair, run_tag)?,
-        ping: ping::Behaviour::default(),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
     })
 }
 

@@ -2,9 +2,9 @@
 
 mod gossip;
 mod peers;
+mod serving;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -13,7 +13,7 @@ use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use psyche_messages::{Backoff, PeerKey};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::behaviour::{Behaviour, BehaviourEvent};
@@ -25,15 +25,13 @@ use crate::outbox::Outbox;
 use crate::transfer::{RangeRequest, RangeResponse};
 use crate::wire::Wire;
 use gossip::{Rates, Seen};
+use serving::{SERVED_MAX, Serving};
 
 /// How often dials and repeated messages are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How often unclaimed blobs are dropped.
 const COLLECT_EVERY: Duration = Duration::from_secs(30);
-
-/// Ranges read from the disk at a time; further requests are answered with "busy".
-const SERVED_MAX: usize = 32;
 
 /// Ranges asked for at a time: more than all transfers together ask for.
 const REQUESTS_MAX: usize = 256;
@@ -67,7 +65,7 @@ pub(crate) struct Driver {
     seen: Seen,
     rates: Rates,
     requests: HashMap<OutboundRequestId, oneshot::Sender<Option<RangeResponse>>>,
-    serving: Arc<Semaphore>,
+    serving: Serving,
     served: mpsc::Sender<Served>,
     served_receiver: mpsc::Receiver<Served>,
     collected: Instant,
@@ -104,7 +102,7 @@ impl Driver {
             seen: Seen::default(),
             rates: Rates::default(),
             requests: HashMap::new(),
-            serving: Arc::new(Semaphore::new(SERVED_MAX)),
+            serving: Serving::default(),
             served,
             served_receiver,
             collected: now,
@@ -173,6 +171,7 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Blobs(event)) => self.on_blobs(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(&event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
@@ -211,6 +210,7 @@ impl Driver {
             self.swarm.behaviour_mut().blocked.unblock_peer(peer);
         }
         self.rates.forget_idle(now);
+        self.serving.forget_old(now);
         if now.saturating_duration_since(self.collected) >= COLLECT_EVERY {
             self.collected = now;
             let blobs = self.blobs.clone();
@@ -231,18 +231,21 @@ impl Driver {
     }
 
     fn on_blobs(&mut self, event: request_response::Event<RangeRequest, RangeResponse>) {
+        use request_response::{Event, Message};
         match event {
-            request_response::Event::Message {
-                message: request_response::Message::Request { request, channel, .. }, ..
-            } => self.serve(request, channel),
-            request_response::Event::Message {
-                message: request_response::Message::Response { request_id, response }, ..
-            } => self.answer(&request_id, Some(response)),
-            request_response::Event::OutboundFailure { request_id, error, peer, .. } => {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                self.serve(request_id, peer, request, channel);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                self.answer(&request_id, Some(response));
+            }
+            Event::OutboundFailure { request_id, error, peer, .. } => {
                 tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "blob request failed");
                 self.answer(&request_id, None);
             }
-            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => {}
+            Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
+                self.serving.done(request_id);
+            }
         }
     }
 
@@ -251,29 +254,6 @@ impl Driver {
             // The asker may have been cancelled.
             let _gone = reply.send(response);
         }
-    }
-
-    /// Reads a range off the task, so that a slow disk delays nothing else.
-    fn serve(&mut self, request: RangeRequest, channel: ResponseChannel<RangeResponse>) {
-        let Ok(permit) = Arc::clone(&self.serving).try_acquire_owned() else {
-            let _late = self.swarm.behaviour_mut().blobs.send_response(channel, RangeResponse::Busy);
-            return;
-        };
-        let (blobs, served) = (self.blobs.clone(), self.served.clone());
-        drop(tokio::task::spawn_blocking(move || {
-            let response = match blobs.read_range(&request.hash(), request.total(), request.range()) {
-                Ok(Some(bytes)) => RangeResponse::Bytes(bytes),
-                Ok(None) => RangeResponse::Missing,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(blob = request.hash().short(), error, "blob can't be read for a peer");
-                    RangeResponse::Missing
-                }
-            };
-            // There is room for as many as there are permits; a closed channel means that the network has stopped.
-            let _stopped = served.try_send((channel, response));
-            drop(permit);
-        }));
     }
 
     /// Queues an event that is not gossip.

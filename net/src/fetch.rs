@@ -18,7 +18,7 @@ use crate::identity::peer_id_of;
 use crate::transfer::{RANGE_BYTES_MAX, RangeRequest, RangeResponse};
 
 /// Transfers under way at a time; later ones wait.
-pub(crate) const FETCHES_MAX: usize = 16;
+pub(crate) const FETCHES_MAX: usize = 8;
 
 /// Ranges asked for ahead within a transfer.
 const WINDOW: usize = 4;
@@ -29,6 +29,10 @@ const REFUSED_MAX: usize = 4096;
 /// Pause after all sources were asked in vain: it doubles from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
+
+/// Pauses before a busy source is asked again: they double from the first to the last, three seconds in all.
+const BUSY_PAUSE_FIRST: Duration = Duration::from_millis(50);
+const BUSY_PAUSE_LAST: Duration = Duration::from_millis(1600);
 
 /// Transfers under way, and who is not asked again for what.
 #[derive(Default)]
@@ -210,12 +214,21 @@ impl Transfer<'_> {
         Box::pin(ranges.map(move |range| async move { (range, self.request(peer, range).await) }).buffered(WINDOW))
     }
 
+    /// Asks `peer` for a range; a busy peer is asked again a few times. `None` if it can't be reached.
     async fn request(&self, peer: PeerKey, range: Range) -> Result<Option<RangeResponse>, FetchError> {
         let Some(peer) = peer_id_of(&peer) else { return Ok(None) };
-        let (reply, response) = oneshot::channel();
-        let request = RangeRequest::new(self.hash, self.len, range);
-        self.send(Command::Request { peer, request, reply }).await?;
-        response.await.map_err(|_| FetchError::Closed)
+        let mut pause = BUSY_PAUSE_FIRST;
+        loop {
+            let (reply, response) = oneshot::channel();
+            let request = RangeRequest::new(self.hash, self.len, range);
+            self.send(Command::Request { peer, request, reply }).await?;
+            let response = response.await.map_err(|_| FetchError::Closed)?;
+            if response != Some(RangeResponse::Busy) || pause > BUSY_PAUSE_LAST {
+                return Ok(response);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     async fn blame(&self, peer: PeerKey) {

@@ -14,6 +14,9 @@ const ROUNDS_KEPT: u32 = 3;
 /// How often each message is repeated.
 pub(crate) const REPEAT_EVERY: Duration = Duration::from_secs(3);
 
+/// How often at most, however many peers appear.
+const REPEAT_GAP: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Kind {
     Result,
@@ -33,6 +36,7 @@ const fn kind_of(message: &RoundMessage) -> Kind {
 
 struct Kept {
     envelope: Vec<u8>,
+    sent: Instant,
     due: Instant,
 }
 
@@ -46,7 +50,7 @@ impl Outbox {
     /// Keeps `envelope`, which says `message` and was sent at `now`. Replaces an earlier one of its kind and round.
     pub(crate) fn keep(&mut self, message: &RoundMessage, envelope: Vec<u8>, now: Instant) {
         let step = message.round().step;
-        self.kept.insert((step, kind_of(message)), Kept { envelope, due: now + REPEAT_EVERY });
+        self.kept.insert((step, kind_of(message)), Kept { envelope, sent: now, due: now + REPEAT_EVERY });
         let newest = self.kept.keys().map(|(step, _)| *step).max().unwrap_or_default();
         let snapshot = self.kept.keys().filter(|(_, kind)| *kind == Kind::Snapshot).map(|(step, _)| *step).max();
         self.kept.retain(|(step, kind), _| match kind {
@@ -55,16 +59,18 @@ impl Outbox {
         });
     }
 
-    /// Makes everything due at `now`: somebody is there who may have heard none of it.
+    /// Somebody is there at `now` who may have heard nothing: makes everything due as soon as it may be repeated.
     pub(crate) fn repeat_all(&mut self, now: Instant) {
-        self.kept.values_mut().for_each(|kept| kept.due = kept.due.min(now));
+        for kept in self.kept.values_mut() {
+            kept.due = kept.due.min(now.max(kept.sent + REPEAT_GAP));
+        }
     }
 
     /// The envelopes to be sent at `now`, oldest round first; each is due again later.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let due = self.kept.values_mut().filter(|kept| kept.due <= now);
         due.map(|kept| {
-            kept.due = now + REPEAT_EVERY;
+            (kept.sent, kept.due) = (now, now + REPEAT_EVERY);
             kept.envelope.clone()
         })
         .collect()
@@ -94,11 +100,23 @@ mod tests {
         assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![1]]);
         assert!(outbox.due(start + REPEAT_EVERY).is_empty());
         outbox.keep(&digest(4), vec![4], start);
-        outbox.repeat_all(start);
-        assert_eq!(outbox.due(start), [vec![1], vec![4]]);
+        assert_eq!(outbox.due(start + 2 * REPEAT_EVERY), [vec![1], vec![4]]);
         outbox.keep(&digest(5), vec![5], start);
+        assert_eq!(outbox.due(start + 3 * REPEAT_EVERY), [vec![4], vec![5]]);
+    }
+
+    #[test]
+    fn a_new_peer_hears_everything_soon_and_a_crowd_of_them_hears_it_once() {
+        let (mut outbox, start) = (Outbox::default(), Instant::now());
+        outbox.keep(&digest(1), vec![1], start);
         outbox.repeat_all(start);
-        assert_eq!(outbox.due(start), [vec![4], vec![5]]);
+        assert!(outbox.due(start).is_empty(), "it was said just now");
+        assert_eq!(outbox.due(start + REPEAT_GAP), [vec![1]]);
+        let later = start + 2 * REPEAT_GAP;
+        (0..100).for_each(|_| outbox.repeat_all(later));
+        assert_eq!(outbox.due(later), [vec![1]]);
+        outbox.repeat_all(later);
+        assert!(outbox.due(later).is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId, identify, kad};
+use libp2p::{Multiaddr, PeerId, identify, kad, ping};
 use rand::Rng;
 
 use super::Driver;
@@ -83,6 +83,15 @@ impl Driver {
             tracing::info!(peer = %key, "peer disconnected");
             self.report_presence();
             self.notice(NetEvent::PeerDisconnected(key));
+        }
+    }
+
+    /// Closes a connection over which nothing comes back: TCP alone would not notice for a long time.
+    pub(super) fn on_ping(&mut self, event: &ping::Event) {
+        if let Err(ping::Failure::Timeout) = event.result {
+            tracing::info!(peer = %event.peer, "peer does not answer, closing the connection");
+            // False if it is closed already.
+            let _open = self.swarm.close_connection(event.connection);
         }
     }
 
