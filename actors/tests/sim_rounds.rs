@@ -38,3 +38,36 @@ fn sim_a_run_survives_a_node_that_dies_and_comes_back_without_memory() {
 fn sim_a_run_survives_a_partition() {
     for_each_seed(10, |seed| World::new(seed, 4 + seed as usize % 2, Faults::lossy(seed).with_partition(seed)).run());
 }
+
+#[test]
+fn sim_a_run_survives_a_pause() {
+    for_each_seed(8, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_pause(seed)).run());
+}
+
+#[test]
+fn sim_a_run_begins_again_from_its_checkpoint_when_everyone_loses_everything() {
+    for_each_seed(6, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_crash_of_all(seed)).run());
+}
+
+#[test]
+fn sim_a_node_whose_parameters_break_notices_and_heals() {
+    for_each_seed(10, |seed| {
+        let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_flip(seed));
+        world.run();
+        assert!(world.faults.flip.is_some() || world.checks.differences > 0, "nobody noticed");
+    });
+}
+
+#[test]
+fn sim_honest_nodes_agree_whatever_a_liar_says() {
+    for_each_seed(16, |seed| World::new(seed, 4 + seed as usize / 4 % 2, Faults::lossy(seed).with_lie(seed)).run());
+}
+
+#[test]
+fn sim_without_the_history_of_transactions_whoever_missed_witnesses_heals() {
+    for_each_seed(10, |seed| {
+        let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).without_history());
+        world.checks.excused = (0..world.nodes.len()).collect();
+        world.run();
+    });
+}

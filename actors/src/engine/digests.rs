@@ -31,6 +31,8 @@ pub(super) struct Digests {
     heard: BTreeMap<Step, BTreeMap<PeerKey, Digest>>,
     mine: BTreeMap<Step, (Digest, u64)>,
     compared: BTreeSet<(Step, PeerKey, Digest)>,
+    /// What each peer said last that it holds, however old.
+    claims: BTreeMap<PeerKey, (Step, Digest)>,
     /// Whether anything came since comparisons were asked for.
     stale: bool,
 }
@@ -38,6 +40,9 @@ pub(super) struct Digests {
 impl Digests {
     /// Notes a member's digest; a later one replaces an earlier one, as nodes heal. `around` is the step in work.
     pub(super) fn hear(&mut self, step: Step, peer: PeerKey, digest: Digest, around: Step) {
+        if self.claims.len() < PEERS_MAX || self.claims.contains_key(&peer) {
+            self.claims.insert(peer, (step, digest));
+        }
         if step.0 > around.0.saturating_add(STEPS_AHEAD) || step.0.saturating_add(STEPS_KEPT) < around.0 {
             return;
         }
@@ -80,20 +85,46 @@ impl Digests {
         (votes.len() * 2 > members.len()).then_some(digest)
     }
 
-    /// Whether this node's digest after `step` is the right one: that of more than half of `members`, or, once
-    /// `patience_ms` are over and more than half have reported, that of the largest group; of equal groups the one with
-    /// the earliest member.
+    /// Whether this node's digest after `step` is the right one.
+    ///
+    /// More than half of `members` decide at once. After `patience_ms` several members that agree outvote this node if
+    /// they are more than those who agree with it. Equal groups are told apart only when every member has reported: then
+    /// the one with the earliest member is right. So a single member never overrules another one while a third could
+    /// still speak.
     pub(super) fn verdict(&self, step: Step, members: &[PeerKey], me: &PeerKey, now_ms: u64, patience_ms: u64) -> Verdict {
         let Some((mine, since_ms)) = self.mine.get(&step).copied() else { return Verdict::Open };
         let groups = self.groups(step, members, me);
         let reported: usize = groups.iter().map(|(_, votes)| votes.len()).sum();
         let Some((largest, votes)) = groups.first() else { return Verdict::Open };
-        let decided = votes.len() * 2 > members.len();
-        let patient = reported < members.len() && now_ms < since_ms.saturating_add(patience_ms);
-        if !decided && (patient || reported * 2 <= members.len()) {
-            return Verdict::Open;
+        let agreeing = groups.iter().find(|(digest, _)| *digest == mine).map_or(0, |(_, votes)| votes.len());
+        let complete = reported == members.len();
+        let patient = now_ms < since_ms.saturating_add(patience_ms);
+        let majority = votes.len() * 2 > members.len();
+        match *largest == mine {
+            true if majority || complete => Verdict::Sound,
+            false if majority || complete || (!patient && votes.len() > agreeing.max(1)) => {
+                Verdict::Diverged { right: *largest }
+            }
+            _ => Verdict::Open,
         }
-        if *largest == mine { Verdict::Sound } else { Verdict::Diverged { right: *largest } }
+    }
+
+    /// What a peer said last that it holds.
+    pub(super) fn claim(&self, peer: &PeerKey) -> Option<(Step, Digest)> {
+        self.claims.get(peer).copied()
+    }
+
+    /// Whether any of `members` holds anything.
+    pub(super) fn anyone_holds(&self, members: &[PeerKey]) -> bool {
+        members.iter().any(|peer| self.claims.contains_key(peer))
+    }
+
+    /// Forgets a digest after `step` that is proven false.
+    pub(super) fn discredit(&mut self, step: Step, digest: Digest) {
+        if let Some(peers) = self.heard.get_mut(&step) {
+            peers.retain(|_, heard| *heard != digest);
+        }
+        self.claims.retain(|_, claim| *claim != (step, digest));
     }
 
     /// Whether the verdict after `step` is open, and its patience is not over.
@@ -162,6 +193,21 @@ mod tests {
         assert_eq!(digests.verdict(STEP, &peers(3), &me, 0, 100), Verdict::Diverged { right: RIGHT });
         assert_eq!(digests.verdict(STEP, &peers(4), &me, 0, 100), Verdict::Open);
         assert_eq!(digests.verdict(STEP, &peers(4), &me, 100, 100), Verdict::Diverged { right: RIGHT });
+    }
+
+    #[test]
+    fn one_member_does_not_overrule_another_while_a_third_is_silent() {
+        let digests = heard(RIGHT, &[(0, WRONG)]);
+        assert_eq!(digests.verdict(STEP, &peers(3), &PeerKey([2; 32]), 1_000_000, 100), Verdict::Open);
+    }
+
+    #[test]
+    fn a_discredited_digest_counts_no_more() {
+        let mut digests = heard(RIGHT, &[(0, WRONG)]);
+        let me = PeerKey([1; 32]);
+        assert_eq!(digests.verdict(STEP, &peers(2), &me, 0, 100), Verdict::Diverged { right: WRONG });
+        digests.discredit(STEP, WRONG);
+        assert_eq!(digests.verdict(STEP, &peers(2), &me, 0, 100), Verdict::Open);
     }
 
     #[test]

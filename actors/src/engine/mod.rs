@@ -23,10 +23,11 @@
 //! | `store`, `fetch`, `gossip` | announcements, blobs, messages that came too early or are repeated |
 //! | `training`, `witnessing` | this node's part in a round |
 //! | `applying`, `tally` | which results count, and when they are applied |
-//! | `model`, `digests`, `snapshots` | whose parameters are right, healing, snapshots |
+//! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
 //! | `errands`, `duty` | transactions |
 //! | `rules` | the protocol's rules in the engine's types |
 
+mod adoption;
 pub mod api;
 mod applying;
 mod digests;
@@ -51,7 +52,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use psyche_messages::events::Phase;
-use psyche_messages::{Digest, NodeEvent, PeerKey, RoundKey, RoundMessage, Step};
+use psyche_messages::{BlobHash, Digest, NodeEvent, PeerKey, RoundKey, RoundMessage, Step};
 
 pub use api::{
     ChainAction, DiskSnapshot, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, LoadFrom, Now, Patience,
@@ -82,7 +83,7 @@ const REPEATS_MAX: usize = 4;
 /// What the trainer is doing for this engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Busy {
-    Loading { step: Step, right: Option<Digest> },
+    Loading { step: Step, right: Option<Digest>, index: Option<BlobHash> },
     Training { round: RoundKey, cancelled: bool },
     Applying { round: RoundKey, results: u16 },
 }
@@ -214,6 +215,7 @@ impl Engine {
         self.drive_digests();
         self.drive_applying();
         self.drive_loading();
+        self.drive_adoption();
         self.drive_training();
         self.drive_witnessing();
         self.drive_snapshot();

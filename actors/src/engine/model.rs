@@ -5,7 +5,9 @@
 //! on. A node that only lacks something to apply goes on by itself should that arrive after all.
 
 use psyche_messages::events::{ModelSource, Phase};
-use psyche_messages::{Digest, DigestAnnounced, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step};
+use psyche_messages::{
+    ChainTime, Digest, DigestAnnounced, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step,
+};
 use psyche_protocol::model::Checkpoint;
 
 use super::api::{Effect, LoadFrom};
@@ -45,7 +47,7 @@ pub(super) enum Trouble {
 pub(super) struct Model {
     /// The last step that they contain; `None` without parameters.
     pub step: Option<Step>,
-    digest: Option<Digest>,
+    pub digest: Option<Digest>,
     pub trouble: Option<Trouble>,
     /// The cold-start epoch in which the momentum was forgotten.
     pub momentum_reset_in: Option<Epoch>,
@@ -53,6 +55,8 @@ pub(super) struct Model {
     snapshot_tries: Option<(Step, u32)>,
     /// The step whose snapshot this node serves.
     pub served: Option<Step>,
+    /// The Warmup in which this node said what outdated parameters it holds, by its beginning.
+    pub claimed_in: Option<ChainTime>,
     failures: u32,
     retry_ms: u64,
     disk_tried: bool,
@@ -81,6 +85,11 @@ impl Engine {
             self.model.trouble = Some(Trouble::Stalled { round });
             self.warn(format!("round {round} cannot be applied, so this node waits for a snapshot: {reason}"));
         }
+    }
+
+    /// Whether the parameters are right and belong to the epoch whose first step is `start`.
+    pub(super) fn is_sound_since(&self, start: Step) -> bool {
+        self.model.trouble.is_none() && self.model.step.is_some_and(|step| step.next() >= start)
     }
 
     /// Reports comparisons and draws the conclusion for this node's own parameters.
@@ -157,7 +166,8 @@ impl Engine {
             }
         };
         if let Some((step, from, right)) = choice {
-            self.busy = Some(Busy::Loading { step, right });
+            let index = if let LoadFrom::Peers { index, .. } = &from { Some(*index) } else { None };
+            self.busy = Some(Busy::Loading { step, right, index });
             self.out.push(Effect::LoadModel { step, from });
         }
     }
@@ -176,7 +186,6 @@ impl Engine {
     }
 
     fn source_between_rounds(&mut self, target: Step) -> Option<(Step, LoadFrom, Option<Digest>)> {
-        let view = self.view.as_ref()?;
         let diverged = match &self.model.trouble {
             Some(Trouble::Diverged { step, right }) if *step == target => Some(*right),
             _ => None,
@@ -187,20 +196,25 @@ impl Engine {
         if diverged.is_some() {
             return None;
         }
-        if target == Step(0) {
-            let absent = self.model.step.is_none();
-            return absent.then_some((target, LoadFrom::Checkpoint, None));
+        // Parameters from before are worth keeping, those from after it are not: the owner went back.
+        if self.model.step.is_some_and(|step| step <= target) {
+            return None;
         }
+        if target == Step(0) {
+            return Some((target, LoadFrom::Checkpoint, None));
+        }
+        let lasted_ms = self.warmup_lasted_ms();
         if let Some(disk) = self.config.disk
-            && disk.step == target
             && !self.model.disk_tried
+            && (disk.step == target || disk.step < target && lasted_ms >= self.snapshot_wait_ms())
         {
             self.model.disk_tried = true;
-            return Some((target, LoadFrom::Disk, Some(disk.digest)));
+            return Some((disk.step, LoadFrom::Disk, Some(disk.digest)));
         }
-        let waited = self.now.mono_ms >= view.since_ms.saturating_add(self.config.patience.peers_ms);
-        if view.phase() == Phase::Warmup && waited && self.checkpoint_is_external() {
-            self.warn(format!("no member announced a snapshot after step {target}; the run's checkpoint is loaded instead"));
+        let clients = self.view.as_ref()?.client_peers();
+        let in_vain = lasted_ms >= self.adoption_wait_ms() && !self.digests.anyone_holds(&clients);
+        if lasted_ms > 0 && in_vain && self.checkpoint_is_external() {
+            self.warn(format!("no member holds parameters after step {target}; the run's checkpoint is loaded instead"));
             return Some((target, LoadFrom::Checkpoint, None));
         }
         None
@@ -218,7 +232,8 @@ impl Engine {
         view.index_of(&self.me())?;
         let log = self.logs.back().filter(|log| log.is_shown(&view.account) && log.head <= CATCH_UP_STEPS)?;
         log.facts_at(0)?;
-        self.source_between_rounds(Step(log.start_step.0.saturating_sub(1)))
+        let target = Step(log.start_step.0.saturating_sub(1));
+        self.source_between_rounds(target)
     }
 
     /// In the middle of an epoch, a client in trouble goes on from any snapshot from which it can catch up.
@@ -270,14 +285,18 @@ impl Engine {
     }
 
     pub(super) fn on_model_loaded(&mut self, step: Step, digest: Digest, source: ModelSource) {
-        let Some(Busy::Loading { step: loading, right }) = self.busy else { return };
+        let Some(Busy::Loading { step: loading, right, index }) = self.busy else { return };
         if loading != step {
             return;
         }
         self.busy = None;
-        if right.is_some_and(|right| right != digest) {
+        if let Some(right) = right.filter(|right| *right != digest) {
             self.model.lose();
             self.back_off();
+            if let Some(index) = index {
+                self.snapshots.refuse(index);
+                self.digests.discredit(step, right);
+            }
             self.warn(format!("the parameters loaded after step {step} are not the ones that were announced"));
             return;
         }
@@ -325,7 +344,7 @@ impl Engine {
         self.take_snapshot(round);
     }
 
-    fn take_snapshot(&mut self, round: RoundKey) {
+    pub(super) fn take_snapshot(&mut self, round: RoundKey) {
         let tries = match self.model.snapshot_tries {
             Some((step, tries)) if step == round.step => tries.saturating_add(1),
             _ => 1,

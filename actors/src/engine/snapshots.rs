@@ -1,8 +1,8 @@
 //! Snapshots that members announced, and which of them to trust.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use psyche_messages::{Digest, PeerKey, SnapshotAnnounced, Step};
+use psyche_messages::{BlobHash, Digest, PeerKey, SnapshotAnnounced, Step};
 
 /// How many steps back announcements are kept.
 const STEPS_KEPT: u32 = 8;
@@ -10,6 +10,9 @@ const STEPS_KEPT: u32 = 8;
 const STEPS_AHEAD: u32 = 4;
 /// Most peers remembered for one step: the members of two epochs.
 const PEERS_MAX: usize = 512;
+
+/// Most index blobs that are remembered as false.
+const REFUSED_MAX: usize = 64;
 
 /// A snapshot to load, and who serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ struct Heard {
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     heard: BTreeMap<Step, Heard>,
+    /// Index blobs whose files turned out to be other parameters than announced.
+    refused: VecDeque<BlobHash>,
 }
 
 impl Snapshots {
@@ -48,6 +53,14 @@ impl Snapshots {
     /// Forgets what lies too far back from the step in work.
     pub(super) fn forget(&mut self, around: Step) {
         self.heard.retain(|step, _| step.0.saturating_add(STEPS_KEPT) >= around.0);
+    }
+
+    /// Never offers a snapshot again that was not what its announcement said.
+    pub(super) fn refuse(&mut self, index: BlobHash) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(index);
     }
 
     /// Steps with announcements, the newest first.
@@ -71,6 +84,7 @@ impl Snapshots {
         for (index, peer) in members.iter().enumerate() {
             if let Some(announced) = heard.by_peer.get(peer)
                 && right.is_none_or(|right| right == announced.digest)
+                && !self.refused.contains(&announced.index)
             {
                 groups.entry(announced.digest).or_default().push(index);
             }
@@ -93,7 +107,7 @@ impl Snapshots {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
-    use psyche_messages::{BlobHash, RoundKey};
+    use psyche_messages::RoundKey;
 
     use super::*;
 
@@ -137,6 +151,16 @@ mod tests {
         snapshots.hear(PeerKey([3; 32]), announced(2), Step(7), 0);
         assert_eq!(snapshots.choose(Step(6), &peers(4), Some(Digest([1; 32])), 0, 100), None);
         assert_eq!(snapshots.choose(Step(6), &peers(4), Some(Digest([2; 32])), 0, 100).unwrap().announced, announced(2));
+    }
+
+    #[test]
+    fn a_refused_snapshot_is_not_offered_again() {
+        let mut snapshots = Snapshots::default();
+        snapshots.hear(PeerKey([0; 32]), announced(2), Step(7), 0);
+        snapshots.hear(PeerKey([1; 32]), announced(1), Step(7), 0);
+        assert_eq!(snapshots.choose(Step(6), &peers(2), None, 500, 100).unwrap().announced, announced(2));
+        snapshots.refuse(announced(2).index);
+        assert_eq!(snapshots.choose(Step(6), &peers(2), None, 500, 100).unwrap().announced, announced(1));
     }
 
     #[test]

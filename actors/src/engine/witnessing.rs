@@ -60,7 +60,7 @@ impl Engine {
 
     fn begin_report(&mut self, at: usize, height: u32, index: usize) {
         let Some(log) = self.logs.get(at) else { return };
-        let round = log.round(height);
+        let (round, start_step) = (log.round(height), log.start_step);
         let Some(facts) = log.facts_at(height).cloned() else { return };
         let Some(proof) = facts.selection.witness_proof(index as u64).filter(|proof| proof.witness == 1) else { return };
         let before = height.checked_sub(1).map(|height| (log.round(height), log.facts_at(height).cloned()));
@@ -73,8 +73,13 @@ impl Engine {
             return;
         }
         // An epoch's first report has no round to speak of.
+        let sound = self.is_sound_since(start_step);
         let manifest = self.accepted_manifest(about.unwrap_or(round));
         let manifest = if about.is_some() { manifest } else { Manifest { round, entries: Vec::new() } };
+        // If nobody can train, nobody must pretend that rounds go on: the epoch has to end, and begin anew.
+        if !sound && manifest.entries.is_empty() {
+            return;
+        }
         let witness = self.witness(round, about, &about_facts, proof, &manifest);
         let stored = manifest.entries.is_empty();
         self.witnessing.report = Some(Report { round, about, witness: Box::new(witness), stored });

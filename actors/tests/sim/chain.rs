@@ -124,6 +124,13 @@ impl Chain {
         SendOutcome::Confirmed
     }
 
+    /// The owner pauses or resumes the run.
+    pub(crate) fn set_paused(&mut self, paused: bool, now_ms: u64) {
+        let mut account = (*self.account).clone_boxed();
+        machine::set_paused(&mut account, paused, &clock(now_ms)).unwrap();
+        self.account = account.into();
+    }
+
     /// The round in work.
     pub(crate) fn round(&self) -> Option<RoundKey> {
         let progress = &self.account.state.coordinator.progress;

@@ -1,36 +1,97 @@
 //! What must hold after every event, whatever goes wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use psyche_messages::{Address, BatchInterval, Digest, ResultAnnounced, RoundKey, Step};
+use psyche_messages::{Address, BatchInterval, Digest, NodeEvent, ResultAnnounced, RoundKey, Step};
 use psyche_protocol::select::quorum;
 
 use super::chain::Chain;
+use super::toy::ToyModel;
 
 pub(crate) const RUN_TAG: Address = Address([200; 32]);
 
 /// What happened so far, as far as it must agree.
-#[derive(Default)]
 pub(crate) struct Checks {
-    digests: BTreeMap<Step, Digest>,
+    /// The right parameters after every step, computed apart from any node.
+    models: BTreeMap<Step, ToyModel>,
     applied: BTreeMap<RoundKey, Vec<[u8; 32]>>,
     batches: BTreeMap<(RoundKey, BatchInterval), usize>,
     announced: BTreeMap<[u8; 32], ResultAnnounced>,
+    /// Nodes that need not be right, because they lie, or because something breaks in them.
+    pub excused: BTreeSet<usize>,
+    /// Whether all may lose everything, so that the run begins again from its checkpoint.
+    pub may_begin_again: bool,
+    /// How often witnesses had to be looked up in the history.
+    pub rebuilds: u32,
+    /// How often parameters were loaded.
+    pub loads: u32,
+    /// How often a node declared older parameters right.
+    pub adoptions: u32,
+    /// Comparisons that found a difference.
+    pub differences: u32,
+    warnings: BTreeMap<String, u32>,
 }
 
 impl Checks {
+    pub(crate) fn new() -> Self {
+        Self {
+            models: BTreeMap::from([(Step(0), ToyModel::initial())]),
+            applied: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            may_begin_again: false,
+            rebuilds: 0,
+            loads: 0,
+            adoptions: 0,
+            differences: 0,
+            warnings: BTreeMap::new(),
+        }
+    }
+
+    /// A node has loaded parameters.
+    pub(crate) fn load(&mut self, node: usize, step: Step, model: &ToyModel) {
+        self.loads += 1;
+        if self.may_begin_again && *model == ToyModel::initial() {
+            self.models.insert(step, model.clone());
+        }
+        self.hold(node, step, model.digest());
+    }
+
+    /// A node declares older parameters to be the right ones, as nobody has others.
+    pub(crate) fn adopt(&mut self, node: usize, step: Step, model: &ToyModel) {
+        assert!(self.may_begin_again, "node {node} takes older parameters for those after step {step}");
+        self.models.insert(step, model.clone());
+        self.adoptions += 1;
+    }
+
     /// A node holds these parameters after `step`.
-    pub(crate) fn hold(&mut self, node: usize, step: Step, digest: Digest) {
-        let canonical = *self.digests.entry(step).or_insert(digest);
-        assert_eq!(digest, canonical, "node {node} has other parameters than the others after step {step}");
+    pub(crate) fn hold(&self, node: usize, step: Step, digest: Digest) {
+        let right = self.models.get(&step).expect("someone applied it").digest();
+        let excused = self.excused.contains(&node);
+        assert!(excused || digest == right, "node {node} has wrong parameters after step {step}");
+    }
+
+    /// The digest of the right parameters after `step`.
+    pub(crate) fn right(&self, step: Step) -> Option<Digest> {
+        self.models.get(&step).map(ToyModel::digest)
     }
 
     /// A node applies these results.
-    pub(crate) fn apply(&mut self, node: usize, round: RoundKey, results: &[ResultAnnounced]) {
+    pub(crate) fn apply(&mut self, node: usize, round: RoundKey, results: &[ResultAnnounced], payloads: &[Vec<u8>]) {
         let commitments: Vec<_> = results.iter().map(|result| result.commitment(&RUN_TAG)).collect();
+        if self.excused.contains(&node) && self.applied.get(&round).is_some_and(|others| *others != commitments) {
+            return;
+        }
         let canonical = self.applied.entry(round).or_insert_with(|| commitments.clone());
         assert_eq!(&commitments, canonical, "node {node} applies other results than the others in round {round}");
         assert!(results.windows(2).all(|pair| pair[0].batch < pair[1].batch), "round {round} is not in batch order");
+        let before = self.models.get(&Step(round.step.0 - 1)).cloned();
+        self.models.entry(round.step).or_insert_with(|| {
+            let mut model = before.expect("rounds are applied in order");
+            model.apply(payloads);
+            model
+        });
     }
 
     /// A node trains a batch.
@@ -48,6 +109,42 @@ impl Checks {
     /// A node announces a result.
     pub(crate) fn announce(&mut self, result: &ResultAnnounced) {
         self.announced.insert(result.commitment(&RUN_TAG), result.clone());
+    }
+
+    /// A node reports something.
+    pub(crate) fn report(&mut self, event: &NodeEvent) {
+        match event {
+            NodeEvent::DigestCompared { equal: false, .. } => self.differences += 1,
+            NodeEvent::Warning { message } => {
+                // Without the names of rounds and peers, equal warnings count together.
+                let plain = |word: &&str| !word.contains(|c: char| c.is_ascii_digit());
+                let kind: Vec<_> = message.split(' ').filter(plain).collect();
+                *self.warnings.entry(kind.join(" ")).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether anyone warned with these words.
+    pub(crate) fn warned(&self, words: &str) -> bool {
+        self.warnings.keys().any(|warning| warning.contains(words))
+    }
+
+    /// The run in a line.
+    pub(crate) fn summary(&self, chain: &Chain) -> String {
+        let rounds = chain.rounds();
+        let epochs = rounds.iter().map(|round| round.epoch).collect::<BTreeSet<_>>().len();
+        let possible: usize = rounds.iter().map(|round| chain.clients(*round)).sum();
+        let applied: usize = self.applied.values().map(Vec::len).sum();
+        format!(
+            "{epochs} epochs, {} rounds, {applied} of {possible} results, {} loads, {} adoptions, {} rebuilds, {} differences, {:?}",
+            rounds.len(),
+            self.loads,
+            self.adoptions,
+            self.rebuilds,
+            self.differences,
+            self.warnings
+        )
     }
 
     /// How many results of a round were applied.

@@ -4,6 +4,7 @@ pub(crate) mod chain;
 pub(crate) mod checks;
 pub(crate) mod faults;
 pub(crate) mod node;
+pub(crate) mod shell;
 pub(crate) mod toy;
 pub(crate) mod world;
 

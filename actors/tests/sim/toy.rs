@@ -28,6 +28,11 @@ impl ToyModel {
         Digest(*hasher.finalize().as_bytes())
     }
 
+    /// Something breaks.
+    pub(crate) fn flip(&mut self) {
+        self.weights[0] ^= 1 << 20;
+    }
+
     /// Every place moves by one against the majority of the votes for it.
     pub(crate) fn apply(&mut self, payloads: &[Vec<u8>]) {
         let mut votes = [0_i32; PLACES];

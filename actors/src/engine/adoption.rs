@@ -1,0 +1,99 @@
+//! When nobody has the right parameters any more.
+//!
+//! All nodes may die at once, or the only ones that could serve a round's payloads. Then no snapshot of the step before
+//! the epoch will ever come, and the run would go on without training. Instead the epoch begins with the parameters that
+//! most of its clients still hold: whoever holds them declares them to be the ones that the epoch starts from, and serves
+//! them to the others. Only a node that is connected to most clients does so, so that the smaller part of a divided
+//! network waits. If nobody holds anything, the run's checkpoint is all there is.
+
+use std::collections::BTreeMap;
+
+use psyche_messages::events::{ModelSource, Phase};
+use psyche_messages::{Digest, DigestAnnounced, NodeEvent, RoundKey, RoundMessage, Step};
+
+use super::{Busy, Engine};
+
+impl Engine {
+    /// The time to wait for members' snapshots before the node falls back on what it has itself, in milliseconds.
+    pub(super) fn snapshot_wait_ms(&self) -> u64 {
+        self.config.patience.peers_ms.min(self.warmup_ms() / 4)
+    }
+
+    /// The time after which nobody will announce the right parameters any more, in milliseconds.
+    pub(super) fn adoption_wait_ms(&self) -> u64 {
+        self.config.patience.peers_ms.saturating_mul(2).min(self.warmup_ms() / 2)
+    }
+
+    fn warmup_ms(&self) -> u64 {
+        self.view.as_ref().map_or(0, |view| view.account.state.coordinator.config.warmup_time.saturating_mul(1_000))
+    }
+
+    /// How long the epoch's Warmup has lasted for this node, in milliseconds.
+    pub(super) fn warmup_lasted_ms(&self) -> u64 {
+        let Some(view) = self.view.as_ref().filter(|view| view.phase() == Phase::Warmup) else { return 0 };
+        self.now.mono_ms.saturating_sub(view.since_ms)
+    }
+
+    /// Says what this node holds, and declares it right, if the epoch cannot begin otherwise.
+    pub(super) fn drive_adoption(&mut self) {
+        let Some(view) = &self.view else { return };
+        let (Some(step), Some(digest)) = (self.model.step, self.model.digest) else { return };
+        let target = Step(view.step().0.saturating_sub(1));
+        let (epoch, began) = (view.epoch(), view.phase_start());
+        let outdated = step < target && (self.locate_step(step.next()).is_none() || self.model.trouble.is_some());
+        if view.phase() != Phase::Warmup || view.index_of(&self.me()).is_none() || !outdated {
+            return;
+        }
+        if matches!(self.busy, Some(Busy::Loading { .. } | Busy::Applying { .. })) {
+            return;
+        }
+        if self.model.claimed_in != Some(began) {
+            self.model.claimed_in = Some(began);
+            let round = RoundKey { epoch, step };
+            self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
+        }
+        if self.warmup_lasted_ms() >= self.adoption_wait_ms() && self.is_chosen(target, step, digest) {
+            self.adopt(RoundKey { epoch, step: target }, digest);
+        }
+    }
+
+    /// Whether most clients can be heard, none of them has anything newer to offer than `target`, and of what they hold
+    /// this node's parameters are the most common; of equals the newest, then those of the earliest client.
+    fn is_chosen(&self, target: Step, step: Step, digest: Digest) -> bool {
+        let Some(view) = &self.view else { return false };
+        let clients = view.client_peers();
+        let heard = clients.iter().filter(|peer| self.connected.contains(peer)).count().saturating_add(1);
+        if heard.saturating_mul(2) <= clients.len() {
+            return false;
+        }
+        let mut groups: BTreeMap<(Step, Digest), Vec<usize>> = BTreeMap::new();
+        for (index, peer) in clients.iter().enumerate() {
+            let claim = if *peer == self.config.peer { Some((step, digest)) } else { self.digests.claim(peer) };
+            if let Some(claim) = claim.filter(|(step, _)| *step <= target) {
+                groups.entry(claim).or_default().push(index);
+            }
+        }
+        // Whoever claims to hold the right ones has twice the time to offer them.
+        let late = self.warmup_lasted_ms() >= self.adoption_wait_ms().saturating_mul(3) / 2;
+        if groups.keys().any(|(step, _)| *step == target) && !late {
+            return false;
+        }
+        groups.retain(|(step, _), _| *step < target);
+        let best = groups.iter().max_by_key(|((step, _), votes)| (votes.len(), *step, core::cmp::Reverse(votes.first())));
+        best.is_some_and(|(claim, _)| *claim == (step, digest))
+    }
+
+    fn adopt(&mut self, round: RoundKey, digest: Digest) {
+        let held = self.model.step.unwrap_or_default();
+        self.model.hold(round, digest);
+        self.resolution = None;
+        self.digests.know(round.step, digest, self.now.mono_ms);
+        self.warn(format!(
+            "no client holds the parameters after step {}, so the epoch begins with those after step {held}",
+            round.step
+        ));
+        self.report(NodeEvent::ModelReady { step: round.step, source: ModelSource::Disk, digest });
+        self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
+        self.take_snapshot(round);
+    }
+}

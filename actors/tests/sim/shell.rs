@@ -1,0 +1,263 @@
+//! What the shell of a node does with effects, in virtual time; and what a liar's shell does instead.
+
+use std::sync::Arc;
+
+use psyche_actors::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, SendId, SendOutcome};
+use psyche_messages::events::ModelSource;
+use psyche_messages::{BlobHash, Digest, PeerKey, ResultAnnounced, RoundKey, RoundMessage, SignedRoundMessage, SnapshotAnnounced};
+use psyche_protocol::layout::Witness;
+
+use super::chain::{address, peer};
+use super::faults::Lie;
+use super::node::Node;
+use super::toy::{self, Blob, PAYLOAD_LEN};
+use super::verbose;
+use super::world::{Happening, World};
+
+impl World {
+    pub(crate) fn perform(&mut self, node: usize, effect: Effect) {
+        let life = self.nodes[node].life;
+        match effect {
+            Effect::LoadModel { .. }
+            | Effect::ResetMomentum
+            | Effect::Train { .. }
+            | Effect::Apply { .. }
+            | Effect::TakeSnapshot { .. } => self.command(node, effect),
+            Effect::CancelTraining { round } => self.cancel(node, round),
+            Effect::Publish(message) => self.publish(node, message),
+            Effect::Fetch { blob, providers, what, .. } => self.fetch(node, blob, &providers, &what),
+            Effect::StoreManifest(manifest) => {
+                let blob = toy::manifest_blob(&manifest);
+                let event = Event::ManifestStored { round: manifest.round, blob, len: 100 };
+                self.nodes[node].blobs.insert(blob, Blob::Manifest(manifest));
+                self.soon(50, Happening::Tell { node, life, event });
+            }
+            Effect::RebuildWitnesses { round, .. } => {
+                self.checks.rebuilds += 1;
+                let witnesses = (!self.faults.no_history).then(|| self.chain.witnesses(round));
+                self.soon(1_000, Happening::Tell { node, life, event: Event::WitnessesRebuilt { round, witnesses } });
+            }
+            Effect::Send { id, mut action } => {
+                if self.lies(node, Lie::VouchForAll)
+                    && let ChainAction::Witness { witness, .. } = &mut action
+                {
+                    vouch_for_all(witness);
+                }
+                self.soon(1_200, Happening::Execute { node, life, id, action });
+            }
+            Effect::Report(event) => self.checks.report(&event),
+            Effect::SetMembers(_) | Effect::ForgetRoundsBefore(_) => {}
+            Effect::Finished { .. } => self.nodes[node].finished = true,
+        }
+    }
+
+    fn cancel(&mut self, node: usize, round: RoundKey) {
+        let life = self.nodes[node].life;
+        self.nodes[node].cancelled = Some(round);
+        let running = matches!(self.nodes[node].commands.front(), Some(Effect::Train { round: r, .. }) if *r == round);
+        if running {
+            self.nodes[node].ticket += 1;
+            let ticket = self.nodes[node].ticket;
+            self.soon(300, Happening::TrainerDone { node, life, ticket });
+        }
+    }
+
+    pub(crate) fn lies(&self, node: usize, lie: Lie) -> bool {
+        self.faults.lie == Some(lie) && node + 1 == self.nodes.len()
+    }
+
+    fn publish(&mut self, node: usize, mut message: RoundMessage) {
+        if self.lies(node, Lie::FalseDigest) {
+            match &mut message {
+                RoundMessage::Digest(announced) => announced.digest = Digest([13; 32]),
+                RoundMessage::Snapshot(announced) => announced.digest = Digest([13; 32]),
+                _ => {}
+            }
+        }
+        let mut rival = None;
+        if let RoundMessage::Result(result) = &message {
+            self.checks.announce(result);
+            if self.lies(node, Lie::Equivocate) {
+                rival = Some(RoundMessage::Result(self.rival_of(node, result)));
+            }
+        }
+        let life = self.nodes[node].life;
+        let signed = |message| SignedRoundMessage { from: peer(node), message, signature: [node as u8; 64] };
+        self.soon(20, Happening::Tell { node, life, event: Event::Published(signed(message.clone())) });
+        for other in 0..self.nodes.len() {
+            if other == node || !self.connected(node, other) || self.chance(self.faults.drop) {
+                continue;
+            }
+            let life = self.nodes[other].life;
+            let delay_ms = self.delay_ms(self.faults.delay_ms);
+            let copies = if self.chance(self.faults.duplicate) { 2 } else { 1 };
+            let told = rival.as_ref().filter(|_| self.coin()).unwrap_or(&message).clone();
+            for _ in 0..copies {
+                let event = Event::Message(signed(told.clone()));
+                self.soon(delay_ms, Happening::Tell { node: other, life, event });
+            }
+        }
+    }
+
+    /// Another result for the same batch, just as well-formed.
+    fn rival_of(&mut self, node: usize, result: &ResultAnnounced) -> ResultAnnounced {
+        let payload = vec![7, 0, 8, 0, 9, 0, node as u8, 0];
+        let rival = ResultAnnounced { payload: BlobHash::of(&payload), ..result.clone() };
+        self.nodes[node].blobs.insert(rival.payload, Blob::Payload(payload));
+        self.checks.announce(&rival);
+        rival
+    }
+
+    fn fetch(&mut self, node: usize, blob: BlobHash, providers: &[PeerKey], what: &Fetching) {
+        let life = self.nodes[node].life;
+        let served = (0..self.nodes.len())
+            .filter(|other| providers.contains(&peer(*other)) && self.connected(node, *other))
+            .filter(|other| !self.lies(*other, Lie::Withhold))
+            .find_map(|other| self.nodes[other].blobs.get(&blob).cloned());
+        let served = if self.chance(self.faults.fail_fetch) { None } else { served };
+        if let Some(content) = &served {
+            self.nodes[node].blobs.insert(blob, content.clone());
+        }
+        let unavailable = FetchFault::Unavailable;
+        let event = match (what, served) {
+            (Fetching::Payload(_), Some(Blob::Payload(_))) => Event::Fetched { blob, outcome: FetchOutcome::Valid },
+            (Fetching::Payload(_), _) => Event::Fetched { blob, outcome: FetchOutcome::Fault(unavailable) },
+            (Fetching::Manifest { .. }, Some(Blob::Manifest(manifest))) => {
+                Event::ManifestFetched { blob, outcome: Ok(manifest) }
+            }
+            (Fetching::Manifest { .. }, _) => Event::ManifestFetched { blob, outcome: Err(unavailable) },
+        };
+        let delay_ms = self.delay_ms(self.faults.delay_ms) * 2;
+        self.soon(delay_ms, Happening::Tell { node, life, event });
+    }
+
+    pub(crate) fn execute(&mut self, node: usize, life: u32, id: SendId, action: &ChainAction) {
+        let fails = self.chance(self.faults.fail_send);
+        let mut outcome = SendOutcome::Failed;
+        if !fails || self.chance(self.faults.false_fail) {
+            outcome = self.chain.execute(node, action, self.now_ms);
+            if verbose() {
+                let state = self.chain.account.run_state();
+                eprintln!("{:>7} chain: {} of node {node}: {outcome:?}, {state:?}", self.now_ms, action.purpose());
+            }
+            if outcome == SendOutcome::Confirmed {
+                self.send_states();
+            }
+        }
+        let outcome = if fails { SendOutcome::Failed } else { outcome };
+        self.soon(800, Happening::Tell { node, life, event: Event::ChainSent { id, outcome } });
+    }
+
+    pub(crate) fn send_states(&mut self) {
+        for other in 0..self.nodes.len() {
+            if !self.chance(self.faults.drop_state) {
+                let account = Arc::clone(&self.chain.account);
+                self.send_state(other, account);
+            }
+        }
+    }
+
+    /// Queues a command for the trainer.
+    fn command(&mut self, node: usize, effect: Effect) {
+        if let Effect::Train { round, batch, .. } = &effect {
+            self.checks.train(node, *round, *batch);
+        }
+        self.nodes[node].commands.push_back(effect);
+        if self.nodes[node].commands.len() == 1 {
+            self.start_command(node);
+        }
+    }
+
+    fn start_command(&mut self, node: usize) {
+        let most_ms = match self.nodes[node].commands.front() {
+            Some(Effect::Train { .. }) => self.delay_ms(self.faults.training_ms).max(1_500),
+            Some(Effect::LoadModel { .. }) => 4_000,
+            Some(_) => 300,
+            None => return,
+        };
+        self.nodes[node].ticket += 1;
+        let (life, ticket) = (self.nodes[node].life, self.nodes[node].ticket);
+        self.soon(most_ms, Happening::TrainerDone { node, life, ticket });
+    }
+
+    pub(crate) fn trainer_done(&mut self, node: usize, life: u32, ticket: u64) {
+        if self.nodes[node].life != life || self.nodes[node].ticket != ticket {
+            return;
+        }
+        let Some(command) = self.nodes[node].commands.pop_front() else { return };
+        let event = match command {
+            Effect::LoadModel { step, from } => Some(self.load(node, step, &from)),
+            Effect::Train { round, .. } => Some(self.train(node, round)),
+            Effect::Apply { round, results, .. } => Some(self.apply(node, round, &results)),
+            Effect::TakeSnapshot { round } => Some(self.snapshot(node, round)),
+            _ => None,
+        };
+        self.start_command(node);
+        if let Some(event) = event {
+            self.soon(20, Happening::Tell { node, life, event });
+        }
+    }
+
+    fn load(&mut self, node: usize, step: psyche_messages::Step, from: &psyche_actors::engine::LoadFrom) -> Event {
+        let others: Vec<_> = (0..self.nodes.len()).filter(|other| self.connected(node, *other)).collect();
+        let served = |blob: &BlobHash| others.iter().find_map(|other| self.nodes[*other].blobs.get(blob).cloned());
+        let Some(model) = Node::loaded(from, served) else {
+            return Event::ModelLoadFailed { reason: "nobody serves it".to_owned() };
+        };
+        self.checks.load(node, step, &model);
+        let digest = model.digest();
+        self.nodes[node].model = Some((step.0, model));
+        Event::ModelLoaded { step, digest, source: ModelSource::Peers }
+    }
+
+    fn train(&mut self, node: usize, round: RoundKey) -> Event {
+        if self.nodes[node].cancelled == Some(round) {
+            return Event::TrainingSkipped { round, reason: "cancelled".to_owned() };
+        }
+        let (_, model) = self.nodes[node].model.as_ref().expect("training needs parameters");
+        let payload = toy::train(model, round, &address(node));
+        let blob = BlobHash::of(&payload);
+        self.nodes[node].blobs.insert(blob, Blob::Payload(payload));
+        Event::Trained { round, payload: blob, payload_len: PAYLOAD_LEN, loss: 1.0, tokens_per_second: 1.0 }
+    }
+
+    fn apply(&mut self, node: usize, round: RoundKey, results: &[ResultAnnounced]) -> Event {
+        let payloads = results.iter().map(|result| match self.nodes[node].blobs.get(&result.payload) {
+            Some(Blob::Payload(payload)) => payload.clone(),
+            _ => panic!("node {node} applies a payload that it does not have"),
+        });
+        let payloads: Vec<_> = payloads.collect();
+        self.checks.apply(node, round, results, &payloads);
+        let breaks = self.faults.flip.is_some_and(|at_ms| self.now_ms >= at_ms) && node + 1 == self.nodes.len();
+        let (step, model) = self.nodes[node].model.as_mut().expect("applying needs parameters");
+        assert_eq!(*step + 1, round.step.0, "node {node} applies out of order");
+        *step = round.step.0;
+        model.apply(&payloads);
+        if breaks {
+            self.faults.flip = None;
+            model.flip();
+        }
+        let digest = model.digest();
+        self.checks.hold(node, round.step, digest);
+        Event::Applied { round, digest }
+    }
+
+    fn snapshot(&mut self, node: usize, round: RoundKey) -> Event {
+        let (step, model) = self.nodes[node].model.clone().expect("a snapshot needs parameters");
+        if step < round.step.0 {
+            self.checks.adopt(node, round.step, &model);
+            self.nodes[node].model = Some((round.step.0, model.clone()));
+        }
+        assert!(step <= round.step.0, "node {node} takes a snapshot of another step");
+        let digest = model.digest();
+        let index = BlobHash::of(format!("{model:?} {step}").as_bytes());
+        self.nodes[node].blobs.insert(index, Blob::Snapshot(model));
+        Event::SnapshotReady(SnapshotAnnounced { round, digest, index, index_len: 10 })
+    }
+}
+
+fn vouch_for_all(witness: &mut Witness) {
+    witness.participant_bloom.bits = [u64::MAX; 16];
+    witness.broadcast_bloom.bits = [u64::MAX; 16];
+    witness.broadcast_merkle = [13; 32];
+}
