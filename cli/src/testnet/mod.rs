@@ -64,7 +64,13 @@ pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
     {
         tracing::warn!(%error, "the local chain did not stop in order");
     }
-    let (boards, accounts) = outcome.with_context(|| format!("the testnet failed; its logs are under {}", out.display()))?;
+    let (boards, accounts) = match outcome {
+        Ok(done) => done,
+        Err(error) => {
+            progress.say(&format!("logs and events are under {}", out.display()));
+            return Err(error);
+        }
+    };
     let summary = verdict::summarize(&plan.nodes, &boards, &accounts, started.elapsed());
     report(&args, &plan, &boards, &summary)
 }
