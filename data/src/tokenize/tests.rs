@@ -125,8 +125,8 @@ fn what_is_no_text_or_no_tokenizer_is_refused_and_leaves_no_manifest() {
     let binary = dir.path().join("binary.txt");
     fs::write(&binary, b"fine\nnot \xff fine\n").unwrap();
     assert!(matches!(refuse(&[good.clone(), binary], &train), DataError::Line { line: 2, .. }));
-    assert!(matches!(refuse(&[good.clone()], &Vocabulary::Train { size: 256 }), DataError::VocabularySize { .. }));
-    let error = refuse(&[good.clone()], &Vocabulary::Load(good));
+    assert!(matches!(refuse(std::slice::from_ref(&good), &Vocabulary::Train { size: 256 }), DataError::VocabularySize { .. }));
+    let error = refuse(std::slice::from_ref(&good), &Vocabulary::Load(good.clone()));
     assert!(matches!(error, DataError::Tokenizer { action: "load", .. }));
     assert!(matches!(DatasetManifest::load(&out), Err(DataError::Io { .. })));
 }

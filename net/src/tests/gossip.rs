@@ -56,7 +56,7 @@ async fn a_repeated_message_is_reported_once() {
     // Repeats everything that A said, as does the timer.
     let c = start(3, QUIC, &[&a]).await;
     c.connects_to(&a).await;
-    drop(a.net.publish(digest(1)).await.unwrap());
+    let _same = a.net.publish(digest(1)).await.unwrap();
     let last = a.net.publish(digest(2)).await.unwrap();
     assert_eq!(b.hears().await, last);
 }
