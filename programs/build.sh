@@ -53,7 +53,10 @@ case $arch in v3) cpu=v3 ;; v0) cpu=v2 ;; *) fail "--arch must be v3 or v0" ;; e
 
 lib_path=$tools/rustweb/usr/lib/x86_64-linux-gnu
 rust_src=$tools/rustweb/usr/lib/rustlib/src/rust
-compiler_runs() { LD_LIBRARY_PATH=$lib_path "$tools/rustweb/usr/bin/rustc" --version 2>/dev/null | grep -qF "rustc $rust_version "; }
+compiler_runs() {
+  [ -f "$rust_src/library/core/src/lib.rs" ] \
+    && LD_LIBRARY_PATH=$lib_path "$tools/rustweb/usr/bin/rustc" --version 2>/dev/null | grep -qF "rustc $rust_version "
+}
 
 linker_runs() {
   LD_LIBRARY_PATH=$lib_path "$tools/tools/bin/sbpf-linker" --version >/dev/null 2>&1 \

@@ -4,6 +4,7 @@ use psyche_protocol::accounts::Authorization;
 use psyche_protocol::instruction::{
     AuthorizationCloseArgs, AuthorizationCreateArgs, AuthorizationGranteeUpdateArgs, AuthorizationGrantorUpdateArgs,
 };
+use psyche_protocol::layout::CoordinatorAccount;
 use psyche_protocol::{Pubkey, ids, pda};
 use solana_instruction::{Instruction, error::InstructionError};
 use solana_keypair::Keypair;
@@ -125,6 +126,23 @@ fn an_address_that_received_lamports_before_can_still_be_created() {
 }
 
 #[test]
+fn rent_is_the_same_however_the_cluster_states_it() {
+    let sysvar = ids::decode_base58("SysvarRent111111111111111111111111111111111").unwrap();
+    for (price, threshold, accepted) in [(6_960u64, 1.0f64, true), (3_480, 2.0, true), (4_640, 1.5, false)] {
+        let mut chain = Chain::new();
+        let [payer, grantor] = [chain.user(), chain.user()];
+        chain.patch(&sysvar, |account| {
+            account.data = [&price.to_le_bytes()[..], &threshold.to_le_bytes(), &[50]].concat();
+        });
+        let outcome = chain.send(&[&payer, &grantor], &[create(&payer, &key(&grantor), &[3; 32])]);
+        let address = super::chain::address(&authorization_of(&key(&grantor), &[3; 32]).0);
+        let expected = accepted.then_some((128 + 108) * 6_960);
+        assert_eq!(outcome.is_ok(), accepted, "{price} x {threshold}: {outcome:?}");
+        assert_eq!(chain.svm.get_balance(&address), expected);
+    }
+}
+
+#[test]
 fn creation_refuses_missing_signatures_wrong_addresses_and_a_second_time() {
     let mut t = Granted::new();
     let stranger = t.chain.user();
@@ -136,7 +154,9 @@ fn creation_refuses_missing_signatures_wrong_addresses_and_a_second_time() {
     t.chain.refuse(ACCOUNT_NOT_SIGNER, &[&t.payer], &unsigned(&fresh, 1));
     t.chain.refuse(CONSTRAINT_SEEDS, &signers, &with_account(&fresh, 2, &t.address));
     t.chain.refuse(INVALID_PROGRAM_ID, &signers, &with_account(&fresh, 3, &ids::TOKEN_PROGRAM));
-    t.chain.refuse(CONSTRAINT_MUT, &signers, &read_only(&fresh, 2));
+    for index in [0, 2] {
+        t.chain.refuse(CONSTRAINT_MUT, &signers, &read_only(&fresh, index));
+    }
     let too_few = Instruction { accounts: fresh.accounts[..3].to_vec(), ..fresh.clone() };
     t.chain.refuse(ACCOUNT_NOT_ENOUGH_KEYS, &signers, &too_few);
     t.chain.accept(&signers, &[fresh]);
@@ -173,6 +193,10 @@ pub(crate) fn wrong_accounts_are_refused(
     refuse(ACCOUNT_OWNED_BY_WRONG_PROGRAM, &ids::TOKEN_PROGRAM, data.to_vec());
     refuse(ACCOUNT_DISCRIMINATOR_NOT_FOUND, owner, vec![0; 7]);
     refuse(ACCOUNT_DISCRIMINATOR_MISMATCH, owner, [&[0xff; 8], &data[8..]].concat());
+    // The coordinator account is fixed in length; the others must decode.
+    if data.len() != CoordinatorAccount::SIZE {
+        refuse(ACCOUNT_DID_NOT_DESERIALIZE, owner, data[..12].to_vec());
+    }
 }
 
 #[test]
@@ -195,7 +219,9 @@ fn only_the_grantee_names_delegates() {
     t.chain.refuse(ACCOUNT_NOT_SIGNER, &[&t.payer], &unsigned(&update, 1));
     t.chain.refuse(CONSTRAINT_RAW, &[&t.payer, &stranger], &with_account(&update, 1, &key(&stranger)));
     t.chain.refuse(CONSTRAINT_RAW, &[&t.payer, &t.grantor], &with_account(&update, 1, &key(&t.grantor)));
-    t.chain.refuse(CONSTRAINT_MUT, &[&t.payer, &t.grantee], &read_only(&update, 2));
+    for index in [0, 2] {
+        t.chain.refuse(CONSTRAINT_MUT, &[&t.payer, &t.grantee], &read_only(&update, index));
+    }
     t.chain.refuse(INVALID_PROGRAM_ID, &[&t.payer, &t.grantee], &with_account(&update, 3, &ids::AUTHORIZER));
     let data = t.chain.data(&t.address);
     wrong_accounts_are_refused(&mut t.chain, &[&t.payer, &t.grantee], &update, 2, &data, &ids::AUTHORIZER);

@@ -38,7 +38,7 @@ fn creation_refuses_wrong_accounts_names_and_versions() {
     let init = run.init(&key(&payer), &init_args(&key(&payer), "a run"));
 
     chain.refuse(ACCOUNT_NOT_SIGNER, &[], &unsigned(&init, 0));
-    for index in [1, 2] {
+    for index in [0, 1, 2] {
         chain.refuse(CONSTRAINT_MUT, &[&payer], &read_only(&init, index));
     }
     chain.refuse(CONSTRAINT_SEEDS, &[&payer], &with_account(&init, 1, &[5; 32]));

@@ -5,7 +5,7 @@ use psyche_protocol::ids;
 use psyche_protocol::instruction::{RunUpdateArgs, UpdateArgs};
 use psyche_protocol::layout::{CoordinatorAccount, RunState};
 use psyche_protocol::machine::CoordinatorError;
-use solana_instruction::Instruction;
+use solana_instruction::{Instruction, error::InstructionError};
 use solana_keypair::Keypair;
 
 use super::authorizer::wrong_accounts_are_refused;
@@ -50,7 +50,7 @@ fn creation_refuses_wrong_accounts_and_a_second_time() {
     let create = t.create("paid");
     let owner = t.owner.insecure_clone();
     t.chain.refuse(ACCOUNT_NOT_SIGNER, &[], &unsigned(&create, 0));
-    for index in [1, 2, 4, 5] {
+    for index in [0, 1, 2, 4, 5] {
         t.chain.refuse(CONSTRAINT_MUT, &[&owner], &read_only(&create, index));
     }
     t.chain.refuse(CONSTRAINT_SEEDS, &[&owner], &with_account(&create, 1, &run_of(t.index + 1).0));
@@ -78,6 +78,30 @@ fn creation_refuses_wrong_accounts_and_a_second_time() {
     second.accounts[2].pubkey = super::chain::address(&associated(&address, &t.mint));
     let second = with_account(&second, 1, &address);
     t.chain.refuse(CoordinatorError::AccountAlreadyInitialized.code(), &[&owner], &second);
+}
+
+#[test]
+fn only_initialised_mints_and_token_accounts_count() {
+    let (mut t, user) = funded();
+    let mut second = t.create("paid");
+    second.data[8..16].copy_from_slice(&(t.index + 1).to_le_bytes());
+    let second = with_account(&second, 1, &run_of(t.index + 1).0);
+    let claim = t.claim(&key(&user), 1);
+    let owner = t.owner.insecure_clone();
+    let cases = [(82, InstructionError::UninitializedAccount), (81, InstructionError::InvalidAccountData)];
+    for (len, refusal) in cases {
+        let mint = t.chain.forge(&ids::TOKEN_PROGRAM, vec![0; len]);
+        let outcome = t.chain.send(&[&owner], &[with_account(&second, 3, &mint)]);
+        assert_eq!(outcome, Err(Refusal::Other(refusal)), "a mint of {len} bytes");
+    }
+    let cases = [(165, InstructionError::UninitializedAccount), (82, InstructionError::InvalidAccountData)];
+    for (len, refusal) in cases {
+        for index in [1, 3] {
+            let account = t.chain.forge(&ids::TOKEN_PROGRAM, vec![0; len]);
+            let outcome = t.chain.send(&[&user], &[with_account(&claim, index, &account)]);
+            assert_eq!(outcome, Err(Refusal::Other(refusal.clone())), "a token account of {len} bytes");
+        }
+    }
 }
 
 #[test]
@@ -153,7 +177,9 @@ fn a_book_is_opened_once_per_user_who_signs() {
     let open = t.open_book(&key(&owner), &key(&user));
     t.chain.refuse(ACCOUNT_NOT_SIGNER, &[&user], &unsigned(&open, 0));
     t.chain.refuse(ACCOUNT_NOT_SIGNER, &[&owner], &unsigned(&open, 1));
-    t.chain.refuse(CONSTRAINT_MUT, &[&owner, &user], &read_only(&open, 3));
+    for index in [0, 3] {
+        t.chain.refuse(CONSTRAINT_MUT, &[&owner, &user], &read_only(&open, index));
+    }
     t.chain.refuse(CONSTRAINT_SEEDS, &[&owner, &user], &with_account(&open, 3, &t.participant(&key(&owner))));
     t.chain.refuse(INVALID_PROGRAM_ID, &[&owner, &user], &with_account(&open, 4, &ids::TREASURER));
     t.chain.refuse(ACCOUNT_NOT_INITIALIZED, &[&owner, &user], &with_account(&open, 2, &[3; 32]));
