@@ -87,7 +87,8 @@ impl Chain {
     /// A run that waits for members.
     pub(crate) fn new(config: Config) -> Self {
         let mut account = CoordinatorAccount::zeroed_boxed();
-        machine::init(bytemuck::bytes_of_mut(&mut *account), "sim", "test").unwrap();
+        account.discriminator = CoordinatorAccount::DISCRIMINATOR;
+        account.version = CoordinatorAccount::VERSION;
         let update = UpdateArgs { config: Some(config), model: Some(model()), ..UpdateArgs::default() };
         machine::update(&mut account, &update).unwrap();
         machine::set_paused(&mut account, false, &clock(0)).unwrap();

@@ -114,7 +114,8 @@ impl World {
             assert!(at_ms < DEADLINE_MS, "the run does not finish: {:?}", self.stuck());
             self.happen(happening);
         }
-        if !self.checks.may_begin_again {
+        let all_excused = self.checks.excused.len() == self.nodes.len();
+        if !self.checks.may_begin_again && !all_excused {
             self.checks.compare_with_history(&self.chain);
         }
         if std::env::var_os("SIM_STATS").is_some() {
@@ -125,7 +126,8 @@ impl World {
             let held = node.model.as_ref().map(|(step, model)| (Step(*step), model.digest()));
             // Whoever died near the end has no parameters, and says so; nobody ends with other ones.
             let excused = held.is_none() && node.life > 1;
-            let right = self.checks.right(last).map(|digest| (last, digest));
+            let first = self.nodes[0].model.as_ref().map(|(step, model)| (Step(*step), model.digest()));
+            let right = if all_excused { first } else { self.checks.right(last).map(|digest| (last, digest)) };
             assert!(excused || held == right, "node {at} finished with {held:?} instead of {right:?}");
         }
     }
