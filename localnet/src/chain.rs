@@ -6,7 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use solana_loader_v3_interface::get_program_data_address;
+use solana_loader_v3_interface::state::UpgradeableLoaderState;
 use solana_pubkey::Pubkey;
+use surfpool_core::error::SurfpoolResult;
 use surfpool_core::runloops::start_local_surfnet_runloop;
 use surfpool_core::surfnet::GeyserEvent;
 use surfpool_core::surfnet::locker::SurfnetSvmLocker;
@@ -309,11 +312,24 @@ async fn place(locker: &SurfnetSvmLocker, program: &Program) -> Result<(), Local
         return Err(refused("it is not an ELF file".into()));
     }
     locker.write_program(id, None, 0, &program.elf, &None).await.map_err(|error| refused(error.to_string()))?;
+    trim(locker, &id, program.elf.len()).await.map_err(|error| refused(error.to_string()))?;
     let account = locker.get_account(&None, &id, None).await.map_err(|error| refused(error.to_string()))?;
     let account = account.inner.map_account().map_err(|error| refused(error.to_string()))?;
     // Setting the account once more verifies the bytecode, which the engine's own write does without telling.
     let verified = locker.0.write().await.set_account(&id, account);
     verified.map_err(|error| refused(error.to_string()))
+}
+
+/// Cuts off what a longer program in the ledger left after the first `len` bytes.
+async fn trim(locker: &SurfnetSvmLocker, id: &Pubkey, len: usize) -> SurfpoolResult<()> {
+    let address = get_program_data_address(id);
+    let mut data = locker.get_account(&None, &address, None).await?.inner.map_account()?;
+    let wanted = UpgradeableLoaderState::size_of_programdata_metadata() + len;
+    if data.data.len() > wanted {
+        data.data.truncate(wanted);
+        locker.0.write().await.set_account(&address, data)?;
+    }
+    Ok(())
 }
 
 async fn fund(locker: &SurfnetSvmLocker, airdrop: Airdrop) -> Result<(), LocalnetError> {

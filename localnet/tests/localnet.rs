@@ -137,6 +137,23 @@ async fn placed_programs_are_executable_and_run() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_in_the_ledger_is_replaced_whole() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let id = Keypair::new().pubkey();
+    let with = |elf| LocalnetConfig {
+        ledger: Some(folder.path().join("chain.db")),
+        programs: vec![Program { id: id.to_bytes(), elf }],
+        ..quick()
+    };
+    let longer = [NOOP_PROGRAM_ELF, &[7; 99]].concat();
+    Localnet::start(with(longer)).await?.stop().await?;
+    let chain = Localnet::start(with(NOOP_PROGRAM_ELF.to_vec())).await?;
+    let data = client(&chain).get_account(&solana_loader_v3_interface::get_program_data_address(&id)).await?.data;
+    ensure!(data.ends_with(NOOP_PROGRAM_ELF), "{} bytes", data.len());
+    Ok(chain.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_program_are_refused_by_name() {
     for elf in [b"no elf".to_vec(), b"\x7fELF but nothing after it".to_vec()] {
         let config = LocalnetConfig { programs: vec![Program { id: [7; 32], elf }], ..quick() };

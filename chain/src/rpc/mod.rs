@@ -7,7 +7,7 @@
 mod classify;
 mod reads;
 mod rotation;
-mod transport;
+pub(crate) mod transport;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,6 +102,7 @@ impl Rpc {
         if given == 0 || given > ENDPOINTS_MAX {
             return Err(EndpointError::Count { given }.into());
         }
+        transport::choose_tls();
         let client = |pair: &EndpointPair| {
             let name = pair.rpc.to_string();
             let transport = transport::HttpTransport::new(pair.rpc.clone(), config.connect_timeout, config.request_timeout);

@@ -19,6 +19,13 @@ const ANSWER_LEN_MAX: usize = 32 * 1024 * 1024;
 /// JSON-RPC code of a refused simulation before sending.
 const PREFLIGHT_FAILURE: i64 = -32_002;
 
+/// Chooses the TLS back end of this process, unless somebody has chosen one: without a choice the first wss:// connection
+/// would panic, since dependencies compile in more than one.
+pub(crate) fn choose_tls() {
+    // An error means that one is chosen already.
+    let _chosen = rustls::crypto::ring::default_provider().install_default();
+}
+
 type Sent<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send + 'a>>;
 
 /// One endpoint's connection pool.

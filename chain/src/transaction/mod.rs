@@ -11,10 +11,12 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use psyche_messages::Slot;
 use serde::Deserialize;
 use serde_json::json;
@@ -176,7 +178,8 @@ impl Rpc {
         fee.clamp(config.fee_floor_micro_lamports, config.fee_ceiling_micro_lamports.max(config.fee_floor_micro_lamports))
     }
 
-    /// Sends the bytes to every endpoint until the outcome is known.
+    /// Sends the bytes to every endpoint until the outcome is known. Sending goes on beside everything else, so an endpoint
+    /// that hangs holds nobody up.
     async fn broadcast(
         &self,
         plan: &Plan<'_>,
@@ -184,39 +187,30 @@ impl Rpc {
         last_valid_block_height: u64,
         preflight: bool,
     ) -> Result<Confirmed, ChainError> {
-        let mut round = FirstRound::default();
-        let mut sends = FuturesUnordered::new();
-        sends.extend((0..self.endpoints().len()).map(|index| self.send_to(index, signed, preflight)));
+        let mut sending = Sending { rpc: self, plan, round: FirstRound::default(), sends: FuturesUnordered::new() };
+        sending.sends.extend((0..self.endpoints().len()).map(|index| self.send_to(index, signed, preflight).boxed()));
         let (mut sent_at, mut checked_at) = (Instant::now(), Instant::now());
-        let mut pauses = POLL_MS.iter();
+        let mut pauses = POLL_MS.iter().map(|ms| Duration::from_millis(*ms));
         let mut pause = Duration::ZERO;
         loop {
-            tokio::select! {
-                Some((index, result)) = sends.next() => {
-                    round.note(self, index, result);
-                    if sends.is_empty() {
-                        round.verdict(self, plan).await?;
-                    }
-                    continue;
-                }
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = pauses.next().map_or(pause, |ms| Duration::from_millis(*ms));
-            if let Ok(Some(outcome)) = self.confirmation(&signed.signature, false).await {
+            pause = pauses.next().unwrap_or(pause);
+            sending.beside(tokio::time::sleep(pause)).await?;
+            if let Ok(Some(outcome)) = sending.beside(self.confirmation(&signed.signature, false)).await? {
                 return self.outcome(plan, signed, outcome).await;
             }
             if checked_at.elapsed() >= EXPIRY_CHECK {
                 checked_at = Instant::now();
                 // A height that can't be read now is read at the next check.
-                if self.block_height().await.is_ok_and(|height| height > last_valid_block_height) {
+                if sending.beside(self.block_height()).await?.is_ok_and(|height| height > last_valid_block_height) {
                     let outcome = self.confirmation(&signed.signature, true).await?;
                     let expired = ChainError::Expired { purpose: plan.purpose, signature: signed.signature };
                     return self.outcome(plan, signed, outcome.ok_or(expired)?).await;
                 }
             }
-            if sent_at.elapsed() >= REBROADCAST && sends.is_empty() {
+            if sent_at.elapsed() >= REBROADCAST && sending.sends.is_empty() {
                 sent_at = Instant::now();
-                sends.extend((0..self.endpoints().len()).map(|index| self.send_to(index, signed, false)));
+                let again = (0..self.endpoints().len()).map(|index| self.send_to(index, signed, false).boxed());
+                sending.sends.extend(again);
             }
         }
     }
@@ -241,6 +235,33 @@ impl Rpc {
         match self.endpoints().get(index) {
             Some(endpoint) => (index, endpoint.client.send(RpcRequest::SendTransaction, params).await),
             None => (index, Ok(String::new())),
+        }
+    }
+}
+
+/// The sendings under way.
+struct Sending<'a> {
+    rpc: &'a Rpc,
+    plan: &'a Plan<'a>,
+    round: FirstRound,
+    sends: FuturesUnordered<BoxFuture<'a, (usize, Result<String, ClientError>)>>,
+}
+
+impl Sending<'_> {
+    /// Waits for `work` and drives the sendings meanwhile.
+    async fn beside<F: Future>(&mut self, work: F) -> Result<F::Output, ChainError> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some((index, result)) = self.sends.next() => {
+                    self.round.note(self.rpc, index, result);
+                    if self.sends.is_empty() {
+                        self.round.verdict(self.rpc, self.plan).await?;
+                    }
+                }
+                output = &mut work => return Ok(output),
+            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One websocket of a watch: connect, subscribe, listen until it fails or falls silent, pause, again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use psyche_messages::Slot;
 use solana_account_decoder_client_types::UiAccountEncoding;
 use solana_client::rpc_config::RpcAccountInfoConfig;
@@ -28,6 +29,8 @@ enum End {
     Closed,
     /// No slot for too long.
     Silent,
+    /// The library panicked. A watch that quietly loses a websocket for good would be worse than trying again.
+    Panicked,
     /// Nobody listens to the watch any more.
     Unheard,
 }
@@ -37,14 +40,15 @@ pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<
     let mut attempt = 0;
     loop {
         let started = Instant::now();
-        let end = connection(&shared, &url, &observed).await;
+        let end = AssertUnwindSafe(connection(&shared, &url, &observed)).catch_unwind().await;
+        let end = end.unwrap_or(End::Panicked);
         let lived = started.elapsed();
         tracing::debug!(endpoint = %url, ?end, lived_ms = lived.as_millis(), attempt, "websocket ended");
         if matches!(end, End::Unheard) {
             return;
         }
         // A server that accepts and closes at once must not be asked in a tight loop.
-        if !matches!(end, End::NotConnected) && lived >= shared.config.proven_after {
+        if !matches!(end, End::NotConnected | End::Panicked) && lived >= shared.config.proven_after {
             attempt = 0;
         }
         tokio::time::sleep(shared.config.backoff.delay(attempt, rand::random())).await;
@@ -150,5 +154,24 @@ impl Drop for Up<'_> {
     fn drop(&mut self) {
         self.0.connected.fetch_sub(1, Ordering::Relaxed);
         self.0.read_wanted.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use super::*;
+
+    /// The TLS library panics where more than one of its back ends is compiled in and none is chosen.
+    #[tokio::test]
+    async fn an_encrypted_connection_to_a_server_without_encryption_is_an_error() {
+        crate::rpc::transport::choose_tls();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: WsUrl = format!("wss://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let connected = timeout(Duration::from_secs(10), PubsubClient::new(url.expose())).await;
+        assert!(settled(&url, connected).is_none());
+        server.await.unwrap().unwrap();
     }
 }
