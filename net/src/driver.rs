@@ -160,6 +160,7 @@ impl Driver {
             }
             Command::Request { peer, request, reply } => self.request(&peer, request, reply),
             Command::SetMembers(members) => self.set_members(members),
+            Command::HearAgain => self.seen = Seen::default(),
             Command::Offence(peer, offence) => self.note_offence(peer, offence),
             Command::Shutdown(done) => drop(done),
         }

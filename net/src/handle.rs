@@ -70,6 +70,7 @@ pub(crate) enum Command {
     Publish { message: RoundMessage, envelope: Vec<u8> },
     Request { peer: PeerId, request: RangeRequest, reply: oneshot::Sender<Option<RangeResponse>> },
     SetMembers(Vec<PeerId>),
+    HearAgain,
     Offence(PeerId, Offence),
     Shutdown(oneshot::Sender<()>),
 }
@@ -221,6 +222,14 @@ impl NetHandle {
             return Err(NetError::TooMany { what: "members", count: members.len(), count_max: MEMBERS_MAX });
         }
         self.send(Command::SetMembers(members.iter().filter_map(peer_id_of).collect())).await
+    }
+
+    /// Forgets which messages were reported: what peers still repeat is reported again, for a consumer that lost its state.
+    ///
+    /// # Errors
+    /// [`NetError::Closed`] after a shutdown.
+    pub async fn hear_again(&self) -> Result<(), NetError> {
+        self.send(Command::HearAgain).await
     }
 
     /// Fetches the blob `hash` of exactly `len` bytes into the store: from `providers` first, then from all connected members,

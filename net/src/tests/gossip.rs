@@ -62,6 +62,17 @@ async fn a_repeated_message_is_reported_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_memory_hears_again_what_is_repeated() {
+    let a = start(1, QUIC, &[]).await;
+    let mut b = start(2, QUIC, &[&a]).await;
+    b.connects_to(&a).await;
+    let signed = a.net.publish(digest(1)).await.unwrap();
+    assert_eq!(b.hears().await, signed);
+    b.net.hear_again().await.unwrap();
+    assert_eq!(b.hears().await, signed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_find_the_event_queue_full_arrive_later() {
     let a = start(1, QUIC, &[]).await;
     let dir = TempDir::new().unwrap();
