@@ -33,8 +33,8 @@ test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
 check: host libtorch tools ## formatting, lints, licences, banned crates, architecture
 	@scripts/check.sh
 
-bench: host libtorch ## benchmarks of the inner loops (BENCH=name for one); figures are in docs/BENCHMARKS.md
-	cargo bench --locked --workspace --benches -- $(BENCH)
+bench: host libtorch ## benchmarks of the inner loops (BENCH=name for one); figures stand in docs/BENCHMARKS.md
+	cargo bench --locked --profile dev --workspace --bench '*' -- $(BENCH)
 
 programs: host ## build the on-chain programs to programs/elf/
 	programs/build.sh
