@@ -51,9 +51,38 @@ impl EventLog {
         {
             tracing::warn!(actor = "event_log", %error, "could not write to the event log");
         }
-        tracing::debug!(actor = "event_log", ?event, "event");
+        tell(&event);
         // An error only says that nobody listens.
         let _listeners = self.inner.listeners.send(event);
+    }
+}
+
+/// What an operator reads in the logs: the same events, with their data in fields.
+fn tell(event: &NodeEvent) {
+    match event {
+        NodeEvent::PhaseChanged { epoch, step, phase, slot, clients, total_steps, .. } => {
+            tracing::info!(%epoch, %step, total_steps, %slot, clients, "the run is in {phase}");
+        }
+        NodeEvent::Joined { epoch } => tracing::info!(%epoch, "joined the next epoch"),
+        NodeEvent::ModelReady { step, source, digest } => {
+            tracing::info!(%step, ?source, digest = digest.short(), "the model is ready");
+        }
+        NodeEvent::StepTrained { epoch, step, loss, samples, tokens_per_second, payload_bytes } => {
+            tracing::info!(%epoch, %step, loss, samples, tokens_per_second, payload_bytes, "trained a batch");
+        }
+        NodeEvent::StepSkipped { epoch, step, reason } => tracing::warn!(%epoch, %step, reason, "did not train a batch"),
+        NodeEvent::StepApplied { epoch, step, results, digest } => {
+            tracing::info!(%epoch, %step, results, digest = digest.short(), "applied the results of a step");
+        }
+        NodeEvent::DigestCompared { step, peer, equal: false } => tracing::warn!(%step, %peer, "a peer has other parameters"),
+        NodeEvent::PeersChanged { connected } => tracing::info!(connected, "connected members"),
+        NodeEvent::PointsChanged { earned, claimed } => tracing::info!(%earned, %claimed, "points"),
+        NodeEvent::RewardsClaimed { amount, signature } => tracing::info!(%amount, signature, "claimed rewards"),
+        NodeEvent::Warning { message } => tracing::warn!("{message}"),
+        NodeEvent::Stopped { reason } => tracing::info!(reason, "the node stops"),
+        NodeEvent::Started { .. } | NodeEvent::DigestCompared { .. } | NodeEvent::TransactionConfirmed { .. } => {
+            tracing::debug!(?event, "event");
+        }
     }
 }
 

@@ -188,10 +188,7 @@ async fn follow(links: GossipLinks) {
                 tracing::warn!(actor = "gossip", %peer, "a peer is kept out for what it did");
                 continue;
             }
-            NetEvent::Listening(address) => {
-                tracing::info!(actor = "gossip", address, "listening for peers");
-                continue;
-            }
+            NetEvent::Listening(_) => continue,
         };
         links.run.tell(Happened(event)).await;
     }

@@ -12,7 +12,7 @@ mod tokenize;
 mod train;
 mod wallet;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use psyche_actors::config::VARIABLES;
 use psyche_chain::{ChainError, EndpointPair, ProgramIds, Rpc, RpcConfig, Wallet};
 use psyche_messages::Secret;
@@ -59,13 +59,15 @@ pub(crate) fn failed_to(error: impl std::error::Error + Send + Sync + 'static) -
 
 /// As [`failed_to`], with the exit code that the chain's answer calls for.
 pub(crate) fn chain_failed(error: ChainError) -> anyhow::Error {
-    let exit = match &error {
-        ChainError::AccountMissing { .. } => Exit::NoRun,
-        ChainError::InsufficientFunds { .. } => Exit::NoFunds,
-        ChainError::Unreachable { .. } | ChainError::Timeout { .. } => Exit::Unreachable,
+    let (exit, advice) = match &error {
+        ChainError::AccountMissing { .. } => (Exit::NoRun, "check --run-id, and which chain --rpc leads to"),
+        ChainError::InsufficientFunds { .. } => (Exit::NoFunds, "send SOL to the wallet (on test networks: wallet airdrop)"),
+        ChainError::Unreachable { .. } | ChainError::Timeout { .. } => {
+            (Exit::Unreachable, "check --rpc or the variable RPC: it must be your Solana RPC provider's URL")
+        }
         _ => return failed_to(error),
     };
-    anyhow::Error::new(Failure::new(exit, format!("failed to {}", psyche_actors::chain_of(&error))))
+    anyhow::Error::new(Failure::new(exit, format!("failed to {}; {advice}", psyche_actors::chain_of(&error))))
 }
 
 /// The chain that `args` and the variables `RPC_2` to `RPC_8` name.
@@ -142,5 +144,4 @@ pub(crate) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) 
             Err(anyhow::anyhow!("stopped by {signal}; what was confirmed stays, and the same command goes on from there"))
         }
     }
-    .context("the command did not finish")
 }

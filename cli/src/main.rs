@@ -14,6 +14,7 @@ mod signals;
 mod testnet;
 mod units;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -63,10 +64,14 @@ fn load_env_file() -> Result<()> {
 
 fn start_logs(logs: Logs) -> Result<()> {
     // All crates of this project, by their common prefix.
-    let default = "warn,psyche_actors=info,psyche_chain=info,psyche_gpu=info,psyche_net=info,psyche_solana_client=info";
+    let default =
+        "warn,libp2p_kad=error,psyche_actors=info,psyche_chain=info,psyche_gpu=info,psyche_net=info,psyche_solana_client=info";
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned());
     let filter = EnvFilter::try_new(directives).context("RUST_LOG can't be read")?;
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match logs {
         Logs::Plain => logger.init(),
         Logs::Json => logger.json().init(),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use psyche_actors::CLIENT_VERSION;
-use psyche_chain::ops::{self, JoinAnswer, JoinQuestion};
+use psyche_chain::ops::{self, JoinAnswer, JoinCheck, JoinQuestion};
 
 use super::{chain_failed, connect, wallet_of};
 use crate::args::CanJoinArgs;
@@ -24,16 +24,20 @@ pub(crate) async fn run(args: CanJoinArgs) -> Result<()> {
         };
         output::line(format_args!("{mark} {:<22} {words}", name(check.question)))?;
     }
-    let Some(obstacle) = report.obstacle() else {
-        output::line(format_args!("✓ Can join run {}", args.run_id))?;
+    // The question is whether the run lets the wallet in; funds can still be sent.
+    let refused = |check: &&JoinCheck| matches!(check.answer, JoinAnswer::No(_));
+    let Some(obstacle) = report.checks.iter().filter(refused).find(|check| check.question != JoinQuestion::Balance) else {
+        let condition = if report.can_join() { "" } else { ", once the wallet holds some SOL" };
+        output::line(format_args!("✓ Can join run {}{condition}", args.run_id))?;
         return Ok(());
     };
     let exit = match obstacle.question {
         JoinQuestion::RunExists | JoinQuestion::AccountReadable => Exit::NoRun,
         JoinQuestion::GrantExists | JoinQuestion::GrantValid => Exit::NotAuthorized,
         JoinQuestion::ClientVersion => Exit::OtherVersion,
-        JoinQuestion::Balance => Exit::NoFunds,
-        JoinQuestion::NotInEpoch | JoinQuestion::NotFinished | JoinQuestion::RosterHasRoom => Exit::Failure,
+        JoinQuestion::Balance | JoinQuestion::NotInEpoch | JoinQuestion::NotFinished | JoinQuestion::RosterHasRoom => {
+            Exit::Failure
+        }
     };
     let words = match &obstacle.answer {
         JoinAnswer::Yes(words) | JoinAnswer::No(words) | JoinAnswer::Warn(words) => words,
