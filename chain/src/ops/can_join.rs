@@ -191,11 +191,18 @@ fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address, c
     report.note(
         JoinQuestion::ClientVersion,
         match client_version {
-            Some(version) if version == wanted => JoinAnswer::Yes(format!("the run wants {wanted:?}")),
+            Some(version) if accepts_version(wanted, version) => JoinAnswer::Yes(format!("the run wants {wanted:?}")),
             Some(version) => JoinAnswer::No(format!("the run wants client version {wanted:?}, this is {version:?}")),
             None => JoinAnswer::Yes(format!("the run wants {wanted:?}; not compared")),
         },
     );
+}
+
+/// Whether a run that wants clients of the version `wanted` takes one of the version `ours`. Runs that want none, or "test",
+/// take any.
+#[must_use]
+pub fn accepts_version(wanted: &str, ours: &str) -> bool {
+    wanted.is_empty() || wanted == "test" || wanted == ours
 }
 
 async fn check_balance(rpc: &Rpc, report: &mut JoinReport, user: Address) -> Result<(), ChainError> {

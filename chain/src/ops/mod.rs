@@ -16,7 +16,7 @@ pub mod node;
 pub mod owner;
 pub mod rewards;
 
-pub use can_join::{JoinAnswer, JoinCheck, JoinQuestion, JoinReport, can_join};
+pub use can_join::{JoinAnswer, JoinCheck, JoinQuestion, JoinReport, accepts_version, can_join};
 pub use create::{NewRun, NewTreasury, create_run};
 pub use grants::{Grant, authorization_create, authorization_delegate, authorization_set_active, find_grant};
 pub use history::{CoordinatorCall, calls_since};

@@ -16,7 +16,7 @@ use psyche_protocol::{F32Bits, F64Bits, machine};
 use crate::support::{chain, direct};
 
 const EVERYONE: Address = Address([0; 32]);
-const VERSION: &str = "test";
+const VERSION: &str = "1.2.3";
 
 fn config() -> Config {
     Config {
