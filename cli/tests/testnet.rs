@@ -1,4 +1,5 @@
 //! Whole networks of real processes: `testnet` as a person runs it.
+#![cfg(feature = "localnet")]
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
 use std::path::{Path, PathBuf};

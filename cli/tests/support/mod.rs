@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// The binary, without any variable of this machine that it reads.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_psyche-solana-client"));
     for (name, _) in std::env::vars_os() {
         let keep = ["PATH", "HOME", "LD_LIBRARY_PATH", "OMP_WAIT_POLICY", "TMPDIR"];
@@ -17,29 +17,23 @@ pub fn command() -> Command {
     command
 }
 
-/// Names a wallet that nobody has the key of.
-pub fn with_pubkey(mut command: Command) -> Command {
-    command.args(["--pubkey", "4SHugWqSXwKE5fqDchkJcPEqnoZE22VYKtSTVm7axbT7"]);
-    command
-}
-
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A local chain in a process of its own, on free ports; gone when dropped.
-pub struct LocalChain {
+pub(crate) struct LocalChain {
     child: Child,
     rpc: String,
     ws: String,
 }
 
 impl LocalChain {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    pub fn start_with(options: &[&str]) -> Self {
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let mut child = command()
             .args(["localnet", "--rpc-port", "0", "--ws-port", "0", "--chain-speed", "8"])
             .args(options)
@@ -56,7 +50,7 @@ impl LocalChain {
     }
 
     /// What a node's environment says of it.
-    pub fn variables(&self) -> [(&'static str, &str); 2] {
+    pub(crate) fn variables(&self) -> [(&'static str, &str); 2] {
         [("RPC", &self.rpc), ("WS_RPC", &self.ws)]
     }
 }

@@ -1,0 +1,157 @@
+//! An owner makes a run with the command line, an operator joins it as the documentation says, trains, and claims.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use psyche_chain::{EndpointPair, Rpc, RpcConfig, Wallet, ops};
+use psyche_messages::{Address, Points};
+use support::{LocalChain, command, text};
+
+const RUN: &str = "seed";
+
+const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
+"max_position_embeddings": 32, "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1,
+"num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
+"torch_dtype": "float32", "vocab_size": 300}"#;
+
+const RUN_CONFIG: &str = r#"
+[config]
+warmup_time = 60
+cooldown_time = 2
+epoch_time = 61
+max_round_train_time = 40
+round_witness_time = 1
+min_clients = 1
+init_min_clients = 1
+witness_nodes = 0
+global_batch_size_start = 2
+global_batch_size_end = 2
+total_steps = 5
+verification_percent = 0
+waiting_for_members_extra_time = 1
+
+[model.LLM]
+architecture = "HfLlama"
+data_type = "Pretraining"
+max_seq_len = 32
+data_location = { Local = "tokens" }
+
+[model.LLM.checkpoint.Hub]
+repo_id = "model"
+
+[model.LLM.lr_schedule.Constant]
+base_lr = 1.0e-3
+warmup_steps = 0
+warmup_init_lr = 0.0
+
+[model.LLM.optimizer.Distro]
+compression_decay = 0.999
+compression_chunk = 64
+compression_topk = 8
+quantize_1bit = true
+"#;
+
+/// A folder, a chain, and the two people.
+struct Scene {
+    chain: LocalChain,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a command line in the folder; the words are separated by blanks.
+    fn run(&self, line: &str) -> Output {
+        command().current_dir(self.folder.path()).args(line.split_whitespace()).output().unwrap()
+    }
+
+    fn owner(&self, line: &str) -> String {
+        let rpc = self.chain.variables()[0].1;
+        succeeded(&self.run(&format!("{line} --run-id {RUN} --rpc {rpc} --wallet-private-key-path owner.json")))
+    }
+
+    fn wallet(&self, name: &str) -> Address {
+        let address = succeeded(&self.run(&format!("wallet new --out {name}.json")));
+        let rpc = self.chain.variables()[0].1;
+        succeeded(&self.run(&format!("wallet airdrop --rpc {rpc} --sol 20 --wallet-private-key-path {name}.json")));
+        address.trim().parse().unwrap()
+    }
+
+    /// A reward token whose whole supply the owner holds.
+    async fn token(&self) -> Address {
+        let endpoint = EndpointPair { rpc: self.chain.variables()[0].1.parse().unwrap(), ws: None };
+        let rpc = Rpc::new(RpcConfig::new(vec![endpoint])).unwrap();
+        let (owner, _) = Wallet::from_file(&self.path("owner.json")).unwrap();
+        let mint = ops::create_mint(&rpc, &owner, 6).await.unwrap();
+        ops::mint_to(&rpc, &owner, mint, owner.address(), Points(1_000_000)).await.unwrap();
+        mint
+    }
+}
+
+fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "exit {:?}\n{}", output.status.code(), text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn write(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+}
+
+#[tokio::test]
+async fn the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards() {
+    let scene = Scene { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
+    let rpc = scene.chain.variables()[0].1;
+    let (_owner, operator) = (scene.wallet("owner"), scene.wallet("operator"));
+    let mint = scene.token().await;
+
+    // The owner.
+    write(&scene.path("text.txt"), &"In the beginning God created the heaven and the earth.\n".repeat(80));
+    write(&scene.path("config.json"), MODEL);
+    write(&scene.path("run.toml"), RUN_CONFIG);
+    succeeded(&scene.run("tokenize --text text.txt --vocab-size 300 --out tokens"));
+    succeeded(&scene.run("init-model --config config.json --seed 7 --out model"));
+    scene.owner(&format!("create-run --treasurer-collateral-mint {mint}"));
+    scene.owner("update-config --config-path run.toml --name Seed");
+    scene.owner("set-future-epoch-rates --earning-rate 700");
+    scene.owner("treasurer-top-up-rewards --amount 1000000");
+
+    // Nobody may join yet, and the answer says why.
+    let early = scene.run(&format!("can-join --rpc {rpc} --run-id {RUN} --authorizer {operator} --pubkey {operator}"));
+    assert_eq!(early.status.code(), Some(5), "{}", text(&early.stderr));
+    let grant = format!("join-authorization-create --rpc {rpc} --authorizer {operator}");
+    succeeded(&scene.run(&format!("{grant} --wallet-private-key-path owner.json")));
+    scene.owner("set-paused --resume");
+
+    // The operator, with a .env file as the seed page has it.
+    succeeded(&scene.run(&format!("can-join --rpc {rpc} --run-id {RUN} --authorizer {operator} --pubkey {operator}")));
+    let ws = scene.chain.variables()[1].1;
+    write(
+        &scene.path(".env"),
+        &format!(
+            "RPC={rpc}\nWS_RPC={ws}\nRPC_2=\"{rpc}\"\nWS_RPC_2=\"{ws}\"\nRUN_ID={RUN}\nNVIDIA_DRIVER_CAPABILITIES=all\n\
+             DATA_PARALLELISM=1\nTENSOR_PARALLELISM=2\nMICRO_BATCH_SIZE=2\nAUTHORIZER={operator}\nDATA_PATH=tokens/tokens.bin\n\
+             P2P_BIND=127.0.0.1\nLOGS=json\n"
+        ),
+    );
+    let key = std::fs::read_to_string(scene.path("operator.json")).unwrap();
+    let mut train = command();
+    train.current_dir(scene.folder.path()).args(["--env-file", ".env"]).env("RAW_WALLET_PRIVATE_KEY", &key);
+    let trained = tokio::time::timeout(std::time::Duration::from_secs(300), tokio::process::Command::from(train).output());
+    let trained = trained.await.expect("the run ends").unwrap();
+    succeeded(&trained);
+    let log = text(&trained.stderr);
+    assert!(log.contains("trained a batch") && !log.contains(key.trim()), "{log}");
+
+    // Claimed once, and only once.
+    let claim = format!("treasurer-claim-rewards --rpc {rpc} --run-id {RUN} --wallet-private-key-path operator.json");
+    assert_eq!(succeeded(&scene.run(&claim)).trim(), "700");
+    let again = scene.run(&claim);
+    assert_eq!(succeeded(&again), "");
+    assert!(text(&again.stderr).contains("nothing to claim"), "{}", text(&again.stderr));
+}
