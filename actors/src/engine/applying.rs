@@ -141,10 +141,14 @@ impl Engine {
         let waited_ms = self.waited_ms();
         let missing = self.missing_manifests(round, witnesses);
         if missing > 0 && self.own_guess_is_due() {
-            // What this node accepted itself is most likely what the others did.
+            // What this node accepted itself, or heard of, is most likely what the others accepted.
             let accepted = self.accepted_manifest(round);
             let store = self.stores.entry(round).or_default();
-            store.take_manifest(&accepted, &facts, &self.config.run_tag, self.config.payload_len);
+            let announced = store.manifest_of(round, |_| true);
+            for guess in [accepted, announced] {
+                let submitted = |root: &[u8; 32]| witnesses.iter().any(|witness| witness.broadcast_merkle == *root);
+                store.take_manifest(&guess, &facts, &self.config, submitted);
+            }
         }
         let missing = if missing > 0 { self.missing_manifests(round, witnesses) } else { 0 };
         if missing > 0 {

@@ -134,8 +134,7 @@ impl Engine {
         let facts = self.locate(round).and_then(|(at, height)| self.logs.get(at)?.facts_at(height).cloned());
         let Some(facts) = facts else { return self.fetches.finish(&blob, Err(FetchFault::Malformed), now_ms) };
         let store = self.stores.entry(round).or_default();
-        let fits = manifest.round == round
-            && store.take_manifest(&manifest, &facts, &self.config.run_tag, self.config.payload_len) == root;
+        let fits = manifest.round == round && store.take_manifest(&manifest, &facts, &self.config, |found| *found == root);
         self.fetches.finish(&blob, if fits { Ok(()) } else { Err(FetchFault::Malformed) }, now_ms);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use psyche_messages::round::RESULTS_MAX;
 use psyche_messages::{Address, BlobHash, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced};
 use psyche_protocol::select::merkle_root;
 
+use super::api::EngineConfig;
 use super::epoch::RoundFacts;
 use super::tally::Candidate;
 
@@ -135,26 +137,28 @@ impl RoundStore {
         self.manifest_offers.values().filter(move |offer| offer.announced.root == root)
     }
 
-    /// Takes in a manifest whose entries' signatures are checked, under the root that its entries have. Entries that break
-    /// the round's rules are left out: nobody who follows them votes for such.
+    /// Takes in a manifest whose entries' signatures are checked, if `is_wanted` approves of the root that its entries have.
+    /// Entries that break the round's rules are left out: nobody who follows them votes for such.
     pub(super) fn take_manifest(
         &mut self,
         manifest: &Manifest,
         facts: &RoundFacts,
-        run_tag: &Address,
-        payload_len: u32,
-    ) -> [u8; 32] {
-        let root = merkle_root(&manifest.leaves(run_tag));
-        let mut candidates = Vec::new();
-        for entry in manifest.entries.iter().take(psyche_messages::round::RESULTS_MAX) {
-            if entry.result.round != manifest.round || check(facts, &entry.from, &entry.result, payload_len).is_err() {
-                continue;
-            }
-            let commitment = entry.result.commitment(run_tag);
-            candidates.push(Candidate { commitment, result: entry.result.clone() });
+        rules: &EngineConfig,
+        is_wanted: impl Fn(&[u8; 32]) -> bool,
+    ) -> bool {
+        let root = merkle_root(&manifest.leaves(&rules.run_tag));
+        if !is_wanted(&root) || manifest.entries.len() > RESULTS_MAX {
+            return false;
         }
-        self.manifests.insert(root, candidates);
-        root
+        let sound = manifest.entries.iter().filter(|entry| {
+            entry.result.round == manifest.round && check(facts, &entry.from, &entry.result, rules.payload_len).is_ok()
+        });
+        let candidate = |entry: &ManifestEntry| Candidate {
+            commitment: entry.result.commitment(&rules.run_tag),
+            result: entry.result.clone(),
+        };
+        self.manifests.insert(root, sound.map(candidate).collect());
+        true
     }
 
     /// The candidates under `root`, if that manifest is known.

@@ -86,7 +86,7 @@ impl Engine {
         if !stored {
             let facts = about_facts;
             let store = self.stores.entry(manifest.round).or_default();
-            store.take_manifest(&manifest, &facts, &self.config.run_tag, self.config.payload_len);
+            store.take_manifest(&manifest, &facts, &self.config, |_| true);
             self.out.push(Effect::StoreManifest(manifest));
         }
     }

@@ -1,0 +1,163 @@
+//! Which results are applied, and when.
+
+use psyche_messages::{BlobHash, Digest, Manifest, ManifestAnnounced, ManifestEntry, RoundKey, RoundMessage};
+use psyche_protocol::layout::RunState;
+
+use super::desk::{Desk, address, applied, peer, warned};
+use crate::engine::{Effect, Event, FetchFault, FetchOutcome, Fetching};
+
+const FIRST: RoundKey = RoundKey::new(0, 1);
+
+#[test]
+fn a_round_is_applied_two_rounds_later_with_what_was_witnessed_and_only_once() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let results = desk.exchange();
+    desk.next_round(&[]);
+    assert!(applied(&desk.show()).is_empty());
+    desk.exchange();
+    desk.next_round(&results);
+    let effects = desk.show();
+    assert_eq!(applied(&effects), [(FIRST, 3)]);
+    let order = effects.iter().find_map(|effect| match effect {
+        Effect::Apply { results, .. } => Some(results.clone()),
+        _ => None,
+    });
+    assert!(order.unwrap().windows(2).all(|pair| pair[0].batch < pair[1].batch));
+    desk.show();
+    let effects = desk.tell(Event::Applied { round: FIRST, digest: Digest([2; 32]) });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Publish(RoundMessage::Digest(_)))));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Train { .. })));
+    assert!(applied(&desk.tell(Event::Applied { round: FIRST, digest: Digest([2; 32]) })).is_empty());
+    assert!(applied(&desk.wait_ms(5_000)).is_empty());
+}
+
+#[test]
+fn a_result_that_was_missed_is_found_through_the_witnesses_manifest() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let mut results = vec![desk.train(), desk.receive(1)];
+    let missed = desk.result(2);
+    results.push(missed.clone());
+    desk.next_round(&[]);
+    desk.show();
+    desk.exchange();
+    let root = desk.report(1, &results, &[]).broadcast_merkle;
+    let blob = BlobHash([42; 32]);
+    let announced = ManifestAnnounced { round: FIRST, witness: address(1), root, blob, blob_len: 77 };
+    desk.hear(1, RoundMessage::Manifest(announced));
+    desk.next_round(&results);
+    let effects = desk.show();
+    let wanted = Fetching::Manifest { round: FIRST, root };
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Fetch { what, .. } if *what == wanted)), "{effects:?}");
+
+    results.sort_by_key(|result| result.batch.start());
+    let from = |signer| (0..3).find(|client| address(*client) == signer).unwrap();
+    let entry = |result: &psyche_messages::ResultAnnounced| ManifestEntry {
+        from: peer(from(result.trainer)),
+        result: result.clone(),
+        signature: [from(result.trainer); 64],
+    };
+    let manifest = Manifest { round: FIRST, entries: results.iter().map(entry).collect() };
+    let effects = desk.tell(Event::ManifestFetched { blob, outcome: Ok(manifest) });
+    let wanted = Fetching::Payload(missed.clone());
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Fetch { what, .. } if *what == wanted)), "{effects:?}");
+    let effects = desk.tell(Event::Fetched { blob: missed.payload, outcome: FetchOutcome::Valid });
+    assert_eq!(applied(&effects), [(FIRST, 3)]);
+}
+
+#[test]
+fn a_manifest_under_another_root_is_refused() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let results = vec![desk.train(), desk.result(1), desk.result(2)];
+    desk.next_round(&[]);
+    desk.show();
+    desk.train();
+    let root = desk.report(1, &results, &[]).broadcast_merkle;
+    let blob = BlobHash([42; 32]);
+    desk.hear(1, RoundMessage::Manifest(ManifestAnnounced { round: FIRST, witness: address(1), root, blob, blob_len: 77 }));
+    desk.next_round(&results);
+    desk.show();
+    let other = Manifest { round: FIRST, entries: Vec::new() };
+    let effects = desk.tell(Event::ManifestFetched { blob, outcome: Ok(other) });
+    assert!(applied(&effects).is_empty());
+    assert!(applied(&desk.wait_ms(10_000)).is_empty());
+    let effects = desk.wait_ms(12_000);
+    assert!(warned(&effects, "manifests are missing"), "{effects:?}");
+}
+
+#[test]
+fn a_payload_that_cannot_be_had_stops_the_node_but_not_for_good() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let mut results = vec![desk.train(), desk.receive(1)];
+    let late = desk.result(2);
+    desk.hear(2, RoundMessage::Result(late.clone()));
+    results.push(late.clone());
+    desk.next_round(&[]);
+    desk.show();
+    desk.exchange();
+    desk.next_round(&results);
+    desk.show();
+    desk.tell(Event::Fetched { blob: late.payload, outcome: FetchOutcome::Fault(FetchFault::Unavailable) });
+    let effects = desk.wait_ms(25_000);
+    assert!(applied(&effects).is_empty() && warned(&effects, "payloads are missing"));
+    let effects = desk.tell(Event::Fetched { blob: late.payload, outcome: FetchOutcome::Valid });
+    assert_eq!(applied(&effects), [(FIRST, 3)]);
+}
+
+/// Ends the epoch after its second round, in which client 1 reports where the engine can't see it.
+fn end_of_epoch(seen: bool) -> (Desk, Vec<Effect>) {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let results = desk.exchange();
+    desk.next_round(&[]);
+    desk.account.state.coordinator.config.total_steps = 3;
+    desk.show();
+    for client in 0..2 {
+        let report = desk.report(client, &results, &[0, 1, 2]);
+        desk.submit(client, &report);
+        if seen || client == 0 {
+            desk.show();
+        }
+    }
+    desk.pass_s(20);
+    desk.tick();
+    if seen {
+        desk.show();
+    }
+    desk.pass_s(2);
+    desk.tick();
+    assert_eq!(desk.account.run_state(), RunState::Cooldown);
+    let effects = desk.show();
+    (desk, effects)
+}
+
+#[test]
+fn an_epochs_end_applies_what_was_witnessed_and_drops_the_rest() {
+    let (mut desk, effects) = end_of_epoch(true);
+    assert_eq!(applied(&effects), [(FIRST, 3)]);
+    let effects = desk.tell(Event::Applied { round: FIRST, digest: Digest([2; 32]) });
+    assert_eq!(applied(&effects), [(RoundKey::new(0, 2), 0)]);
+    let effects = desk.tell(Event::Applied { round: RoundKey::new(0, 2), digest: Digest([2; 32]) });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::TakeSnapshot { round } if round.step.0 == 2)));
+}
+
+#[test]
+fn witnesses_that_an_epochs_end_hid_are_looked_up_in_the_history() {
+    let (mut desk, effects) = end_of_epoch(false);
+    assert!(applied(&effects).is_empty());
+    let asked = effects.iter().any(|effect| matches!(effect, Effect::RebuildWitnesses { round, .. } if round.step.0 == 2));
+    assert!(asked, "{effects:?}");
+    let effects = desk.tell(Event::WitnessesRebuilt { round: RoundKey::new(0, 2), witnesses: Some(Vec::new()) });
+    assert_eq!(applied(&effects), [(FIRST, 0)]);
+}
+
+#[test]
+fn without_history_what_is_known_is_applied_and_said_to_be_uncertain() {
+    let (mut desk, _) = end_of_epoch(false);
+    let effects = desk.tell(Event::WitnessesRebuilt { round: RoundKey::new(0, 2), witnesses: None });
+    assert!(warned(&effects, "digests will tell"));
+    assert_eq!(applied(&effects).len(), 1);
+}

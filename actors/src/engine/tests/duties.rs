@@ -1,0 +1,195 @@
+//! Training, reports, transactions.
+
+use psyche_messages::{Digest, RoundKey};
+use psyche_protocol::layout::RunState;
+
+use super::desk::{DIGEST, Desk, address, digest, engine, sent, trained, warned};
+use crate::engine::{ChainAction, Effect, Event, SendId, SendOutcome};
+
+#[test]
+fn a_client_joins_once_and_again_only_after_a_failure() {
+    let mut desk = Desk::new(3);
+    assert_eq!(sent(&desk.show()), ["join"]);
+    assert!(sent(&desk.wait_ms(5_000)).is_empty());
+    desk.tell(Event::ChainSent { id: SendId(1), outcome: SendOutcome::Failed });
+    assert_eq!(sent(&desk.wait_ms(1_000)), ["join"]);
+    desk.tell(Event::ChainSent { id: SendId(2), outcome: SendOutcome::Confirmed });
+    assert!(sent(&desk.wait_ms(10_000)).is_empty());
+    desk.join(0);
+    desk.show();
+    assert!(sent(&desk.wait_ms(60_000)).is_empty());
+}
+
+#[test]
+fn a_client_trains_its_batch_as_soon_as_its_parameters_are_compared() {
+    let mut desk = Desk::in_training(3);
+    let effects = desk.show();
+    assert_eq!(trained(&effects), [RoundKey::new(0, 1)]);
+    let batch = effects.iter().find_map(|effect| if let Effect::Train { batch, .. } = effect { Some(*batch) } else { None });
+    assert_eq!(batch, Some(desk.result(0).batch));
+    assert!(trained(&desk.wait_ms(5_000)).is_empty(), "trained twice");
+}
+
+#[test]
+fn a_node_that_starts_in_the_middle_of_an_epoch_neither_trains_nor_reports() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    desk.exchange();
+    desk.next_round(&[]);
+    desk.engine = engine();
+    let mut effects = desk.show();
+    effects.extend(desk.tell(Event::ModelLoaded {
+        step: psyche_messages::Step(0),
+        digest: DIGEST,
+        source: psyche_messages::events::ModelSource::Checkpoint,
+    }));
+    desk.hear(1, digest(RoundKey::new(0, 0), DIGEST));
+    desk.hear(2, digest(RoundKey::new(0, 0), DIGEST));
+    effects.extend(desk.wait_ms(15_000));
+    assert!(trained(&effects).is_empty());
+    assert!(!sent(&effects).contains(&"witness"));
+}
+
+#[test]
+fn the_last_round_of_a_run_is_not_trained() {
+    let mut desk = Desk::in_training(3);
+    desk.account.state.coordinator.config.total_steps = 2;
+    let effects = desk.show();
+    assert!(trained(&effects).is_empty());
+    assert_eq!(sent(&effects), ["witness"], "but it is witnessed");
+}
+
+#[test]
+fn a_witness_reports_when_everything_is_here() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    // An epoch's first round has nothing to wait for but the own batch.
+    let first: Vec<_> = desk.exchange();
+    assert_eq!(first.len(), 3);
+    desk.next_round(&[]);
+    let effects = desk.show();
+    assert!(sent(&effects).is_empty(), "the own batch is being trained");
+    desk.train();
+    let effects = desk.wait_ms(200);
+    assert!(effects.is_empty(), "the manifest is not stored yet: {effects:?}");
+    let about = RoundKey::new(0, 1);
+    let effects = desk.tell(Event::ManifestStored { round: about, blob: psyche_messages::BlobHash([3; 32]), len: 9 });
+    assert_eq!(sent(&effects), ["witness"]);
+    let report = effects.iter().find_map(|effect| match effect {
+        Effect::Send { action: ChainAction::Witness { witness, .. }, .. } => Some(**witness),
+        _ => None,
+    });
+    let expected = desk.report(0, &first, &[]);
+    assert_eq!(report, Some(expected));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Publish(message) if message.round() == about)));
+}
+
+#[test]
+fn a_witness_does_not_wait_for_the_absent_for_longer_than_three_quarters_of_the_round() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    desk.train();
+    desk.receive(1);
+    desk.next_round(&[]);
+    desk.show();
+    desk.train();
+    let stores = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::StoreManifest(_)));
+    assert!(!stores(&desk.wait_ms(14_800)));
+    assert!(stores(&desk.wait_ms(400)));
+}
+
+#[test]
+fn training_that_nobody_can_witness_any_more_is_cancelled() {
+    let mut desk = Desk::in_training(3);
+    assert_eq!(trained(&desk.show()).len(), 1);
+    let cancels = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::CancelTraining { .. }));
+    desk.next_round(&[]);
+    assert!(!cancels(&desk.show()), "its result can be witnessed in the next round");
+    desk.next_round(&[]);
+    let effects = desk.show();
+    assert!(cancels(&effects) && trained(&effects).is_empty());
+    let round = RoundKey::new(0, 1);
+    let effects = desk.tell(Event::TrainingSkipped { round, reason: "cancelled".to_owned() });
+    assert_eq!(super::desk::applied(&effects), [(round, 0)]);
+}
+
+#[test]
+fn members_take_turns_with_ticks_and_never_send_two_at_once() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    desk.pass_s(21);
+    // Which turn is this node's follows from the account's nonce.
+    let turn = desk.account.nonce % 3;
+    let effects = desk.wait_ms(turn * 700 + 200);
+    assert_eq!(sent(&effects).iter().filter(|purpose| **purpose == "tick").count(), 1);
+    assert!(!sent(&desk.wait_ms(5_000)).contains(&"tick"), "one is on its way");
+}
+
+#[test]
+fn whoever_is_no_member_ticks_only_when_nobody_else_does() {
+    let mut desk = Desk::in_training(3);
+    desk.engine = engine();
+    desk.account.state.coordinator.epoch_state.clients.retain(|client| client.id.signer != address(0).0);
+    desk.show();
+    desk.pass_s(21);
+    assert!(!sent(&desk.wait_ms(4_800)).contains(&"tick"));
+    assert!(sent(&desk.wait_ms(6_000)).contains(&"tick"));
+}
+
+#[test]
+fn a_health_check_names_whom_the_witnesses_did_not_hear() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    desk.exchange();
+    desk.next_round(&[]);
+    desk.show();
+    // In the second round everyone reports to have heard only clients 0 and 1.
+    for client in 0..3 {
+        let report = desk.report(client, &[], &[0, 1]);
+        desk.submit(client, &report);
+    }
+    desk.pass_s(2);
+    desk.tick();
+    let mut effects = desk.show();
+    effects.extend(desk.wait_ms(4_000));
+    let targets: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { action: ChainAction::HealthCheck { target, .. }, .. } => Some(*target),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(targets, [address(2)]);
+}
+
+#[test]
+fn a_client_that_is_dropped_says_so_and_joins_again_when_it_is_out() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    desk.account.state.coordinator.epoch_state.clients.as_mut_slice()[0].state = 1;
+    desk.account.nonce += 1;
+    let effects = desk.show();
+    assert!(warned(&effects, "dropped"));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CancelTraining { .. })));
+    desk.next_round(&[]);
+    assert_eq!(desk.account.clients().len(), 2);
+    assert!(sent(&desk.show()).contains(&"join"));
+}
+
+#[test]
+fn parameters_that_differ_from_the_majoritys_stop_everything_that_builds_on_them() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let other = Digest([9; 32]);
+    desk.hear(1, digest(RoundKey::new(0, 0), other));
+    let effects = desk.hear(2, digest(RoundKey::new(0, 0), other));
+    assert!(warned(&effects, "differ"));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CancelTraining { .. })));
+    assert_eq!(desk.account.run_state(), RunState::RoundTrain);
+    desk.tell(Event::TrainingSkipped { round: RoundKey::new(0, 1), reason: "cancelled".to_owned() });
+    desk.next_round(&[]);
+    let mut effects = desk.show();
+    desk.next_round(&[]);
+    effects.extend(desk.show());
+    assert!(trained(&effects).is_empty() && super::desk::applied(&effects).is_empty());
+}

@@ -1,0 +1,8 @@
+//! The engine beside the real state machine, one step at a time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
+
+mod applying;
+mod desk;
+mod duties;
+mod intake;
+mod oddities;
