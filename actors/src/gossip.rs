@@ -3,8 +3,8 @@
 //!
 //! # In (message → reply)
 //! [`Publish`] → the signed message; [`StoreBlob`], [`StoreFile`] → the blob's name; [`FetchBlob`], [`CopyBlob`] → nothing;
-//! [`ReadBlob`] → the bytes, if they are here; [`EncodeManifest`], [`DecodeManifest`]; [`SetMembers`]; [`ForgetRounds`];
-//! [`Unpin`].
+//! [`ReadBlob`] → the bytes, if they are here; [`EncodeManifest`], [`DecodeManifest`]; [`SetMembers`]; [`HearAgain`];
+//! [`ForgetRounds`]; [`Unpin`].
 //!
 //! # Out
 //! What peers say and who comes and goes, to `RunActor`.
@@ -94,6 +94,14 @@ pub struct EncodeManifest(pub Manifest);
 
 /// Reads a manifest's wire form and checks every signature in it; `None` if anything is wrong with it.
 pub struct DecodeManifest(pub Vec<u8>);
+
+/// Has peers' repeated messages reported again: whoever heard them before is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct HearAgain;
+
+impl Command for HearAgain {
+    type Reply = ();
+}
 
 /// Names the members of the run.
 #[derive(Debug)]
@@ -313,6 +321,19 @@ impl Handler<Ask<DecodeManifest>> for GradientGossip {
             decoded
                 .inspect_err(|error| tracing::warn!(actor = "gossip", error = %chain_of(error), "a manifest is malformed"))
                 .ok()
+        })
+    }
+}
+
+impl Handler<Ask<HearAgain>> for GradientGossip {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Ask<HearAgain>, _: &mut Self::Context) -> Self::Result {
+        let net = self.links.net.clone();
+        Box::pin(async move {
+            if let Err(error) = net.hear_again().await {
+                tracing::warn!(actor = "gossip", error = %chain_of(&error), "repeated messages stay unheard");
+            }
         })
     }
 }

@@ -101,7 +101,7 @@ impl Handler<Ask<GetCoordinator>> for CoordinatorWatcher {
 
 /// Passes states on for as long as the actor lives.
 async fn follow(links: WatcherLinks, newest: Newest) {
-    let mut watch = watch_coordinator(&links.rpc, links.account, links.watch.clone());
+    let mut watch = watch_coordinator(&links.rpc, links.account, links.watch);
     loop {
         let view = match watch.recv().await {
             WatchEvent::Changed(view) => view,

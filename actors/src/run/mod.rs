@@ -41,7 +41,7 @@ use crate::clock::ChainClock;
 use crate::engine::{Engine, Event, Now};
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
-use crate::gossip::GradientGossip;
+use crate::gossip::{GradientGossip, HearAgain};
 use crate::rewards::RewardsActor;
 use crate::rpc::{ReadClock, RpcSupervisor};
 use crate::supervisor::Supervised;
@@ -202,6 +202,13 @@ impl Actor for RunActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
+        // A fresh engine knows nothing of what peers said to the one before it.
+        let gossip = self.links.gossip.clone();
+        ctx.spawn(async move { gossip.ask(HearAgain).await }.into_actor(self).map(|heard, _, _| {
+            if let Err(error) = heard {
+                tracing::warn!(actor = "run", %error, "repeated messages stay unheard");
+            }
+        }));
         ctx.run_interval(TIMER_INTERVAL, |actor, ctx| actor.feed(Event::Timer, ctx));
         ctx.run_interval(CLOCK_INTERVAL, Self::read_clock);
     }

@@ -62,7 +62,7 @@ fn the_documented_file_is_read_in_full() {
     let model = protocol::Model::from(&run.model);
     let llm = model.llm();
     let protocol::Checkpoint::Hub(repo) = llm.checkpoint else { panic!("{:?}", llm.checkpoint) };
-    assert_eq!(repo.repo_id.as_str(), Some("some-org/some-model"));
+    assert_eq!(repo.repo_id.as_str(), "some-org/some-model");
     let protocol::LrSchedule::Cosine(decay) = llm.lr_schedule else { panic!("{:?}", llm.lr_schedule) };
     assert_eq!(f64::from_bits(decay.base_lr.0), 4.0e-4);
     assert_eq!(decay.total_steps, 5000);
