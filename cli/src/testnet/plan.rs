@@ -178,10 +178,10 @@ quantize_1bit = true
         )
     }
 
-    /// How long an epoch lasts in real seconds: a quarter of the steps or so, so that whoever comes late joins a running
+    /// How long an epoch lasts in real seconds: about a third of the steps, so that whoever comes late joins a running
     /// one, within what a slow machine needs for a round.
     fn epoch_seconds(&self) -> f64 {
-        (f64::from(self.steps) * 0.35).clamp(8.0, 60.0)
+        (f64::from(self.steps) * 0.25).clamp(8.0, 60.0)
     }
 
     /// The model's config.json: small enough for CPUs, wide enough for every layout to split its heads.

@@ -101,8 +101,9 @@ pub(crate) fn shortcomings(summary: &Summary, boards: &[NodeBoard]) -> Vec<Strin
 pub(crate) fn lines(summary: &Summary) -> Vec<String> {
     let loss = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.3}"));
     let equal = if summary.digests_equal { "equal after every step" } else { "DIFFERENT" };
+    let plural = if summary.epochs == 1 { "" } else { "s" };
     let mut lines = vec![
-        format!("run      {} steps in {} epochs, {:.1} s", summary.steps, summary.epochs, summary.wall_s),
+        format!("run      {} steps in {} epoch{plural}, {:.1} s", summary.steps, summary.epochs, summary.wall_s),
         format!("loss     {} at first, {} at last", loss(summary.loss_first), loss(summary.loss_last)),
         format!("digests  {equal}"),
     ];
