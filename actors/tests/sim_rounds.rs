@@ -50,6 +50,16 @@ fn sim_a_run_begins_again_from_its_checkpoint_when_everyone_loses_everything() {
 }
 
 #[test]
+fn sim_a_run_goes_on_from_the_nodes_disks_when_all_of_them_restart() {
+    for_each_seed(8, |seed| {
+        let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_restart_of_all(seed));
+        world.run();
+        let disks = world.nodes.iter().filter(|node| node.disk_at_death).count();
+        assert!(disks == 0 || !world.checks.warned("checkpoint is loaded"), "{disks} nodes had snapshots");
+    });
+}
+
+#[test]
 fn sim_a_node_whose_parameters_break_notices_and_heals() {
     for_each_seed(10, |seed| {
         let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_flip(seed));

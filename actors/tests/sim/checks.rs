@@ -125,6 +125,10 @@ impl Checks {
         }
     }
 
+    /// Whether anyone warned with these words.
+    pub(crate) fn warned(&self, words: &str) -> bool {
+        self.warnings.keys().any(|warning| warning.contains(words))
+    }
 
     /// The run in a line.
     pub(crate) fn summary(&self, chain: &Chain) -> String {

@@ -47,6 +47,8 @@ pub(crate) struct Faults {
     pub crash: Option<(u64, u64)>,
     /// All nodes die at this time and come back after that.
     pub crash_of_all: Option<(u64, u64)>,
+    /// Whether a node finds its newest snapshot again when it comes back.
+    pub keeps_disk: bool,
     /// The first two nodes are cut off from the others from this time on, for that long.
     pub partition: Option<(u64, u64)>,
     /// The last node's parameters break at this time.
@@ -74,6 +76,7 @@ impl Faults {
         training_ms: 2_000,
         crash: None,
         crash_of_all: None,
+        keeps_disk: false,
         partition: None,
         flip: None,
         lie: None,
@@ -108,6 +111,13 @@ impl Faults {
     pub(crate) fn with_crash_of_all(mut self, seed: u64) -> Self {
         let mut rng = rng(seed, 3);
         self.crash_of_all = Some((rng.random_range(30_000..60_000), rng.random_range(500..20_000)));
+        self
+    }
+
+    pub(crate) fn with_restart_of_all(mut self, seed: u64) -> Self {
+        let mut rng = rng(seed, 7);
+        self.keeps_disk = true;
+        self.crash_of_all = Some((rng.random_range(60_000..140_000), rng.random_range(500..20_000)));
         self
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use psyche_actors::engine::{Effect, Engine, EngineConfig, LoadFrom, Patience};
-use psyche_messages::{BlobHash, RoundKey};
+use psyche_actors::engine::{DiskSnapshot, Effect, Engine, EngineConfig, LoadFrom, Patience};
+use psyche_messages::{BlobHash, RoundKey, Step};
 
 use super::chain::{address, peer};
 use super::checks::RUN_TAG;
@@ -16,6 +16,10 @@ pub(crate) struct Node {
     pub life: u32,
     pub blobs: BTreeMap<BlobHash, Blob>,
     pub model: Option<(u32, ToyModel)>,
+    /// The newest snapshot, which outlives the node where disks do.
+    pub disk: Option<(u32, ToyModel)>,
+    /// Whether there was one when the node died.
+    pub disk_at_death: bool,
     /// Commands for the trainer; the first one is being executed.
     pub commands: VecDeque<Effect>,
     /// Names the execution of the first command.
@@ -31,6 +35,8 @@ impl Node {
             life: 0,
             blobs: BTreeMap::new(),
             model: None,
+            disk: None,
+            disk_at_death: false,
             commands: VecDeque::new(),
             ticket: 0,
             cancelled: None,
@@ -38,8 +44,12 @@ impl Node {
         }
     }
 
-    /// Starts, or starts again without any memory.
-    pub(crate) fn start(&mut self, node: usize) {
+    /// Starts, or starts again without any memory but, where disks outlive nodes, its snapshot.
+    pub(crate) fn start(&mut self, node: usize, keeps_disk: bool) {
+        if !keeps_disk {
+            self.disk = None;
+        }
+        let disk = self.disk.as_ref().map(|(step, model)| DiskSnapshot { step: Step(*step), digest: model.digest() });
         let config = EngineConfig {
             me: address(node),
             peer: peer(node),
@@ -47,7 +57,7 @@ impl Node {
             payload_len: PAYLOAD_LEN,
             manifest_len_max: 1 << 16,
             index_len_max: 1 << 16,
-            disk: None,
+            disk,
             patience: Patience { apply_ms: 10_000, ..Patience::default() },
         };
         self.life += 1;
@@ -56,14 +66,15 @@ impl Node {
 
     /// Dies, and forgets everything.
     pub(crate) fn die(&mut self) {
-        *self = Self { life: self.life, ..Self::new() };
+        let disk = self.disk.take();
+        *self = Self { life: self.life, disk_at_death: disk.is_some(), disk, ..Self::new() };
     }
 
     /// Parameters for a load, if they can be had.
-    pub(crate) fn loaded(from: &LoadFrom, served: impl Fn(&BlobHash) -> Option<Blob>) -> Option<ToyModel> {
+    pub(crate) fn loaded(&self, from: &LoadFrom, served: impl Fn(&BlobHash) -> Option<Blob>) -> Option<ToyModel> {
         match from {
             LoadFrom::Checkpoint => Some(ToyModel::initial()),
-            LoadFrom::Disk => None,
+            LoadFrom::Disk => self.disk.as_ref().map(|(_, model)| model.clone()),
             LoadFrom::Peers { index, .. } => match served(index) {
                 Some(Blob::Snapshot(model)) => Some(model),
                 _ => None,

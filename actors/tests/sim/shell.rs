@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use psyche_actors::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, SendId, SendOutcome};
 use psyche_messages::events::ModelSource;
-use psyche_messages::{BlobHash, Digest, PeerKey, ResultAnnounced, RoundKey, RoundMessage, SignedRoundMessage, SnapshotAnnounced};
+use psyche_messages::{
+    BlobHash, Digest, PeerKey, ResultAnnounced, RoundKey, RoundMessage, SignedRoundMessage, SnapshotAnnounced,
+};
 use psyche_protocol::layout::Witness;
 
 use super::chain::{address, peer};
 use super::faults::Lie;
-use super::node::Node;
 use super::toy::{self, Blob, PAYLOAD_LEN};
 use super::verbose;
 use super::world::{Happening, World};
@@ -201,7 +202,7 @@ impl World {
     fn load(&mut self, node: usize, step: psyche_messages::Step, from: &psyche_actors::engine::LoadFrom) -> Event {
         let others: Vec<_> = (0..self.nodes.len()).filter(|other| self.connected(node, *other)).collect();
         let served = |blob: &BlobHash| others.iter().find_map(|other| self.nodes[*other].blobs.get(blob).cloned());
-        let Some(model) = Node::loaded(from, served) else {
+        let Some(model) = self.nodes[node].loaded(from, served) else {
             return Event::ModelLoadFailed { reason: "nobody serves it".to_owned() };
         };
         self.checks.load(node, step, &model);
@@ -250,6 +251,7 @@ impl World {
         }
         assert!(step <= round.step.0, "node {node} takes a snapshot of another step");
         let digest = model.digest();
+        self.nodes[node].disk = Some((round.step.0, model.clone()));
         let index = BlobHash::of(format!("{model:?} {step}").as_bytes());
         self.nodes[node].blobs.insert(index, Blob::Snapshot(model));
         Event::SnapshotReady(SnapshotAnnounced { round, digest, index, index_len: 10 })
