@@ -82,6 +82,12 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// Another node uses the data folder.
+    #[error("use the data folder {path}: another node uses it; give each node its own DATA_DIR")]
+    FolderInUse {
+        /// The folder.
+        path: String,
+    },
     /// An actor died too often.
     #[error(transparent)]
     GaveUp(#[from] GaveUp),
@@ -115,6 +121,8 @@ pub struct RunningNode {
     fatal: mpsc::Receiver<GaveUp>,
     system: System,
     thread: Option<JoinHandle<()>>,
+    /// Keeps other nodes out of the data folder.
+    _lock: std::fs::File,
 }
 
 /// The addresses of a node's actors, for embedding services.
@@ -159,8 +167,8 @@ impl NodeBuilder {
         });
         let thread = thread.map_err(|source| NodeError::Folder { path: "(thread)".into(), source })?;
         let (parts, system) = outcome.await.map_err(|_| NodeError::Gone)??;
-        let start::Parts { address, peer, events, actors, finished, fatal } = parts;
-        Ok(RunningNode { address, peer, events, actors, finished, fatal, system, thread: Some(thread) })
+        let start::Parts { address, peer, events, actors, finished, fatal, lock } = parts;
+        Ok(RunningNode { address, peer, events, actors, finished, fatal, system, thread: Some(thread), _lock: lock })
     }
 }
 

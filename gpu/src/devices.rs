@@ -9,8 +9,11 @@ use tch::Device;
 use crate::GpuError;
 use crate::mesh::RANKS_MAX;
 
+mod cuda;
 #[cfg(test)]
 mod tests;
+
+pub use cuda::{CudaDevice, CudaReport, cuda_report};
 
 /// The devices an operator asks for, as `--device` spells them: `auto`, `cpu`, `cpu:N`, `cuda`, `cuda:0,1`.
 #[derive(Debug, Clone, PartialEq, Eq)]

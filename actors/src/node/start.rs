@@ -1,5 +1,6 @@
 //! Starts everything, in the order of dependence.
 
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub(super) struct Parts {
     pub(super) actors: Actors,
     pub(super) finished: mpsc::Receiver<String>,
     pub(super) fatal: mpsc::Receiver<GaveUp>,
+    pub(super) lock: File,
 }
 
 /// What is known before any actor runs.
@@ -63,7 +65,7 @@ struct Ground {
 pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (fatal_sender, fatal) = mpsc::channel(1);
     let (finished_sender, finished) = mpsc::channel(1);
-    let data = prepare_folder(&config)?;
+    let (events, lock) = prepare_folder(&config)?;
     let mut rpc_config = RpcConfig::new(config.endpoints.clone());
     rpc_config.programs = config.programs;
     let rpc = Rpc::new(rpc_config)?;
@@ -74,8 +76,8 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     config.device.resolve(usize::from(config.mesh.dp) * usize::from(config.mesh.tp))?;
     let (_slot, chain) = rpc.clock().await?;
     let (net, net_events) = start_net(&config, &info).await?;
-    let events = data;
-    let snapshots = config.data_dir.join("snapshots");
+    // A folder that served another run before keeps that run's snapshots to itself.
+    let snapshots = config.data_dir.join("snapshots").join(info.account.to_string());
     let net_events = Arc::new(Mutex::new(net_events));
     let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots };
     let actors = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
@@ -87,13 +89,22 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         tp: config.mesh.tp,
     });
     let (address, peer) = (config.wallet.address(), ground.net.peer_key());
-    Ok(Parts { address, peer, events: ground.events, actors, finished, fatal })
+    Ok(Parts { address, peer, events: ground.events, actors, finished, fatal, lock })
 }
 
-fn prepare_folder(config: &NodeConfig) -> Result<EventLog, NodeError> {
-    let refused = |source| NodeError::Folder { path: config.data_dir.display().to_string(), source };
+/// Makes the data folder this node's alone; the lock goes with the file that is returned.
+fn prepare_folder(config: &NodeConfig) -> Result<(EventLog, File), NodeError> {
+    let path = || config.data_dir.display().to_string();
+    let refused = |source| NodeError::Folder { path: path(), source };
     std::fs::create_dir_all(&config.data_dir).map_err(refused)?;
-    EventLog::open(Some(&config.data_dir.join("events.jsonl"))).map_err(refused)
+    let lock = File::create(config.data_dir.join("lock")).map_err(refused)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(NodeError::FolderInUse { path: path() }),
+        Err(TryLockError::Error(source)) => return Err(refused(source)),
+    }
+    let events = EventLog::open(Some(&config.data_dir.join("events.jsonl"))).map_err(refused)?;
+    Ok((events, lock))
 }
 
 async fn start_net(config: &NodeConfig, info: &RunInfo) -> Result<(NetHandle, EventReceiver), NodeError> {

@@ -51,6 +51,7 @@ pub(crate) fn check(args: TrainArgs) -> Result<()> {
     output::note(format_args!("rpc      {}", endpoints.join(", ")));
     let mesh = config.mesh;
     output::note(format_args!("devices  {} ({} × {} ranks, micro-batches of {})", config.device, mesh.dp, mesh.tp, mesh.micro_batch));
+    output::note(format_args!("cuda     {}; this version trains on the CPU", psyche_gpu::devices::cuda_report()));
     output::note(format_args!("data     {}", config.data_dir.display()));
     Ok(())
 }
