@@ -97,6 +97,10 @@ fn line(elapsed: Duration, boards: &[NodeBoard]) -> String {
         let equal = if board::disagreements(boards).is_empty() { "equal" } else { "DIFFERENT" };
         let _infallible = write!(text, " digest {step}:{} {equal}", digest.short());
     }
+    // The worst connected node is the one to know of.
+    if let Some(peers) = boards.iter().filter(|node| node.address.is_some()).map(|node| node.peers).min() {
+        let _infallible = write!(text, " peers {peers}");
+    }
     let points: u64 = boards.iter().map(|node| node.earned.0).sum();
     let _infallible = write!(text, " points {points}");
     text
@@ -177,8 +181,7 @@ mod tests {
     #[test]
     fn the_line_says_where_the_run_stands() {
         let text = line(Duration::from_millis(1_500), &boards());
-        let expected =
-            "   1.5 s epoch 1 step 7/40 RoundTrain clients 2 loss 6.250 1234 tokens/s digest 5:abababab equal points 30";
+        let expected = "   1.5 s epoch 1 step 7/40 RoundTrain clients 2 loss 6.250 1234 tokens/s digest 5:abababab equal peers 1 points 30";
         assert_eq!(text, expected);
     }
 
