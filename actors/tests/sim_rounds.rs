@@ -12,7 +12,7 @@ use sim::world::World;
 
 #[test]
 fn sim_without_faults_every_batch_of_every_witnessable_round_is_applied() {
-    for_each_seed(8, |seed| {
+    for_each_seed(6, |seed| {
         let mut world = World::new(seed, 3 + seed as usize % 3, Faults::NONE);
         world.run();
         let rounds = world.chain.rounds();
@@ -26,22 +26,22 @@ fn sim_without_faults_every_batch_of_every_witnessable_round_is_applied() {
 
 #[test]
 fn sim_a_run_survives_lost_late_and_repeated_messages_and_states() {
-    for_each_seed(20, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed)).run());
+    for_each_seed(8, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed)).run());
 }
 
 #[test]
 fn sim_a_run_survives_a_node_that_dies_and_comes_back_without_memory() {
-    for_each_seed(20, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_crash(seed)).run());
+    for_each_seed(8, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_crash(seed)).run());
 }
 
 #[test]
 fn sim_a_run_survives_a_partition() {
-    for_each_seed(10, |seed| World::new(seed, 4 + seed as usize % 2, Faults::lossy(seed).with_partition(seed)).run());
+    for_each_seed(8, |seed| World::new(seed, 4 + seed as usize % 2, Faults::lossy(seed).with_partition(seed)).run());
 }
 
 #[test]
 fn sim_a_run_survives_a_pause() {
-    for_each_seed(8, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_pause(seed)).run());
+    for_each_seed(6, |seed| World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_pause(seed)).run());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn sim_a_run_begins_again_from_its_checkpoint_when_everyone_loses_everything() {
 
 #[test]
 fn sim_a_run_goes_on_from_the_nodes_disks_when_all_of_them_restart() {
-    for_each_seed(8, |seed| {
+    for_each_seed(6, |seed| {
         let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_restart_of_all(seed));
         world.run();
         let disks = world.nodes.iter().filter(|node| node.disk_at_death).count();
@@ -61,7 +61,7 @@ fn sim_a_run_goes_on_from_the_nodes_disks_when_all_of_them_restart() {
 
 #[test]
 fn sim_a_node_whose_parameters_break_notices_and_heals() {
-    for_each_seed(10, |seed| {
+    for_each_seed(8, |seed| {
         let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).with_flip(seed));
         world.run();
         assert!(world.faults.flip.is_some() || world.checks.differences > 0, "nobody noticed");
@@ -70,12 +70,12 @@ fn sim_a_node_whose_parameters_break_notices_and_heals() {
 
 #[test]
 fn sim_honest_nodes_agree_whatever_a_liar_says() {
-    for_each_seed(16, |seed| World::new(seed, 4 + seed as usize / 4 % 2, Faults::lossy(seed).with_lie(seed)).run());
+    for_each_seed(12, |seed| World::new(seed, 4 + seed as usize / 4 % 2, Faults::lossy(seed).with_lie(seed)).run());
 }
 
 #[test]
 fn sim_without_the_history_of_transactions_whoever_missed_witnesses_heals() {
-    for_each_seed(10, |seed| {
+    for_each_seed(8, |seed| {
         let mut world = World::new(seed, 3 + seed as usize % 3, Faults::lossy(seed).without_history());
         world.checks.excused = (0..world.nodes.len()).collect();
         world.run();

@@ -301,7 +301,8 @@ pub enum Effect {
     RebuildWitnesses {
         /// The round in which the witnesses submitted.
         round: RoundKey,
-        /// The newest state of the account that this node saw while the round lasted; later ones are what is missing.
+        /// The newest state of the account that this node saw while the round lasted, 0 if it saw none; what came later is
+        /// missing.
         seen: Nonce,
     },
     /// Send a transaction → [`Event::ChainSent`].

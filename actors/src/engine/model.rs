@@ -314,10 +314,11 @@ impl Engine {
     }
 
     pub(super) fn on_model_load_failed(&mut self, reason: &str) {
-        if !matches!(self.busy, Some(Busy::Loading { .. })) {
-            return;
-        }
+        let Some(Busy::Loading { index, .. }) = self.busy else { return };
         self.busy = None;
+        if let Some(index) = index {
+            self.snapshots.fail(index);
+        }
         self.back_off();
         self.warn(format!("the parameters could not be loaded: {reason}"));
     }

@@ -14,6 +14,9 @@ const PEERS_MAX: usize = 512;
 /// Most index blobs that are remembered as false.
 const REFUSED_MAX: usize = 64;
 
+/// After so many failed loads of one index, snapshots with other parameters are tried, too.
+const FAILURES_MAX: usize = 3;
+
 /// A snapshot to load, and who serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
@@ -35,6 +38,8 @@ pub(super) struct Snapshots {
     heard: BTreeMap<Step, Heard>,
     /// Index blobs whose files turned out to be other parameters than announced.
     refused: VecDeque<BlobHash>,
+    /// Index blobs whose load failed, once for each time.
+    failed: VecDeque<BlobHash>,
 }
 
 impl Snapshots {
@@ -63,6 +68,18 @@ impl Snapshots {
         self.refused.push_back(index);
     }
 
+    /// Prefers other snapshots from now on to one that could not be loaded.
+    pub(super) fn fail(&mut self, index: BlobHash) {
+        if self.failed.len() >= REFUSED_MAX {
+            self.failed.pop_front();
+        }
+        self.failed.push_back(index);
+    }
+
+    fn failures(&self, index: &BlobHash) -> usize {
+        self.failed.iter().filter(|failed| *failed == index).count()
+    }
+
     /// Steps with announcements, the newest first.
     pub(super) fn steps(&self) -> impl Iterator<Item = Step> + '_ {
         self.heard.keys().rev().copied()
@@ -89,11 +106,18 @@ impl Snapshots {
                 groups.entry(announced.digest).or_default().push(index);
             }
         }
-        let (digest, votes) = groups.into_iter().min_by_key(|(_, votes)| (usize::MAX - votes.len(), votes.first().copied()))?;
+        let failures = |at: &usize| {
+            let announced = members.get(*at).and_then(|peer| heard.by_peer.get(peer));
+            announced.map_or(0, |announced| self.failures(&announced.index))
+        };
+        let hopeless = |votes: &[usize]| votes.iter().all(|at| failures(at) >= FAILURES_MAX);
+        let (digest, mut votes) =
+            groups.into_iter().min_by_key(|(_, votes)| (hopeless(votes), usize::MAX - votes.len(), votes.first().copied()))?;
         let decided = right.is_some() || votes.len() * 2 > members.len();
         if !decided && now_ms < heard.first_ms.saturating_add(patience_ms) {
             return None;
         }
+        votes.sort_by_key(|at| (failures(at), *at));
         let announcers: Vec<_> = votes.iter().filter_map(|index| members.get(*index)).collect();
         let announced = heard.by_peer.get(*announcers.first()?)?.clone();
         let same = |peer: &&&PeerKey| {
@@ -161,6 +185,35 @@ mod tests {
         assert_eq!(snapshots.choose(Step(6), &peers(2), None, 500, 100).unwrap().announced, announced(2));
         snapshots.refuse(announced(2).index);
         assert_eq!(snapshots.choose(Step(6), &peers(2), None, 500, 100).unwrap().announced, announced(1));
+    }
+
+    #[test]
+    fn after_a_failure_another_members_snapshot_of_the_same_parameters_is_tried() {
+        let mut snapshots = Snapshots::default();
+        for peer in 0..3 {
+            let index = BlobHash([peer + 10; 32]);
+            snapshots.hear(PeerKey([peer; 32]), SnapshotAnnounced { index, ..announced(1) }, Step(7), 0);
+        }
+        let mut tried = Vec::new();
+        for _ in 0..4 {
+            let index = snapshots.choose(Step(6), &peers(3), None, 0, 100).unwrap().announced.index;
+            tried.push(index.0[0]);
+            snapshots.fail(index);
+        }
+        assert_eq!(tried, [10, 11, 12, 10]);
+    }
+
+    #[test]
+    fn other_parameters_are_tried_when_those_of_most_can_never_be_loaded() {
+        let mut snapshots = Snapshots::default();
+        for (peer, digest) in [(0, 2), (1, 2), (2, 1)] {
+            snapshots.hear(PeerKey([peer; 32]), announced(digest), Step(7), 0);
+        }
+        for _ in 0..FAILURES_MAX {
+            assert_eq!(snapshots.choose(Step(6), &peers(3), None, 500, 100).unwrap().announced, announced(2));
+            snapshots.fail(announced(2).index);
+        }
+        assert_eq!(snapshots.choose(Step(6), &peers(3), None, 500, 100).unwrap().announced, announced(1));
     }
 
     #[test]

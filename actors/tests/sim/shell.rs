@@ -252,7 +252,7 @@ impl World {
         assert!(step <= round.step.0, "node {node} takes a snapshot of another step");
         let digest = model.digest();
         self.nodes[node].disk = Some((round.step.0, model.clone()));
-        let index = BlobHash::of(format!("{model:?} {step}").as_bytes());
+        let index = BlobHash::of(format!("{model:?} {step} {node}").as_bytes());
         self.nodes[node].blobs.insert(index, Blob::Snapshot(model));
         Event::SnapshotReady(SnapshotAnnounced { round, digest, index, index_len: 10 })
     }
