@@ -163,7 +163,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// [`Effect::LoadModel`] is done.
+    /// [`Effect::LoadModel`] replaced the parameters, if need be with other ones than the effect asked for: the engine
+    /// compares digests itself.
     ModelLoaded {
         /// The last step that the parameters contain, as the effect said it.
         step: Step,
@@ -172,7 +173,7 @@ pub enum Event {
         /// Where they came from.
         source: ModelSource,
     },
-    /// [`Effect::LoadModel`] failed; parameters that were loaded before are still there.
+    /// [`Effect::LoadModel`] failed before it touched the parameters: those from before are still there.
     ModelLoadFailed {
         /// Why.
         reason: String,

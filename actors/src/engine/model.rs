@@ -10,7 +10,7 @@ use psyche_messages::{
 };
 use psyche_protocol::model::Checkpoint;
 
-use super::api::{Effect, LoadFrom};
+use super::api::{DiskSnapshot, Effect, LoadFrom};
 use super::digests::Verdict;
 use super::{Busy, Engine};
 
@@ -360,6 +360,9 @@ impl Engine {
             return;
         }
         self.model.served = Some(announced.round.step);
+        // From now on this is what lies on the disk.
+        self.config.disk = Some(DiskSnapshot { step: announced.round.step, digest: announced.digest });
+        self.model.disk_tried = false;
         self.publish(RoundMessage::Snapshot(announced));
     }
 
