@@ -173,6 +173,18 @@ pub(crate) struct WalletArgs {
     pub(crate) wallet_private_key_path: Option<PathBuf>,
 }
 
+/// A run, and who acts on it.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// The run's name, at most 32 bytes.
+    #[arg(long, short = 'r', env = "RUN_ID")]
+    pub(crate) run_id: RunId,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CanJoinArgs {
     #[command(flatten)]
@@ -193,12 +205,7 @@ pub(crate) struct CanJoinArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ClaimArgs {
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// The run.
-    #[arg(long, env = "RUN_ID")]
-    pub(crate) run_id: RunId,
+    pub(crate) on: RunArgs,
     /// Claim at most this many points.
     #[arg(long, value_name = "POINTS")]
     pub(crate) max_claimed_points: Option<u64>,
@@ -207,12 +214,7 @@ pub(crate) struct ClaimArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TopUpArgs {
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// The run.
-    #[arg(long, env = "RUN_ID")]
-    pub(crate) run_id: RunId,
+    pub(crate) on: RunArgs,
     /// Amount in base units of the reward token: what one point pays.
     #[arg(long, visible_alias = "collateral-amount", value_name = "AMOUNT")]
     pub(crate) amount: u64,
@@ -221,12 +223,7 @@ pub(crate) struct TopUpArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CreateRunArgs {
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// The run's name, at most 32 bytes.
-    #[arg(long, short = 'r', env = "RUN_ID")]
-    pub(crate) run_id: RunId,
+    pub(crate) on: RunArgs,
     /// Version of the client that nodes must have.
     #[arg(long, short = 'c', default_value = psyche_actors::CLIENT_VERSION, value_name = "VERSION")]
     pub(crate) client_version: String,
@@ -244,12 +241,7 @@ pub(crate) struct CreateRunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UpdateConfigArgs {
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// The run.
-    #[arg(long, env = "RUN_ID")]
-    pub(crate) run_id: RunId,
+    pub(crate) on: RunArgs,
     /// TOML file with [config] and [model].
     #[arg(long, value_name = "FILE")]
     pub(crate) config_path: Option<PathBuf>,
@@ -276,12 +268,7 @@ pub(crate) struct UpdateConfigArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SetPausedArgs {
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// The run.
-    #[arg(long, env = "RUN_ID")]
-    pub(crate) run_id: RunId,
+    pub(crate) on: RunArgs,
     /// Resume instead of pausing.
     #[arg(long)]
     pub(crate) resume: bool,
@@ -290,12 +277,7 @@ pub(crate) struct SetPausedArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RatesArgs {
     #[command(flatten)]
-    pub(crate) chain: ChainArgs,
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// The run.
-    #[arg(long, env = "RUN_ID")]
-    pub(crate) run_id: RunId,
+    pub(crate) on: RunArgs,
     /// Points that an epoch pays, shared by those who finish it.
     #[arg(long, visible_alias = "earning-rate-total-shared", value_name = "POINTS")]
     pub(crate) earning_rate: Option<u64>,

@@ -17,7 +17,7 @@ use psyche_actors::config::VARIABLES;
 use psyche_chain::{ChainError, EndpointPair, ProgramIds, Rpc, RpcConfig, Wallet};
 use psyche_messages::Secret;
 
-use crate::args::{ChainArgs, Command, TrainArgs, WalletArgs};
+use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, WalletArgs};
 use crate::exit::{Exit, Failure};
 
 /// Carries `command` out; `train` where there is none.
@@ -100,6 +100,11 @@ fn program_ids(args: &ChainArgs) -> ProgramIds {
     ids.authorizer = args.authorizer_program_id.unwrap_or(ids.authorizer);
     ids.treasurer = args.treasurer_program_id.unwrap_or(ids.treasurer);
     ids
+}
+
+/// The chain and the wallet of somebody who acts on a run.
+pub(crate) fn act(args: &RunArgs) -> Result<(Rpc, Wallet)> {
+    Ok((connect(&args.chain)?, wallet_of(&args.wallet)?))
 }
 
 /// The wallet that `args` or `RAW_WALLET_PRIVATE_KEY` name.

@@ -8,7 +8,7 @@ use psyche_chain::ops::{self, NewRun, NewTreasury, RunUpdate};
 use psyche_messages::RunId;
 use psyche_protocol::layout::{FixedString, Metadata, Progress};
 
-use super::{chain_failed, connect, until_interrupted, wallet_of};
+use super::{act, chain_failed, until_interrupted};
 use crate::args::{CreateRunArgs, RatesArgs, SetPausedArgs, UpdateConfigArgs};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -18,21 +18,21 @@ use crate::run_config::RunConfig;
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) async fn create(args: CreateRunArgs) -> Result<()> {
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = act(&args.on)?;
     let new = NewRun {
-        run_id: args.run_id.clone(),
+        run_id: args.on.run_id.clone(),
         client_version: args.client_version,
         join_authority: args.join_authority,
         treasury: args.treasurer_collateral_mint.map(|mint| NewTreasury { mint, index: args.treasurer_index }),
     };
     let run = until_interrupted(async { ops::create_run(&rpc, &wallet, &new).await.map_err(chain_failed) }).await?;
     output::line(format_args!("{}", run.account))?;
-    output::note(format_args!("run {} is created and paused; update-config and set-paused --resume come next", args.run_id));
+    output::note(format_args!("run {} is created and paused; update-config and set-paused --resume come next", args.on.run_id));
     Ok(())
 }
 
 pub(crate) async fn update(args: UpdateConfigArgs) -> Result<()> {
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = act(&args.on)?;
     let file = args.config_path.as_deref().map(read_config).transpose()?;
     let described =
         args.name.is_some() || args.description.is_some() || args.num_parameters.is_some() || args.vocab_size.is_some();
@@ -43,7 +43,7 @@ pub(crate) async fn update(args: UpdateConfigArgs) -> Result<()> {
         ..RunUpdate::default()
     };
     if described || args.restart_from_step.is_some() {
-        let (_run, view) = rpc.fetch_run(&args.run_id).await.map_err(chain_failed)?;
+        let (_run, view) = rpc.fetch_run(&args.on.run_id).await.map_err(chain_failed)?;
         let state = &view.account.state;
         if described {
             update.metadata = Some(metadata(&args, state.metadata)?);
@@ -54,7 +54,7 @@ pub(crate) async fn update(args: UpdateConfigArgs) -> Result<()> {
         }
     }
     let confirmed = until_interrupted(async {
-        ops::update_run(&rpc, &wallet, &args.run_id, &update).await.map_err(chain_failed)
+        ops::update_run(&rpc, &wallet, &args.on.run_id, &update).await.map_err(chain_failed)
     });
     for confirmed in confirmed.await? {
         output::line(format_args!("{}", confirmed.signature))?;
@@ -122,12 +122,12 @@ fn metadata(args: &UpdateConfigArgs, mut metadata: Metadata) -> Result<Metadata>
 }
 
 pub(crate) async fn set_paused(args: SetPausedArgs) -> Result<()> {
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = act(&args.on)?;
     let paused = !args.resume;
     let confirmed =
-        until_interrupted(async { ops::set_paused(&rpc, &wallet, &args.run_id, paused).await.map_err(chain_failed) });
+        until_interrupted(async { ops::set_paused(&rpc, &wallet, &args.on.run_id, paused).await.map_err(chain_failed) });
     output::line(format_args!("{}", confirmed.await?.signature))?;
-    say_state(&rpc, &args.run_id).await;
+    say_state(&rpc, &args.on.run_id).await;
     Ok(())
 }
 
@@ -135,9 +135,9 @@ pub(crate) async fn set_rates(args: RatesArgs) -> Result<()> {
     if args.earning_rate.is_none() && args.slashing_rate.is_none() {
         bail!("give --earning-rate, --slashing-rate or both");
     }
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = act(&args.on)?;
     let confirmed = until_interrupted(async {
-        let set = ops::set_future_epoch_rates(&rpc, &wallet, &args.run_id, args.earning_rate, args.slashing_rate);
+        let set = ops::set_future_epoch_rates(&rpc, &wallet, &args.on.run_id, args.earning_rate, args.slashing_rate);
         set.await.map_err(chain_failed)
     });
     output::line(format_args!("{}", confirmed.await?.signature))?;
