@@ -15,7 +15,8 @@ pub(crate) async fn run(args: CanJoinArgs) -> Result<()> {
         None => wallet_of(&args.wallet)?.address(),
     };
     let rpc = connect(&args.chain)?;
-    let report = ops::can_join(&rpc, &args.run_id, pubkey, args.authorizer, Some(CLIENT_VERSION)).await.map_err(chain_failed)?;
+    let report =
+        ops::can_join(&rpc, &args.run_id, pubkey, args.authorizer, Some(CLIENT_VERSION)).await.map_err(chain_failed)?;
     for check in &report.checks {
         let (mark, words) = match &check.answer {
             JoinAnswer::Yes(words) => ("✓", words),

@@ -53,9 +53,8 @@ pub(crate) async fn update(args: UpdateConfigArgs) -> Result<()> {
             update.progress = Some(Progress::new(progress.epoch, step, progress.epoch_start_data_index));
         }
     }
-    let confirmed = until_interrupted(async {
-        ops::update_run(&rpc, &wallet, &args.on.run_id, &update).await.map_err(chain_failed)
-    });
+    let confirmed =
+        until_interrupted(async { ops::update_run(&rpc, &wallet, &args.on.run_id, &update).await.map_err(chain_failed) });
     for confirmed in confirmed.await? {
         output::line(format_args!("{}", confirmed.signature))?;
     }

@@ -11,9 +11,8 @@ use crate::output;
 pub(crate) async fn claim(args: ClaimArgs) -> Result<()> {
     let (rpc, wallet) = act(&args.on)?;
     let limit = args.max_claimed_points.map(Points);
-    let claimed = until_interrupted(async {
-        ops::claim_rewards(&rpc, &wallet, &args.on.run_id, limit).await.map_err(chain_failed)
-    });
+    let claimed =
+        until_interrupted(async { ops::claim_rewards(&rpc, &wallet, &args.on.run_id, limit).await.map_err(chain_failed) });
     let claimed = claimed.await?;
     match claimed.signature {
         Some(signature) => {

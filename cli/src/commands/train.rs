@@ -50,7 +50,10 @@ pub(crate) fn check(args: TrainArgs) -> Result<()> {
     output::note(format_args!("wallet   {}", config.wallet.address()));
     output::note(format_args!("rpc      {}", endpoints.join(", ")));
     let mesh = config.mesh;
-    output::note(format_args!("devices  {} ({} × {} ranks, micro-batches of {})", config.device, mesh.dp, mesh.tp, mesh.micro_batch));
+    output::note(format_args!(
+        "devices  {} ({} × {} ranks, micro-batches of {})",
+        config.device, mesh.dp, mesh.tp, mesh.micro_batch
+    ));
     output::note(format_args!("cuda     {}; this version trains on the CPU", psyche_gpu::devices::cuda_report()));
     output::note(format_args!("data     {}", config.data_dir.display()));
     Ok(())
@@ -58,7 +61,8 @@ pub(crate) fn check(args: TrainArgs) -> Result<()> {
 
 fn configuration(args: TrainArgs) -> Result<NodeConfig> {
     // Later pairs win: options over variables. Variables that are no text are none of ours.
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     NodeConfig::from_variables(environment.chain(args.into_variables())).map_err(configuration_failed)
 }
 
