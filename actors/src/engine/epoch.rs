@@ -93,7 +93,6 @@ pub(super) struct EpochLog {
     config: Config,
     rounds: BTreeMap<u32, Arc<RoundFacts>>,
     witnesses: BTreeMap<u32, WitnessList>,
-    newest_nonce: Nonce,
 }
 
 impl EpochLog {
@@ -120,7 +119,6 @@ impl EpochLog {
             config: coordinator.config,
             rounds: BTreeMap::new(),
             witnesses: BTreeMap::new(),
-            newest_nonce: Nonce(account.nonce),
         };
         log.observe(account);
         Some(log)
@@ -146,9 +144,7 @@ impl EpochLog {
         if !running || !self.is_shown(account) {
             // The step counts the rounds that have ended, whatever else was missed.
             self.last = Some(coordinator.progress.step.saturating_sub(self.start_step.0).saturating_sub(1));
-            self.close_last(Nonce(account.nonce));
         }
-        self.newest_nonce = Nonce(account.nonce);
         let oldest = self.head.saturating_sub(ROUNDS_KEPT);
         self.rounds.retain(|height, _| *height >= oldest);
         self.witnesses.retain(|height, _| *height >= oldest);
@@ -174,21 +170,8 @@ impl EpochLog {
         }
     }
 
-    /// Decides whether the last round's witnesses are all known: full lists are, and so are those that were seen in the
-    /// state just before the one that cleared them.
-    fn close_last(&mut self, cleared_at: Nonce) {
-        let contiguous = self.newest_nonce.0.saturating_add(1) == cleared_at.0;
-        let last = self.last;
-        let newest = self.newest_nonce;
-        if let Some((height, list)) = self.witnesses.last_entry().map(|entry| (*entry.key(), entry.into_mut()))
-            && last == Some(height)
-            && contiguous
-            && list.nonce == newest
-        {
-            list.complete = true;
-        }
-    }
-
+    /// Whether every witness of the round has reported. Only then is the list of an epoch's last round known to be whole:
+    /// the state after the newest one may have come from one more report, which ended the epoch in the same transaction.
     fn is_full(&self, round: &Round) -> bool {
         round.witnesses.len() >= self.config.witness_target(usize::from(round.clients_len))
     }
@@ -223,7 +206,8 @@ impl EpochLog {
     /// Replaces what is known of the witnesses of `round` by the whole list.
     pub(super) fn rebuild(&mut self, round: RoundKey, list: Vec<Witness>) {
         if let Some(height) = self.height_of(round) {
-            self.witnesses.insert(height, WitnessList { list, nonce: self.newest_nonce, complete: true });
+            let nonce = self.witnesses.get(&height).map(|known| known.nonce).unwrap_or_default();
+            self.witnesses.insert(height, WitnessList { list, nonce, complete: true });
         }
     }
 

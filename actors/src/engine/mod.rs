@@ -288,9 +288,12 @@ impl Engine {
         }
         let wanted = Step(view.step().0.saturating_sub(1));
         let served = self.model.served == Some(wanted);
-        let out_of_time = self.now.mono_ms >= view.since_ms.saturating_add(self.config.patience.finish_ms);
+        let lasted_ms = self.now.mono_ms.saturating_sub(view.since_ms);
+        let out_of_time = lasted_ms >= self.config.patience.finish_ms;
         let took_part = self.model.step.is_some();
-        if served && self.model.trouble.is_none() || !took_part || out_of_time {
+        // Nobody leaves with parameters that the others do not have, if they can still be asked.
+        let compared = self.is_confirmed(wanted) || lasted_ms >= self.config.patience.digest_ms;
+        if served && compared && self.model.trouble.is_none() || !took_part || out_of_time {
             self.finished = true;
             let reason = if served || !took_part {
                 format!("the run has finished after step {wanted}")

@@ -107,7 +107,8 @@ fn a_payload_that_cannot_be_had_stops_the_node_but_not_for_good() {
     assert_eq!(applied(&effects), [(FIRST, 3)]);
 }
 
-/// Ends the epoch after its second round, in which client 1 reports where the engine can't see it.
+/// Ends the epoch after its second round. Either all clients report and the engine sees it, or only two do, and the engine
+/// sees the first.
 fn end_of_epoch(seen: bool) -> (Desk, Vec<Effect>) {
     let mut desk = Desk::in_training(3);
     desk.show();
@@ -115,17 +116,16 @@ fn end_of_epoch(seen: bool) -> (Desk, Vec<Effect>) {
     desk.next_round(&[]);
     desk.account.state.coordinator.config.total_steps = 3;
     desk.show();
-    for client in 0..2 {
+    for client in 0..if seen { 3 } else { 2 } {
         let report = desk.report(client, &results, &[0, 1, 2]);
         desk.submit(client, &report);
         if seen || client == 0 {
             desk.show();
         }
     }
-    desk.pass_s(20);
-    desk.tick();
-    if seen {
-        desk.show();
+    if !seen {
+        desk.pass_s(20);
+        desk.tick();
     }
     desk.pass_s(2);
     desk.tick();
@@ -152,6 +152,30 @@ fn witnesses_that_an_epochs_end_hid_are_looked_up_in_the_history() {
     assert!(asked, "{effects:?}");
     let effects = desk.tell(Event::WitnessesRebuilt { round: RoundKey::new(0, 2), witnesses: Some(Vec::new()) });
     assert_eq!(applied(&effects), [(FIRST, 0)]);
+}
+
+#[test]
+fn a_report_that_ends_the_epoch_in_the_same_transaction_is_not_missed() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let results = desk.exchange();
+    desk.next_round(&[]);
+    desk.account.state.coordinator.config.total_steps = 3;
+    desk.show();
+    let report = desk.report(0, &results, &[0, 1, 2]);
+    desk.submit(0, &report);
+    desk.pass_s(20);
+    desk.tick();
+    assert_eq!(desk.account.run_state(), RunState::RoundWitness);
+    desk.show();
+    desk.pass_s(2);
+    // No state shows this report: it moves the run on, and the same transaction clears the round's witnesses.
+    let report = desk.report(1, &results, &[0, 1, 2]);
+    desk.submit(1, &report);
+    assert_eq!(desk.account.run_state(), RunState::Cooldown);
+    let effects = desk.show();
+    assert!(applied(&effects).is_empty());
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::RebuildWitnesses { .. })));
 }
 
 #[test]
