@@ -25,6 +25,32 @@ pub(super) enum Verdict {
     },
 }
 
+/// How many of the members have this node's digest after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Agreement {
+    members: usize,
+    equal: usize,
+    different: usize,
+}
+
+impl Agreement {
+    /// Whether all of them have, this node among them or not.
+    pub(super) const fn is_unanimous(self) -> bool {
+        self.equal == self.members
+    }
+
+    /// Whether at least as many are known to have another one.
+    pub(super) const fn is_doubtful(self) -> bool {
+        self.different > 0 && self.different >= self.equal
+    }
+}
+
+impl core::fmt::Display for Agreement {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} of {} members have, too, and {} have not", self.equal, self.members, self.different)
+    }
+}
+
 /// Digests by step. Steps never repeat within a run.
 #[derive(Debug, Default)]
 pub(super) struct Digests {
@@ -133,6 +159,17 @@ impl Digests {
         fresh && self.verdict(step, members, me, now_ms, patience_ms) == Verdict::Open
     }
 
+    /// How many of `members` have this node's digest after `step`, itself included.
+    pub(super) fn agreement(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> Agreement {
+        let mine = self.mine.get(&step).map(|(digest, _)| *digest);
+        let (mut equal, mut different) = (0, 0);
+        for (digest, votes) in self.groups(step, members, me) {
+            let side = if Some(digest) == mine { &mut equal } else { &mut different };
+            *side += votes.len();
+        }
+        Agreement { members: members.len(), equal, different }
+    }
+
     /// Members that announced another digest than this node's after `step`.
     pub(super) fn dissenters(&self, step: Step, members: &[PeerKey]) -> usize {
         let Some((mine, _)) = self.mine.get(&step) else { return 0 };
@@ -199,6 +236,16 @@ mod tests {
     fn one_member_does_not_overrule_another_while_a_third_is_silent() {
         let digests = heard(RIGHT, &[(0, WRONG)]);
         assert_eq!(digests.verdict(STEP, &peers(3), &PeerKey([2; 32]), 1_000_000, 100), Verdict::Open);
+    }
+
+    #[test]
+    fn agreement_counts_every_member_once() {
+        let digests = heard(RIGHT, &[(1, RIGHT), (2, WRONG), (7, WRONG)]);
+        let agreement = digests.agreement(STEP, &peers(4), &PeerKey([0; 32]));
+        assert_eq!(agreement, Agreement { members: 4, equal: 2, different: 1 });
+        assert!(!agreement.is_unanimous() && !agreement.is_doubtful());
+        assert!(digests.agreement(STEP, &peers(2), &PeerKey([0; 32])).is_unanimous());
+        assert!(heard(RIGHT, &[(1, WRONG)]).agreement(STEP, &peers(3), &PeerKey([0; 32])).is_doubtful());
     }
 
     #[test]

@@ -280,27 +280,25 @@ impl Engine {
         self.out.push(Effect::ForgetRoundsBefore(RoundKey { epoch, step: oldest }));
     }
 
-    /// Ends when the run has finished, its last results are applied and a snapshot is there for whoever comes later.
+    /// Ends when the run has finished, its last results are applied, a snapshot is there for whoever comes later, and all
+    /// members say that they have the same. As long as some do not, this node stays for a while: one of them has to heal.
     fn drive_finish(&mut self) {
-        let Some(view) = &self.view else { return };
-        if view.phase() != Phase::Finished {
-            return;
-        }
-        let wanted = Step(view.step().0.saturating_sub(1));
-        let served = self.model.served == Some(wanted);
+        let Some(view) = self.view.as_ref().filter(|view| view.phase() == Phase::Finished) else { return };
         let lasted_ms = self.now.mono_ms.saturating_sub(view.since_ms);
-        let out_of_time = lasted_ms >= self.config.patience.finish_ms;
-        let took_part = self.model.step.is_some();
-        // Nobody leaves with parameters that the others do not have, if they can still be asked.
-        let compared = self.is_confirmed(wanted) || lasted_ms >= self.config.patience.digest_ms;
-        if served && compared && self.model.trouble.is_none() || !took_part || out_of_time {
-            self.finished = true;
-            let reason = if served || !took_part {
-                format!("the run has finished after step {wanted}")
-            } else {
-                format!("the run has finished; this node holds step {} of {wanted}", self.model.step.unwrap_or_default())
-            };
-            self.out.push(Effect::Finished { reason });
-        }
+        let wanted = Step(view.step().0.saturating_sub(1));
+        let members = view.client_peers();
+        let whole = self.model.served == Some(wanted) && self.model.trouble.is_none();
+        let agreement = self.digests.agreement(wanted, &members, &self.config.peer);
+        let stayed = lasted_ms >= self.config.patience.repeat_ms.saturating_mul(2) && !agreement.is_doubtful();
+        let reason = match self.model.step {
+            None => format!("the run has finished after step {wanted}"),
+            Some(_) if whole && (agreement.is_unanimous() || stayed) => format!("the run has finished after step {wanted}"),
+            Some(step) if lasted_ms >= self.config.patience.finish_ms => {
+                format!("the run has finished after step {wanted}; this node holds step {step}, which {agreement}")
+            }
+            Some(_) => return,
+        };
+        self.finished = true;
+        self.out.push(Effect::Finished { reason });
     }
 }

@@ -125,13 +125,6 @@ impl Engine {
         }
     }
 
-    /// Whether most members have the same parameters after `step` as this node.
-    pub(super) fn is_confirmed(&self, step: Step) -> bool {
-        let Some(view) = &self.view else { return false };
-        let (now_ms, patience_ms) = (self.now.mono_ms, self.config.patience.digest_ms);
-        self.digests.verdict(step, &view.client_peers(), &self.config.peer, now_ms, patience_ms) == Verdict::Sound
-    }
-
     /// Whether the parameters after `step` should be compared with the members' before anything is built on them.
     pub(super) fn awaits_comparison(&self, step: Step) -> bool {
         let Some(view) = &self.view else { return false };
