@@ -68,7 +68,8 @@ fn tell(event: &NodeEvent) {
             tracing::info!(%step, ?source, digest = digest.short(), "the model is ready");
         }
         NodeEvent::StepTrained { epoch, step, loss, samples, tokens_per_second, payload_bytes } => {
-            tracing::info!(%epoch, %step, loss, samples, tokens_per_second, payload_bytes, "trained a batch");
+            let (loss, tokens_per_second) = (format_args!("{loss:.4}"), format_args!("{tokens_per_second:.0}"));
+            tracing::info!(%epoch, %step, %loss, samples, %tokens_per_second, payload_bytes, "trained a batch");
         }
         NodeEvent::StepSkipped { epoch, step, reason } => tracing::warn!(%epoch, %step, reason, "did not train a batch"),
         NodeEvent::StepApplied { epoch, step, results, digest } => {

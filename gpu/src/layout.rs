@@ -180,7 +180,11 @@ fn split_of(name: &str) -> Split {
     }
 }
 
-fn check_divisible(config: &LlamaConfig, tensor_parallel: usize) -> Result<(), GpuError> {
+/// Whether a model can be split over `tensor_parallel` devices, before any weights are loaded.
+///
+/// # Errors
+/// [`GpuError::Layout`] with what it does not divide.
+pub fn check_divisible(config: &LlamaConfig, tensor_parallel: usize) -> Result<(), GpuError> {
     let sizes = [
         ("num_attention_heads", config.num_attention_heads),
         ("num_key_value_heads", config.num_key_value_heads),

@@ -21,6 +21,7 @@ mod weights;
 pub mod worker;
 
 pub use error::GpuError;
+pub use layout::check_divisible;
 
 #[cfg(test)]
 mod testing;

@@ -73,6 +73,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     checks::may_take_part(&rpc, &config, &info, &view).await?;
     let plan = Arc::new(RunPlan::of(&view.account, &config.models_dir, config.data_path.as_deref())?);
     let tokens = TokenSource::open(&plan.token_source())?;
+    psyche_gpu::check_divisible(&plan.model, usize::from(config.mesh.tp))?;
     config.device.resolve(usize::from(config.mesh.dp) * usize::from(config.mesh.tp))?;
     let (_slot, chain) = rpc.clock().await?;
     let (net, net_events) = start_net(&config, &info).await?;

@@ -76,6 +76,11 @@ fn node_failed(error: NodeError) -> anyhow::Error {
         NodeError::OtherVersion { .. } => Exit::OtherVersion,
         NodeError::NotAuthorized { .. } => Exit::NotAuthorized,
         NodeError::NoFunds { .. } => Exit::NoFunds,
+        NodeError::Plan(_)
+        | NodeError::Data(_)
+        | NodeError::Devices(_)
+        | NodeError::Folder { .. }
+        | NodeError::FolderInUse { .. } => Exit::Configuration,
         NodeError::Chain(_) => match error {
             NodeError::Chain(error) => return chain_failed(error),
             other => return failed_to(other),
