@@ -29,7 +29,7 @@ check "formatting of the programs" find programs -name '*.rs' -not -path '*/targ
 check lints lint
 check architecture cargo test --quiet --locked --workspace --test architecture
 if command -v cargo-deny >/dev/null; then
-  check "licences and bans" cargo deny --locked --offline check licenses bans sources
+  check "licences and bans" cargo deny --locked --offline --log-level error check licenses bans sources
 else
   echo "check: WITHOUT cargo-deny, so bans and sources are not checked (licences are, by the architecture tests)" >&2
 fi
