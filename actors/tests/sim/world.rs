@@ -191,7 +191,9 @@ impl World {
             Happening::Start { node } => self.start(node),
             Happening::Part { together } => self.part(together),
             Happening::Pause => {
-                if !self.chain.account.halted() {
+                // A run that is paused after its last step could only be resumed with more steps to do.
+                let (progress, config) = (&self.chain.account.state.coordinator.progress, self.chain.config());
+                if !self.chain.account.halted() && progress.step.saturating_add(2) < config.total_steps {
                     self.chain.set_paused(true, self.now_ms);
                     self.send_states();
                     self.at(self.now_ms + 1_000, Happening::Resume);
