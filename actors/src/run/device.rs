@@ -110,7 +110,7 @@ impl DeviceQueue {
     pub fn start(parts: DeviceParts) -> Self {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::default());
-        let snapshots = Snapshots::new(parts.snapshots, parts.gossip.clone());
+        let snapshots = Snapshots::new(parts.snapshots, parts.gossip.clone(), parts.plan.model.parameter_count());
         let worker = Worker {
             mesh: parts.mesh,
             plan: parts.plan,

@@ -21,6 +21,8 @@ const KEPT: usize = 2;
 const META: &str = "snapshot.json";
 /// Largest such file, in bytes.
 const META_BYTES_MAX: u64 = 4096;
+/// Most bytes of a snapshot beside the parameters: headers and the configuration.
+const OVERHEAD_BYTES_MAX: u64 = 64 << 20;
 /// Folder for what is fetched from peers.
 const INCOMING: &str = "incoming";
 
@@ -54,6 +56,14 @@ pub enum SnapshotError {
     /// The index was fetched, and is gone.
     #[error("find the index of a snapshot")]
     IndexGone,
+    /// The files are larger than the model can be.
+    #[error("accept a snapshot of {bytes} bytes: the model's has at most {bytes_max}")]
+    TooLarge {
+        /// What the index announces.
+        bytes: u64,
+        /// The bound.
+        bytes_max: u64,
+    },
     /// A file could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -128,13 +138,16 @@ fn read_meta(path: &Path) -> Result<Option<SnapshotMeta>, SnapshotError> {
 pub(super) struct Snapshots {
     root: PathBuf,
     gossip: Supervised<GradientGossip>,
+    bytes_max: u64,
     /// Blobs of each served snapshot, the newest last.
     served: Vec<Vec<BlobHash>>,
 }
 
 impl Snapshots {
-    pub(super) const fn new(root: PathBuf, gossip: Supervised<GradientGossip>) -> Self {
-        Self { root, gossip, served: Vec::new() }
+    /// Snapshots in `root`, each of a model with `parameters` parameters.
+    pub(super) const fn new(root: PathBuf, gossip: Supervised<GradientGossip>, parameters: u64) -> Self {
+        let bytes_max = parameters.saturating_mul(size_of::<f32>() as u64).saturating_add(OVERHEAD_BYTES_MAX);
+        Self { root, gossip, bytes_max, served: Vec::new() }
     }
 
     pub(super) fn newest(&self) -> Result<Option<Stored>, SnapshotError> {
@@ -190,6 +203,9 @@ impl Snapshots {
         self.gossip.ask(fetch(index, u64::from(len))).await??;
         let bytes = self.gossip.ask(ReadBlob(index)).await?.ok_or(SnapshotError::IndexGone)?;
         let index_of = SnapshotIndex::decode(&bytes)?;
+        if index_of.total_len() > self.bytes_max {
+            return Err(SnapshotError::TooLarge { bytes: index_of.total_len(), bytes_max: self.bytes_max });
+        }
         let folder = self.root.join(INCOMING);
         empty_folder(&folder)?;
         let mut fetched = vec![index];
