@@ -132,8 +132,13 @@ build() { # folder for the .so files
 if $check; then
   (cd "$here/elf" && sha256sum --quiet --check SHA256SUMS) || { say "the committed programs are not those of elf/SHA256SUMS"; exit 1; }
 fi
+# Two builds at once would install into each other's half-made tools.
+mkdir -p "$tools"
+exec 9>"$tools/lock"
+if command -v flock >/dev/null; then flock 9; fi
 compiler_runs || install_compiler
 linker_runs || install_linker
+exec 9>&-
 
 if $check; then
   unset PSYCHE_COORDINATOR_ID PSYCHE_AUTHORIZER_ID PSYCHE_TREASURER_ID
