@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Logs {
     /// Lines for people.
-    #[value(alias = "console")]
+    #[value(aliases = ["console", "tui", "tui-and-console"])]
     Plain,
     /// One JSON object a line.
     Json,
