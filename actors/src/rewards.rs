@@ -28,8 +28,8 @@ use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, ResponseActFuture, WrapFuture as _,
 };
 use psyche_chain::ops::{self, Claimed};
-use psyche_chain::{ChainError, Rpc, Wallet};
-use psyche_messages::{Command, NodeEvent, Points, RunId};
+use psyche_chain::{ChainError, Rpc, RunInfo, Wallet};
+use psyche_messages::{Command, NodeEvent, Points};
 use psyche_protocol::layout::CoordinatorAccount;
 use tokio::sync::Mutex;
 
@@ -78,6 +78,14 @@ pub struct Standing {
     pub claimed: Points,
 }
 
+impl Standing {
+    /// Earned and not claimed yet.
+    #[must_use]
+    pub const fn claimable(&self) -> Points {
+        Points(self.earned.0.saturating_sub(self.claimed.0))
+    }
+}
+
 /// What the actor works with; kept by the supervisor's factory over restarts.
 #[derive(Clone)]
 pub struct RewardsLinks {
@@ -86,7 +94,7 @@ pub struct RewardsLinks {
     /// Who earns and claims.
     pub wallet: Wallet,
     /// Where.
-    pub run_id: RunId,
+    pub run: RunInfo,
     /// When.
     pub policy: ClaimPolicy,
     /// Who listens.
@@ -127,7 +135,7 @@ impl RewardsActor {
         let (links, claiming) = (self.links.clone(), Arc::clone(&self.claiming));
         async move {
             let _turn = claiming.lock().await;
-            ops::claim_rewards(&links.rpc, &links.wallet, &links.run_id, None).await
+            ops::claim_rewards(&links.rpc, &links.wallet, &links.run.run_id, None).await
         }
     }
 
@@ -142,6 +150,20 @@ impl Actor for RewardsActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
+        // What was claimed before this process began.
+        let links = self.links.clone();
+        let read = async move { ops::points(&links.rpc, &links.run, links.wallet.address()).await };
+        ctx.spawn(read.into_actor(self).map(|read, actor, _| match read {
+            Ok(points) if points.claimed > actor.standing.claimed => {
+                actor.standing.claimed = points.claimed;
+                // Otherwise the account was not seen yet, and its first state brings the report.
+                if actor.standing.earned > Points(0) {
+                    actor.report();
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(actor = "rewards", error = %chain_of(&error), "could not read what was claimed"),
+        }));
     }
 }
 

@@ -185,7 +185,7 @@ fn start_rewards(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<Gave
     let links = RewardsLinks {
         rpc: ground.rpc.clone(),
         wallet: config.wallet.clone(),
-        run_id: config.run_id.clone(),
+        run: ground.info.clone(),
         policy: config.claim,
         events: ground.events.clone(),
     };
