@@ -9,7 +9,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 
-use psyche_chain::{EndpointPair, ProgramIds, Wallet};
+use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
 use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, RunId};
 use thiserror::Error;
@@ -84,8 +84,10 @@ pub enum ClaimPolicy {
 /// A complete, valid configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// The Solana endpoints, the preferred one first. Never empty.
+    /// The Solana endpoints, the preferred one first. At least one of them has a JSON-RPC server.
     pub endpoints: Vec<EndpointPair>,
+    /// For each of them, the variable by which the operator knows it.
+    pub endpoint_names: Vec<String>,
     /// The run to join.
     pub run_id: RunId,
     /// The grantee whose authorization lists this wallet as a delegate, where the wallet is not authorized itself.
@@ -108,6 +110,15 @@ pub struct NodeConfig {
     pub claim: ClaimPolicy,
     /// The programs on chain.
     pub programs: ProgramIds,
+}
+
+/// The endpoints that `variables` (pairs of name and value; the later one of two with one name counts) name: `RPC`/`WS_RPC`,
+/// `RPC_2`/`WS_RPC_2` and so on. What serves only one purpose is listed in [`EndpointVariables::missing`].
+///
+/// # Errors
+/// [`ConfigError`] with every violation, by the variable's name.
+pub fn endpoints_from(variables: impl IntoIterator<Item = (String, String)>) -> Result<EndpointVariables, ConfigError> {
+    environment::read_endpoints(variables)
 }
 
 impl NodeConfig {

@@ -1,19 +1,23 @@
 //! Where a Solana node is reached. Providers put API keys into paths, queries and user names, so an endpoint's text never
 //! shows more than scheme, host and port.
 
+mod variables;
+
 use core::fmt;
 use core::str::FromStr;
 
 use solana_client::client_error::reqwest::Url;
 use thiserror::Error;
 
+pub use variables::{EndpointVariables, MissingHalf, RefusedVariable};
+
 /// Longest URL that is looked at.
 const URL_LEN_MAX: usize = 2_048;
-/// Most endpoint pairs of one node.
-pub const ENDPOINTS_MAX: usize = 8;
+/// Most endpoint pairs of one node: far more than anybody pays for, few enough to send everything to all of them.
+pub const ENDPOINTS_MAX: usize = 32;
 
 /// Why a text is no endpoint. The text itself may hold a key and is never repeated.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum EndpointError {
     /// Nothing between the quotes.
     #[error("read an endpoint from empty text")]
@@ -35,6 +39,12 @@ pub enum EndpointError {
         /// How many were given.
         given: usize,
     },
+    /// Only websockets: nothing can be read or sent.
+    #[error("accept endpoints without any JSON-RPC server among them")]
+    NoRpc,
+    /// A number that names no pair.
+    #[error("accept the number: pairs are RPC and WS_RPC, then RPC_2 and WS_RPC_2, and so on")]
+    Number,
 }
 
 /// Parses `text` after trimming blanks and one pair of quotes, which `docker run --env-file` leaves in place.
@@ -111,27 +121,50 @@ endpoint_url!(
     "ws or wss"
 );
 
-/// One provider: a JSON-RPC server, and its WebSocket server if it has one.
+/// One provider: a JSON-RPC server, its WebSocket server, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPair {
-    /// The JSON-RPC server.
-    pub rpc: RpcUrl,
-    /// The WebSocket server. Without one, the provider is polled.
+    /// The JSON-RPC server. Without one, the provider serves subscriptions only.
+    pub rpc: Option<RpcUrl>,
+    /// The WebSocket server. Without one, the provider serves reads and takes transactions only.
     pub ws: Option<WsUrl>,
 }
 
 impl EndpointPair {
-    /// Reads both texts; an empty `ws` means none.
+    /// Reads both texts; an empty one means none.
     ///
     /// # Errors
-    /// [`EndpointError`] for the first text that is none.
+    /// [`EndpointError`] for the first text that is no endpoint; [`EndpointError::Empty`] if both are empty.
     pub fn parse(rpc: &str, ws: &str) -> Result<Self, EndpointError> {
-        let ws = match ws.parse() {
-            Ok(ws) => Some(ws),
-            Err(EndpointError::Empty) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(Self { rpc: rpc.parse()?, ws })
+        let pair = Self { rpc: optional(rpc)?, ws: optional(ws)? };
+        if pair.rpc.is_none() && pair.ws.is_none() {
+            return Err(EndpointError::Empty);
+        }
+        Ok(pair)
+    }
+
+    /// A provider of reads alone.
+    #[must_use]
+    pub const fn of_rpc(rpc: RpcUrl) -> Self {
+        Self { rpc: Some(rpc), ws: None }
+    }
+}
+
+impl fmt::Display for EndpointPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.rpc, &self.ws) {
+            (Some(rpc), _) => rpc.fmt(f),
+            (None, Some(ws)) => ws.fmt(f),
+            (None, None) => f.write_str("(none)"),
+        }
+    }
+}
+
+fn optional<T: FromStr<Err = EndpointError>>(text: &str) -> Result<Option<T>, EndpointError> {
+    match text.parse() {
+        Ok(url) => Ok(Some(url)),
+        Err(EndpointError::Empty) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -174,10 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_may_lack_its_websocket_but_not_have_a_bad_one() {
+    fn a_pair_may_lack_one_half_but_not_both_and_not_have_a_bad_one() {
         assert_eq!(EndpointPair::parse("http://a", " ").unwrap().ws, None);
+        assert_eq!(EndpointPair::parse("", "ws://a").unwrap().rpc, None);
+        assert_eq!(EndpointPair::parse(" ", "''"), Err(EndpointError::Empty));
         assert!(EndpointPair::parse("http://a", "http://a").is_err());
-        assert_eq!(EndpointPair::parse("", "ws://a"), Err(EndpointError::Empty));
+        assert!(EndpointPair::parse("ws://a", "ws://a").is_err());
+    }
+
+    #[test]
+    fn a_pair_shows_the_host_of_what_it_has() {
+        let shown = |rpc, ws| EndpointPair::parse(rpc, ws).unwrap().to_string();
+        assert_eq!(shown("http://a/KEY", "ws://b/KEY"), "http://a");
+        assert_eq!(shown("", "ws://b/KEY"), "ws://b");
     }
 
     proptest! {

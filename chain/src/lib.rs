@@ -26,7 +26,7 @@ pub mod wallet;
 pub mod watch;
 
 pub use deploy::{DeployProgress, deploy};
-pub use endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, RpcUrl, WsUrl};
+pub use endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, EndpointVariables, RpcUrl, WsUrl};
 pub use error::ChainError;
 pub use program_error::{ProgramIds, ProgramName};
 pub use rpc::{AccountRead, Rpc, RpcConfig, SignatureRecord};

@@ -14,7 +14,7 @@ mod wallet;
 
 use anyhow::Result;
 use psyche_actors::config::VARIABLES;
-use psyche_chain::{ChainError, EndpointPair, ProgramIds, Rpc, RpcConfig, Wallet};
+use psyche_chain::{ChainError, ProgramIds, Rpc, RpcConfig, Wallet};
 use psyche_messages::Secret;
 
 use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, WalletArgs};
@@ -70,28 +70,16 @@ pub(crate) fn chain_failed(error: ChainError) -> anyhow::Error {
     anyhow::Error::new(Failure::new(exit, format!("failed to {}; {advice}", psyche_actors::chain_of(&error))))
 }
 
-/// The chain that `args` and the variables `RPC_2` to `RPC_8` name.
+/// The chain that `args` and the variables `RPC_2`, `RPC_3` and so on name.
 pub(crate) fn connect(args: &ChainArgs) -> Result<Rpc> {
-    let mut endpoints = vec![endpoint("--rpc", &args.rpc)?];
-    for number in 2..=psyche_chain::ENDPOINTS_MAX {
-        let name = format!("RPC_{number}");
-        if let Ok(url) = std::env::var(&name)
-            && !url.trim().is_empty()
-        {
-            endpoints.push(endpoint(&name, &url)?);
-        }
-    }
-    let mut config = RpcConfig::new(endpoints);
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables = environment.chain([("RPC".to_owned(), args.rpc.clone())]);
+    let endpoints = psyche_actors::config::endpoints_from(variables)
+        .map_err(|error| Failure::new(Exit::Configuration, format!("failed to {error}")))?;
+    let mut config = RpcConfig::new(endpoints.pairs);
     config.programs = program_ids(args);
     Rpc::new(config).map_err(chain_failed)
-}
-
-fn endpoint(name: &str, url: &str) -> Result<EndpointPair> {
-    let rpc = url.parse().map_err(|error| {
-        let problem = psyche_actors::chain_of(&error);
-        Failure::new(Exit::Configuration, format!("{name}: failed to {problem}; http://host or https://host is accepted"))
-    })?;
-    Ok(EndpointPair { rpc, ws: None })
 }
 
 fn program_ids(args: &ChainArgs) -> ProgramIds {

@@ -85,7 +85,7 @@ impl Scene {
 
     /// A reward token whose whole supply the owner holds.
     async fn token(&self) -> Address {
-        let endpoint = EndpointPair { rpc: self.chain.variables()[0].1.parse().unwrap(), ws: None };
+        let endpoint = EndpointPair::of_rpc(self.chain.variables()[0].1.parse().unwrap());
         let rpc = Rpc::new(RpcConfig::new(vec![endpoint])).unwrap();
         let (owner, _) = Wallet::from_file(&self.path("owner.json")).unwrap();
         let mint = ops::create_mint(&rpc, &owner, 6).await.unwrap();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use psyche_chain::{EndpointPair, ProgramIds, RpcUrl, Wallet, WsUrl};
+use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
 use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, Secret};
 use psyche_net::NetConfig;
@@ -29,8 +29,8 @@ pub struct Variable {
 pub const VARIABLES: &[Variable] = &[
     Variable { name: "RPC", meaning: "URL of the primary Solana RPC endpoint (http or https); required" },
     Variable { name: "WS_RPC", meaning: "URL of the primary endpoint's websocket (ws or wss)" },
-    Variable { name: "RPC_2, RPC_3, …", meaning: "further RPC endpoints, used when the primary fails" },
-    Variable { name: "WS_RPC_2, WS_RPC_3, …", meaning: "their websockets" },
+    Variable { name: "RPC_2, RPC_3, …", meaning: "further RPC endpoints, up to 32; reads go to the one that answers best" },
+    Variable { name: "WS_RPC_2, WS_RPC_3, …", meaning: "their websockets, all followed at once" },
     Variable { name: "RUN_ID", meaning: "the run to join; required" },
     Variable { name: "AUTHORIZER", meaning: "address that the run's join authority granted and that delegated to this wallet" },
     Variable { name: "RAW_WALLET_PRIVATE_KEY", meaning: "the wallet's private key itself, as a JSON array or base58" },
@@ -143,7 +143,8 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let authorizer = address(&mut reader, "AUTHORIZER", environment.authorizer.as_ref());
     match (run_id, wallet) {
         (Some(run_id), Some(wallet)) if reader.violations.is_empty() => Ok(NodeConfig {
-            endpoints,
+            endpoints: told(&endpoints),
+            endpoint_names: endpoints.names,
             run_id,
             authorizer,
             wallet,
@@ -160,6 +161,17 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     }
 }
 
+/// The pairs, once the operator has been told which of them serve only one purpose.
+fn told(endpoints: &EndpointVariables) -> Vec<EndpointPair> {
+    for missing in &endpoints.missing {
+        tracing::warn!(variable = missing.variable, "{missing}");
+    }
+    if endpoints.pairs.iter().all(|pair| pair.ws.is_none()) {
+        tracing::warn!("no websocket endpoint is set (WS_RPC): the run is followed by polling");
+    }
+    endpoints.pairs.clone()
+}
+
 fn folder(value: Option<&String>) -> Option<PathBuf> {
     Reader::text(value).map(PathBuf::from)
 }
@@ -168,40 +180,19 @@ fn address(reader: &mut Reader, variable: &str, value: Option<&String>) -> Optio
     reader.parse(variable, value, "a Solana address in base58 is accepted")
 }
 
-/// Collects `RPC`/`WS_RPC`, `RPC_2`/`WS_RPC_2` and so on, in the order of their numbers.
-fn endpoints(reader: &mut Reader, variables: &BTreeMap<String, String>) -> Vec<EndpointPair> {
-    let mut found: BTreeMap<u32, (Option<RpcUrl>, Option<WsUrl>)> = BTreeMap::new();
-    for (name, value) in variables {
-        let (websocket, rest) = match (name.strip_prefix("WS_RPC"), name.strip_prefix("RPC")) {
-            (Some(rest), _) => (true, rest),
-            (None, Some(rest)) => (false, rest),
-            (None, None) => continue,
-        };
-        let number =
-            if rest.is_empty() { Some(1) } else { rest.strip_prefix('_').and_then(|n| n.parse().ok()).filter(|n| *n > 1) };
-        let (Some(number), Some(text)) = (number, Reader::text(Some(value))) else { continue };
-        let entry = found.entry(number).or_default();
-        if websocket {
-            match text.parse() {
-                Ok(url) => entry.1 = Some(url),
-                Err(_) => reader.refuse(name, "is not a usable URL; ws://host or wss://host is accepted"),
-            }
-        } else {
-            match text.parse() {
-                Ok(url) => entry.0 = Some(url),
-                Err(_) => reader.refuse(name, "is not a usable URL; http://host or https://host is accepted"),
-            }
-        }
+fn endpoints(reader: &mut Reader, variables: &BTreeMap<String, String>) -> EndpointVariables {
+    let read = EndpointVariables::read(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    for refused in &read.refused {
+        reader.refuse(&refused.variable, refused.problem());
     }
-    let refused = !reader.violations.is_empty();
-    let pairs: Vec<_> = found.into_values().filter_map(|(rpc, ws)| rpc.map(|rpc| EndpointPair { rpc, ws })).collect();
-    if pairs.is_empty() && !refused {
-        reader.refuse("RPC", "is missing; set it to the URL of your Solana RPC provider");
-    }
-    if !pairs.is_empty() && pairs.iter().all(|pair| pair.ws.is_none()) {
-        tracing::warn!("no websocket endpoint is set (WS_RPC): the run is followed by polling");
-    }
-    pairs
+    read
+}
+
+/// The endpoints that `variables` name; see [`super::endpoints_from`].
+pub(super) fn read_endpoints(variables: impl IntoIterator<Item = (String, String)>) -> Result<EndpointVariables, ConfigError> {
+    let mut reader = Reader::default();
+    let read = endpoints(&mut reader, &variables.into_iter().collect());
+    if reader.violations.is_empty() { Ok(read) } else { Err(ConfigError { violations: reader.violations }) }
 }
 
 fn wallet(reader: &mut Reader, environment: &Environment) -> Option<Wallet> {

@@ -56,6 +56,18 @@ fn later_pairs_win_and_blank_ones_count_as_unset() {
 }
 
 #[test]
+fn endpoints_are_read_by_one_function_for_nodes_and_commands() {
+    let variables = [("RPC", "http://a"), ("WS_RPC_3", "wss://c"), ("RPC", "http://later")];
+    let read = endpoints_from(variables.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+    assert_eq!(read.pairs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://later", "wss://c"]);
+    assert_eq!(read.names, ["RPC", "WS_RPC_3"]);
+    assert_eq!(read.missing.len(), 2);
+    let error = endpoints_from([("RPC_2".to_owned(), "tcp://secret.example/secret".to_owned())]).unwrap_err();
+    let problem = "has the scheme tcp; http://host or https://host is accepted".to_owned();
+    assert_eq!(error.violations, [Violation { variable: "RPC_2".into(), problem }]);
+}
+
+#[test]
 fn every_violation_is_reported_at_once_and_no_value_is() {
     let error = read(&[
         ("RPC", "ftp://secret.example"),

@@ -22,7 +22,7 @@ use solana_client::rpc_client::RpcClientConfig;
 use solana_client::rpc_request::RpcRequest;
 use solana_commitment_config::CommitmentConfig;
 
-use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair};
+use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, RpcUrl};
 use crate::error::ChainError;
 use crate::program_error::ProgramIds;
 pub(crate) use reads::token_amount;
@@ -82,6 +82,7 @@ use rotation::Rotation;
 
 /// One provider's client.
 pub(crate) struct Endpoint {
+    /// Scheme, host and port.
     pub(crate) name: String,
     pub(crate) client: RpcClient,
 }
@@ -103,14 +104,18 @@ impl Rpc {
             return Err(EndpointError::Count { given }.into());
         }
         transport::choose_tls();
-        let client = |pair: &EndpointPair| {
-            let name = pair.rpc.to_string();
-            let transport = transport::HttpTransport::new(pair.rpc.clone(), config.connect_timeout, config.request_timeout);
+        let client = |url: &RpcUrl| {
+            let name = url.to_string();
+            let transport = transport::HttpTransport::new(url.clone(), config.connect_timeout, config.request_timeout);
             let transport = transport.map_err(|source| ChainError::Unreachable { endpoint: name.clone(), source })?;
             let commitment = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
             Ok(Endpoint { name, client: RpcClient::new_sender(transport, commitment) })
         };
-        let endpoints = config.endpoints.iter().map(client).collect::<Result<Vec<_>, ChainError>>()?;
+        let urls = config.endpoints.iter().filter_map(|pair| pair.rpc.as_ref());
+        let endpoints = urls.map(client).collect::<Result<Vec<_>, ChainError>>()?;
+        if endpoints.is_empty() {
+            return Err(EndpointError::NoRpc.into());
+        }
         let rotation = Mutex::new(Rotation::new(endpoints.len(), config.cooldown));
         Ok(Self(Arc::new(Inner { config, endpoints, rotation, seen_slot: AtomicU64::new(0) })))
     }
@@ -144,8 +149,16 @@ impl Rpc {
         self.0.seen_slot.fetch_max(slot.0, Ordering::Relaxed);
     }
 
+    /// The JSON-RPC servers, in the order of their pairs; pairs without one are left out.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.0.endpoints
+    }
+
+    /// Indices into [`Rpc::endpoints`] of those to which a transaction should be sent: every endpoint that does not rest, or
+    /// all of them where all do.
+    #[expect(dead_code, reason = "the life cycle of transactions is about to use it")]
+    pub(crate) fn healthy_endpoints(&self) -> Vec<usize> {
+        self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).awake(Instant::now())
     }
 
     /// Asks one endpoint after the other until one answers or refuses for good. Where the only trouble is that all of them

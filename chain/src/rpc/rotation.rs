@@ -24,6 +24,13 @@ impl Rotation {
         order
     }
 
+    /// Those that do not rest, or all where all do.
+    pub(crate) fn awake(&self, now: Instant) -> Vec<usize> {
+        let all = || 0..self.resting_until.len();
+        let awake: Vec<usize> = all().filter(|index| self.resting(*index, now).is_none()).collect();
+        if awake.is_empty() { all().collect() } else { awake }
+    }
+
     fn resting(&self, index: usize, now: Instant) -> Option<Instant> {
         self.resting_until.get(index).copied().flatten().filter(|until| *until > now)
     }

@@ -45,7 +45,7 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
 pub(crate) fn check(args: TrainArgs) -> Result<()> {
     let config = configuration(args)?;
     output::line(format_args!("the configuration can work"))?;
-    let endpoints: Vec<String> = config.endpoints.iter().map(|pair| pair.rpc.to_string()).collect();
+    let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     output::note(format_args!("run      {}", config.run_id));
     output::note(format_args!("wallet   {}", config.wallet.address()));
     output::note(format_args!("rpc      {}", endpoints.join(", ")));
