@@ -16,6 +16,7 @@
 //! | [`accounts`] | the Borsh accounts: instance, authorization, treasury run, participant |
 //! | [`pda`] | seeds of every derived address |
 //! | [`instruction`] | discriminators and arguments of every instruction |
+//! | [`books`] | the state machines of the authorizer and the treasurer |
 //! | [`machine`] | the state machine: one function per instruction, and what a tick would do |
 //! | [`select`] | seeds, shuffle, committees, witnesses, batch assignment, blooms, quorum, Merkle root, health |
 //! | [`codec`] | bounded Borsh reading and writing |
@@ -32,6 +33,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod accounts;
+pub mod books;
 pub mod codec;
 pub mod hash;
 pub mod ids;

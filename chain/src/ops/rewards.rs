@@ -2,6 +2,7 @@
 
 use psyche_messages::{Address, Points, RunId};
 use psyche_protocol::accounts::{Participant, Run};
+use psyche_protocol::books::treasurer as treasurer_rules;
 use psyche_protocol::ids;
 
 use crate::addresses;
@@ -46,7 +47,7 @@ pub struct RunPoints {
     pub earned: Points,
     /// Claimed in all.
     pub claimed: Points,
-    /// Earned and not claimed.
+    /// Earned, not slashed and not claimed.
     pub claimable: Points,
     /// What the treasury holds; 0 without one.
     pub treasury: Points,
@@ -109,9 +110,11 @@ async fn standing(
     user: Address,
 ) -> Result<(RunPoints, bool), ChainError> {
     let view = rpc.coordinator(run.account).await?;
-    let earned = view.account.roster_client(&user.0).map_or(0, |client| client.earned);
+    let member = view.account.roster_client(&user.0);
+    let earned = member.map_or(0, |client| client.earned);
+    let claimable = |claimed| Points(treasurer_rules::claimable(member, claimed));
     let Some(treasury) = treasury else {
-        let points = RunPoints { earned: Points(earned), claimable: Points(earned), ..RunPoints::default() };
+        let points = RunPoints { earned: Points(earned), claimable: claimable(0), ..RunPoints::default() };
         return Ok((points, false));
     };
     let participant = addresses::participant(rpc.programs(), treasury.run, user);
@@ -122,7 +125,7 @@ async fn standing(
     let points = RunPoints {
         earned: Points(earned),
         claimed: Points(claimed),
-        claimable: Points(earned.saturating_sub(claimed)),
+        claimable: claimable(claimed),
         treasury: held.unwrap_or_default(),
     };
     Ok((points, entry.is_some()))

@@ -6,6 +6,7 @@ use pinocchio::{
     error::ProgramError,
 };
 use pinocchio_token::state::{Account as TokenAccount, Mint};
+use psyche_protocol::books::treasurer::Purse;
 use psyche_protocol::{Pubkey, hash::sha256, ids};
 
 use crate::{code, create::canonical_bump};
@@ -98,16 +99,6 @@ pub fn write<'a>(
     Ok(data)
 }
 
-/// What the programs look at in a token account.
-pub struct Tokens {
-    /// The mint of its tokens.
-    pub mint: Pubkey,
-    /// Who may spend them.
-    pub owner: Pubkey,
-    /// Whether somebody else may spend them too.
-    pub has_delegate: bool,
-}
-
 /// The account lies at the associated token address of `owner` for `mint`.
 pub fn associated(account: &AccountView, owner: &Address, mint: &Pubkey) -> Result<(), ProgramError> {
     let seeds: [&[u8]; 3] = [owner.as_ref(), &ids::TOKEN_PROGRAM, mint];
@@ -124,9 +115,15 @@ pub fn mint(account: &AccountView) -> Result<(), ProgramError> {
 }
 
 /// Reads an initialised account of the SPL token program.
-pub fn tokens(account: &AccountView) -> Result<Tokens, ProgramError> {
+pub fn tokens(account: &AccountView) -> Result<Purse, ProgramError> {
     exists(account, &pinocchio_token::ID)?;
     let data = TokenAccount::from_account_view(account)?;
     ensure(data.is_initialized(), ProgramError::UninitializedAccount)?;
-    Ok(Tokens { mint: data.mint().to_bytes(), owner: data.owner().to_bytes(), has_delegate: data.has_delegate() })
+    Ok(Purse {
+        mint: data.mint().to_bytes(),
+        owner: data.owner().to_bytes(),
+        has_delegate: data.has_delegate(),
+        is_native: data.is_native(),
+        close_authority: data.close_authority().map(|closer| closer.to_bytes()),
+    })
 }

@@ -17,15 +17,16 @@ use pinocchio::{AccountView, Address, ProgramResult, error::ProgramError};
 use psyche_program_shell::account::{derived, read};
 use psyche_program_shell::{Call, code};
 use psyche_protocol::accounts::Run;
+use psyche_protocol::books::TreasurerError;
 use psyche_protocol::instruction::{Args, ParticipantClaimArgs, ParticipantCreateArgs, RunCreateArgs, RunUpdateArgs};
 use psyche_protocol::{ids, pda};
 
 psyche_program_shell::entrypoint!(crate::process);
 
-/// A claim exceeds what the user earned and has not claimed yet.
-const INVALID_PARAMETER: ProgramError = ProgramError::Custom(6000);
-/// A run id is empty or longer than 32 bytes.
-const RUN_ID_INVALID_LENGTH: ProgramError = ProgramError::Custom(6001);
+/// The program's custom code for an error of the state machine.
+fn refusal(error: TreasurerError) -> ProgramError {
+    ProgramError::Custom(error.code())
+}
 
 /// Handles one instruction.
 pub fn process(program: &Address, accounts: &mut [AccountView], data: &[u8]) -> ProgramResult {

@@ -10,6 +10,9 @@ const MINT_LEN: usize = 82;
 const INITIALIZE_MINT_2: u8 = 20;
 const MINT_TO: u8 = 7;
 const APPROVE: u8 = 4;
+const REVOKE: u8 = 5;
+const SET_AUTHORITY: u8 = 6;
+const CLOSE_ACCOUNT: u8 = 3;
 const DECIMALS: u8 = 6;
 
 /// The associated token account of `owner` for `mint`.
@@ -51,6 +54,18 @@ pub(crate) fn mint_to(chain: &mut Chain, authority: &Keypair, mint: &Pubkey, acc
 pub(crate) fn approve(chain: &mut Chain, owner: &Keypair, account: &Pubkey, delegate: &Pubkey) {
     let data = [&[APPROVE][..], &1u64.to_le_bytes()].concat();
     chain.accept(&[owner], &[token(&[("w", *account), ("", *delegate), ("s", key(owner))], data)]);
+}
+
+/// Takes back what [`approve`] gave.
+#[allow(dead_code, reason = "for the random claims")]
+pub(crate) fn revoke(chain: &mut Chain, owner: &Keypair, account: &Pubkey) {
+    chain.accept(&[owner], &[token(&[("w", *account), ("s", key(owner))], vec![REVOKE])]);
+}
+
+/// Lets `closer` close `owner`'s account.
+pub(crate) fn set_close_authority(chain: &mut Chain, owner: &Keypair, account: &Pubkey, closer: &Pubkey) {
+    let data = [&[SET_AUTHORITY, CLOSE_ACCOUNT, 1][..], closer].concat();
+    chain.accept(&[owner], &[token(&[("w", *account), ("s", key(owner))], data)]);
 }
 
 /// Tokens in an account.

@@ -12,7 +12,7 @@ use super::authorizer::wrong_accounts_are_refused;
 use super::chain::{Chain, Refusal, key, read_only, unsigned, with_account, with_data};
 use super::codes::*;
 use super::run::{RunKeys, VERSION, allocate, config, configuration, metadata};
-use super::tokens::{amount, approve, associated, create_associated, create_mint, mint_to};
+use super::tokens::{amount, approve, associated, create_associated, create_mint, mint_to, set_close_authority};
 use super::treasury::{Treasury, run_of};
 
 const INVALID_PARAMETER: u32 = 6000;
@@ -231,7 +231,76 @@ fn a_book_that_claims_more_than_was_earned_pays_nothing() {
     let entry = Participant { claimed_earned_points: 301, ..t.entry(&key(&user)) };
     entry.encode(&mut data).unwrap();
     t.chain.patch(&t.participant(&key(&user)), |account| account.data = data);
-    t.chain.refuse(INVALID_PARAMETER, &[&user], &t.claim(&key(&user), 0));
+    t.chain.refuse(INVALID_PARAMETER, &[&user], &t.claim(&key(&user), 1));
+    t.chain.accept(&[&user], &[t.claim(&key(&user), 0)]);
+    assert_eq!((t.book().total_claimed_earned_points, amount(&t.chain, &t.collateral)), (0, 1_000));
+}
+
+#[test]
+fn points_that_were_slashed_are_not_paid() {
+    let (mut t, user) = funded();
+    let me = key(&user);
+    t.slash(&me, 120);
+    t.chain.refuse(INVALID_PARAMETER, &[&user], &t.claim(&me, 181));
+    t.chain.accept(&[&user], &[t.claim(&me, 100)]);
+    // Slashed once more after the claim: what was paid stays paid, and nothing is left, not less than nothing.
+    t.slash(&me, 250);
+    t.chain.refuse(INVALID_PARAMETER, &[&user], &t.claim(&me, 1));
+    t.chain.accept(&[&user], &[t.claim(&me, 0)]);
+    t.slash(&me, u64::MAX);
+    t.chain.refuse(INVALID_PARAMETER, &[&user], &t.claim(&me, 1));
+    assert_eq!((t.entry(&me).claimed_earned_points, amount(&t.chain, &t.collateral)), (100, 900));
+}
+
+#[test]
+fn a_claim_of_nothing_changes_nothing_and_costs_less() {
+    let (mut t, user) = funded();
+    let me = key(&user);
+    let before = (t.book(), t.entry(&me), amount(&t.chain, &t.collateral));
+    let nothing = t.chain.accept(&[&user], &[t.claim(&me, 0)]);
+    assert_eq!((t.book(), t.entry(&me), amount(&t.chain, &t.collateral)), before);
+    let something = t.chain.accept(&[&user], &[t.claim(&me, 1)]);
+    assert!(nothing < something, "{nothing} units for nothing, {something} for something");
+}
+
+#[test]
+fn what_somebody_else_could_empty_is_not_paid_into() {
+    let (mut t, user) = funded();
+    let me = key(&user);
+    let wallet = associated(&me, &t.mint);
+    let claim = t.claim(&me, 1);
+    let sponsor = key(&t.chain.user());
+    // A sponsor who gets the account's rent back takes no tokens with it.
+    set_close_authority(&mut t.chain, &user, &wallet, &sponsor);
+    t.chain.accept(&[&user], std::slice::from_ref(&claim));
+    // Wrapped lamports do leave with the account.
+    t.chain.patch(&wallet, |account| account.data[109..113].copy_from_slice(&1u32.to_le_bytes()));
+    t.chain.refuse(CONSTRAINT_RAW, &[&user], &claim);
+    t.chain.patch(&wallet, |account| account.data[109..113].fill(0));
+    approve(&mut t.chain, &user, &wallet, &sponsor);
+    t.chain.refuse(CONSTRAINT_RAW, &[&user], &claim);
+    assert_eq!(t.entry(&me).claimed_earned_points, 1);
+}
+
+#[test]
+fn names_and_versions_have_their_lengths() {
+    let mut t = Treasury::prepared(Chain::new(), "paid");
+    let owner = t.owner.insecure_clone();
+    let long = t.create_with(&"n".repeat(33), VERSION);
+    t.chain.refuse(RUN_ID_INVALID_LENGTH, &[&owner], &long);
+    let invalid = CoordinatorError::InvalidClientVersion.code();
+    let long = t.create_with("paid", &"v".repeat(97));
+    t.chain.refuse(invalid, &[&owner], &long);
+    let nul = t.create_with("paid", "1\0");
+    t.chain.refuse(invalid, &[&owner], &nul);
+    let endless = t.create_with("paid", &"v".repeat(800));
+    t.chain.refuse(INSTRUCTION_DID_NOT_DESERIALIZE, &[&owner], &endless);
+    let create = t.create_with("paid", &"v".repeat(96));
+    t.chain.accept(&[&owner], &[create]);
+    let version = "v".repeat(97);
+    let update = t.update(&RunUpdateArgs { client_version: Some(&version), ..RunUpdateArgs::default() });
+    t.chain.refuse(invalid, &[&owner], &update);
+    assert_eq!(t.state().state.client_version.as_str(), "v".repeat(96));
 }
 
 #[test]

@@ -50,9 +50,12 @@ impl Treasury {
     }
 
     pub(crate) fn create(&self, run_id: &str) -> Instruction {
+        self.create_with(run_id, VERSION)
+    }
+
+    pub(crate) fn create_with(&self, run_id: &str, client_version: &str) -> Instruction {
         let owner = key(&self.owner);
-        let args =
-            RunCreateArgs { index: self.index, run_id, client_version: VERSION, main_authority: owner, join_authority: owner };
+        let args = RunCreateArgs { index: self.index, run_id, client_version, main_authority: owner, join_authority: owner };
         let accounts = [
             ("ws", owner),
             ("w", self.address),
@@ -125,6 +128,15 @@ impl Treasury {
         let mut member = RosterClient::new(super::run::node(user), 0);
         member.earned = points;
         assert!(roster.push(&member));
+        self.chain.patch(&self.run.account, |account| account.data = state.as_bytes().to_vec());
+    }
+
+    /// Takes points from a user, as an epoch's end would.
+    pub(crate) fn slash(&mut self, user: &Pubkey, points: u64) {
+        let mut state = self.state();
+        let roster = state.state.clients_state.clients.as_mut_slice();
+        let member = roster.iter_mut().find(|member| member.id.signer == *user).unwrap();
+        member.slashed = member.slashed.saturating_add(points);
         self.chain.patch(&self.run.account, |account| account.data = state.as_bytes().to_vec());
     }
 }
