@@ -11,6 +11,7 @@ use solana_transaction_error::TransactionError;
 use thiserror::Error;
 
 use crate::endpoint::EndpointError;
+use crate::ops::Obstacle;
 use crate::program_error::ProgramName;
 use crate::wallet::WalletError;
 
@@ -189,6 +190,14 @@ pub enum ChainError {
         /// What does not fit.
         #[source]
         source: EncodeError,
+    },
+    /// Something stands in the way, which was found before anything was sent.
+    #[error("{action}: {obstacle}")]
+    Obstructed {
+        /// What was asked for, as an infinitive.
+        action: &'static str,
+        /// What stands in the way.
+        obstacle: Obstacle,
     },
     /// What was asked for makes no sense for this run or wallet.
     #[error("{action}: {reason}")]

@@ -26,6 +26,20 @@ pub struct RunInfo {
     pub join_authority: Address,
 }
 
+/// The phase that a run's state means.
+pub(crate) const fn phase_of(state: RunState) -> Phase {
+    match state {
+        RunState::Uninitialized => Phase::Uninitialized,
+        RunState::WaitingForMembers => Phase::WaitingForMembers,
+        RunState::Warmup => Phase::Warmup,
+        RunState::RoundTrain => Phase::RoundTrain,
+        RunState::RoundWitness => Phase::RoundWitness,
+        RunState::Cooldown => Phase::Cooldown,
+        RunState::Finished => Phase::Finished,
+        RunState::Paused => Phase::Paused,
+    }
+}
+
 /// A coordinator account as it was at a slot. Cloning is cheap.
 #[derive(Clone)]
 pub struct CoordinatorView {
@@ -66,16 +80,7 @@ impl CoordinatorView {
     /// The run's phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.account.state.coordinator.state() {
-            RunState::Uninitialized => Phase::Uninitialized,
-            RunState::WaitingForMembers => Phase::WaitingForMembers,
-            RunState::Warmup => Phase::Warmup,
-            RunState::RoundTrain => Phase::RoundTrain,
-            RunState::RoundWitness => Phase::RoundWitness,
-            RunState::Cooldown => Phase::Cooldown,
-            RunState::Finished => Phase::Finished,
-            RunState::Paused => Phase::Paused,
-        }
+        phase_of(self.account.state.coordinator.state())
     }
 
     /// The epoch.

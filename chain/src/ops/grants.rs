@@ -1,11 +1,11 @@
 //! Grants to join runs: a grantor (a run's join authority) permits a grantee, who may name keys that act for it.
 
-use psyche_messages::Address;
+use psyche_messages::{Address, ChainTime, Lamports};
 use psyche_protocol::accounts::Authorization;
 use psyche_protocol::ids;
 use psyche_protocol::instruction::AuthorizationGranteeUpdateArgs;
+use serde::Serialize;
 
-use crate::Instruction;
 use crate::addresses;
 use crate::error::ChainError;
 use crate::instructions::authorizer;
@@ -13,14 +13,17 @@ use crate::rpc::{AccountRead, Rpc};
 use crate::run::RunInfo;
 use crate::transaction::{Compute, Confirmed, Plan};
 use crate::wallet::Wallet;
+use crate::{Instruction, Signature};
 
 /// As a grantee: everyone.
 pub const EVERYONE: Address = Address(ids::SYSTEM_PROGRAM);
+/// How long a grant with delegates stays after its grantor's last change, in seconds of the chain's clock.
+const CLOSING_DELAY_S: i64 = 30 * 24 * 60 * 60;
 /// Delegates that fit into one transaction beside everything else.
 const DELEGATES_PER_TRANSACTION: usize = 25;
 
 /// A grant as it is on chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Grant {
     /// Its address.
     pub address: Address,
@@ -32,6 +35,10 @@ pub struct Grant {
     pub active: bool,
     /// Keys that act for the grantee.
     pub delegates: Vec<Address>,
+    /// When the grantor changed it last.
+    pub grantor_updated: ChainTime,
+    /// What its account holds, and gives back when it is closed.
+    pub rent: Lamports,
 }
 
 impl Grant {
@@ -48,13 +55,31 @@ impl Grant {
             grantee: Address(found.grantee),
             active: found.active,
             delegates: found.delegates.iter().copied().map(Address).collect(),
+            grantor_updated: ChainTime(found.grantor_update_unix_timestamp),
+            rent: read.lamports,
         })
     }
 
     /// Whether `user` may join by it.
     #[must_use]
     pub fn lets_in(&self, user: Address) -> bool {
-        self.active && (self.grantee == EVERYONE || self.grantee == user || self.delegates.contains(&user))
+        self.active && self.concerns(user)
+    }
+
+    /// Whether `user` may join by it once it is active.
+    #[must_use]
+    pub fn concerns(&self, user: Address) -> bool {
+        self.grantee == EVERYONE || self.grantee == user || self.delegates.contains(&user)
+    }
+
+    /// From when on it may be closed, once it is inactive: its delegates are left in peace for a while.
+    #[must_use]
+    pub const fn closable_from(&self) -> ChainTime {
+        if self.delegates.is_empty() {
+            ChainTime(i64::MIN)
+        } else {
+            ChainTime(self.grantor_updated.0.saturating_add(CLOSING_DELAY_S))
+        }
     }
 }
 
@@ -62,7 +87,7 @@ impl Grant {
 ///
 /// # Errors
 /// [`ChainError`] where no endpoint answers or the account is no grant.
-pub async fn grant(rpc: &Rpc, grantor: Address, grantee: Address) -> Result<Option<Grant>, ChainError> {
+pub async fn authorization_read(rpc: &Rpc, grantor: Address, grantee: Address) -> Result<Option<Grant>, ChainError> {
     let address = addresses::authorization(rpc.programs(), grantor, grantee);
     let read = rpc.account(address).await?;
     read.map(|read| Grant::decode(address, &read, rpc.programs().authorizer)).transpose()
@@ -111,12 +136,12 @@ pub async fn find_grant(
 pub async fn authorization_create(rpc: &Rpc, wallet: &Wallet, grantee: Address) -> Result<Address, ChainError> {
     let (programs, grantor) = (rpc.programs(), wallet.address());
     let activate = authorizer::set_active(programs, grantor, grantee, true)?;
-    let instructions = match grant(rpc, grantor, grantee).await? {
+    let instructions = match authorization_read(rpc, grantor, grantee).await? {
         Some(Grant { active: true, address, .. }) => return Ok(address),
         Some(_) => vec![activate],
         None => vec![authorizer::create(programs, grantor, grantee)?, activate],
     };
-    let done = || async { Ok(grant(rpc, grantor, grantee).await?.is_some_and(|grant| grant.active)) };
+    let done = || async { Ok(authorization_read(rpc, grantor, grantee).await?.is_some_and(|grant| grant.active)) };
     rpc.submit_until(&plan(wallet, "the authorization", &instructions), done).await?;
     Ok(addresses::authorization(programs, grantor, grantee))
 }
@@ -149,7 +174,7 @@ pub async fn authorization_delegate(
 ) -> Result<Vec<Confirmed>, ChainError> {
     let grantee = wallet.address();
     let address = addresses::authorization(rpc.programs(), join_authority, grantee);
-    let present = grant(rpc, join_authority, grantee).await?;
+    let present = authorization_read(rpc, join_authority, grantee).await?;
     let present = present.ok_or(ChainError::AccountMissing { what: "authorization", address })?;
     let mut missing: Vec<[u8; 32]> = Vec::new();
     for key in added {
@@ -168,6 +193,89 @@ pub async fn authorization_delegate(
         confirmed.push(rpc.submit(&plan(wallet, "the delegation", &instructions)).await?);
     }
     Ok(confirmed)
+}
+
+/// What became of a grant that was to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum AuthorizationDeleted {
+    /// There was none.
+    Absent,
+    /// It is gone.
+    Closed {
+        /// What its account held; it went to the spill account.
+        refunded: Lamports,
+        /// The transaction, if it was ours.
+        #[serde(serialize_with = "super::signature_text")]
+        signature: Option<Signature>,
+    },
+    /// It lets nobody in any more. Its account stays for a while, since it names delegates.
+    Deactivated {
+        /// From when on it can be closed.
+        closable_from: ChainTime,
+        /// How many keys it names.
+        delegates: usize,
+        /// The transaction; `None` where it was inactive already.
+        #[serde(serialize_with = "super::signature_text")]
+        signature: Option<Signature>,
+    },
+}
+
+/// Takes back the grant of `wallet` to `grantee`: it lets nobody in any more, and where the program's conditions allow it,
+/// its account is closed in the same transaction. Its rent goes to `spill`, or to the wallet.
+///
+/// # Errors
+/// [`ChainError`] of the transaction.
+pub async fn authorization_delete(
+    rpc: &Rpc,
+    wallet: &Wallet,
+    grantee: Address,
+    spill: Option<Address>,
+) -> Result<AuthorizationDeleted, ChainError> {
+    let (programs, grantor) = (rpc.programs(), wallet.address());
+    let Some(found) = authorization_read(rpc, grantor, grantee).await? else { return Ok(AuthorizationDeleted::Absent) };
+    // Deactivating counts as a change, so a grant with delegates is closed by a later call.
+    if found.delegates.is_empty() || !found.active && rpc.clock().await?.1 >= found.closable_from() {
+        return authorization_close(rpc, wallet, grantee, spill).await;
+    }
+    let mut signature = None;
+    let mut left = found;
+    if left.active {
+        let instructions = [authorizer::set_active(programs, grantor, grantee, false)?];
+        let inactive = || async { Ok(authorization_read(rpc, grantor, grantee).await?.is_none_or(|grant| !grant.active)) };
+        let submitted = rpc.submit_until(&plan(wallet, "the end of the authorization", &instructions), inactive).await?;
+        signature = submitted.signature();
+        match authorization_read(rpc, grantor, grantee).await? {
+            Some(now) => left = now,
+            None => return Ok(AuthorizationDeleted::Absent),
+        }
+    }
+    let (closable_from, delegates) = (left.closable_from(), left.delegates.len());
+    Ok(AuthorizationDeleted::Deactivated { closable_from, delegates, signature })
+}
+
+/// Closes the account of `wallet`'s grant to `grantee`, deactivating it first where it is active; its rent goes to `spill`, or
+/// to the wallet.
+///
+/// # Errors
+/// [`ChainError::Program`] with the authorizer's code 6001 where delegates keep it for a while; [`ChainError`] of the
+/// transaction.
+pub async fn authorization_close(
+    rpc: &Rpc,
+    wallet: &Wallet,
+    grantee: Address,
+    spill: Option<Address>,
+) -> Result<AuthorizationDeleted, ChainError> {
+    let (programs, grantor) = (rpc.programs(), wallet.address());
+    let Some(found) = authorization_read(rpc, grantor, grantee).await? else { return Ok(AuthorizationDeleted::Absent) };
+    let mut instructions = Vec::new();
+    if found.active {
+        instructions.push(authorizer::set_active(programs, grantor, grantee, false)?);
+    }
+    instructions.push(authorizer::close(programs, grantor, grantee, spill.unwrap_or(grantor))?);
+    let gone = || async { Ok(authorization_read(rpc, grantor, grantee).await?.is_none()) };
+    let submitted = rpc.submit_until(&plan(wallet, "the closing of the authorization", &instructions), gone).await?;
+    Ok(AuthorizationDeleted::Closed { refunded: found.rent, signature: submitted.signature() })
 }
 
 fn plan<'a>(wallet: &'a Wallet, purpose: &'static str, instructions: &'a [Instruction]) -> Plan<'a> {

@@ -4,14 +4,17 @@ use psyche_messages::{Address, Points, RunId};
 use psyche_protocol::accounts::{Participant, Run};
 use psyche_protocol::books::treasurer as treasurer_rules;
 use psyche_protocol::ids;
+use psyche_protocol::layout::RosterClient;
+use serde::Serialize;
 
+use super::obstacle::Obstacle;
 use crate::addresses;
 use crate::error::ChainError;
 use crate::instructions::treasurer::{self, TreasuryAddresses};
 use crate::instructions::{system, token};
 use crate::rpc::{AccountRead, Rpc};
 use crate::run::RunInfo;
-use crate::transaction::{Compute, Confirmed, Plan, Submitted};
+use crate::transaction::{Compute, Confirmed, Plan};
 use crate::wallet::Wallet;
 use crate::{Instruction, Signature};
 
@@ -41,29 +44,62 @@ impl Treasury {
 }
 
 /// What a wallet has earned in a run, and what it can get for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RunPoints {
     /// Earned in all epochs.
     pub earned: Points,
+    /// Lost again.
+    pub slashed: Points,
     /// Claimed in all.
     pub claimed: Points,
-    /// Earned, not slashed and not claimed.
+    /// Earned, neither lost nor claimed.
     pub claimable: Points,
     /// What the treasury holds; 0 without one.
     pub treasury: Points,
 }
 
+impl RunPoints {
+    /// The points of `member` of a roster that has claimed `claimed` from a treasury that holds `treasury`.
+    #[must_use]
+    pub fn new(member: Option<&RosterClient>, claimed: u64, treasury: Points) -> Self {
+        let (earned, slashed) = member.map_or((0, 0), |member| (member.earned, member.slashed));
+        let claimable = Points(treasurer_rules::claimable(member, claimed));
+        Self { earned: Points(earned), slashed: Points(slashed), claimed: Points(claimed), claimable, treasury }
+    }
+}
+
+/// In what way a claim came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimKind {
+    /// Everything that was asked for is paid.
+    Paid,
+    /// The treasury held less than that, and paid what it held.
+    PaidInPart,
+    /// The treasury holds nothing, so nothing was sent.
+    TreasuryEmpty,
+    /// Nothing was earned that is not claimed or lost, so nothing was sent.
+    NothingToClaim,
+}
+
 /// How a claim came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Claimed {
+    /// In what way.
+    pub kind: ClaimKind,
+    /// What the chain said before the claim.
+    pub before: RunPoints,
     /// What was paid by this claim.
     pub amount: Points,
-    /// The transaction that paid it; `None` where there was nothing to claim.
+    /// The transaction that paid it; `None` where nothing was sent.
+    #[serde(serialize_with = "super::signature_text")]
     pub signature: Option<Signature>,
     /// Claimed in all, this claim included.
     pub claimed_in_all: Points,
-    /// Earned and still not claimed: more than 0 where the treasury holds too little.
+    /// Earned and still not claimed: more than 0 where the treasury holds too little, or less was asked for.
     pub left: Points,
+    /// What the treasury lacks for paying everything that this wallet has left.
+    pub treasury_lacks: Points,
 }
 
 /// The treasury of `run`, if one owns it.
@@ -87,10 +123,8 @@ pub async fn treasury_of(rpc: &Rpc, run: &RunInfo) -> Result<Option<Treasury>, C
 }
 
 async fn required_treasury(rpc: &Rpc, run: &RunInfo) -> Result<Treasury, ChainError> {
-    treasury_of(rpc, run).await?.ok_or_else(|| ChainError::NotPossible {
-        action: "find the run's treasury",
-        reason: "the run has none, so its points can't be paid".into(),
-    })
+    let without = ChainError::Obstructed { action: "find the run's treasury", obstacle: Obstacle::NoTreasury };
+    treasury_of(rpc, run).await?.ok_or(without)
 }
 
 /// What `user` has earned and claimed in `run`.
@@ -111,27 +145,18 @@ async fn standing(
 ) -> Result<(RunPoints, bool), ChainError> {
     let view = rpc.coordinator(run.account).await?;
     let member = view.account.roster_client(&user.0);
-    let earned = member.map_or(0, |client| client.earned);
-    let claimable = |claimed| Points(treasurer_rules::claimable(member, claimed));
     let Some(treasury) = treasury else {
-        let points = RunPoints { earned: Points(earned), claimable: claimable(0), ..RunPoints::default() };
-        return Ok((points, false));
+        return Ok((RunPoints::new(member, 0, Points(0)), false));
     };
     let participant = addresses::participant(rpc.programs(), treasury.run, user);
     let mut reads = rpc.accounts(&[participant, treasury.collateral()]).await?.into_iter();
     let entry = reads.next().flatten().map(|read| decode_participant(participant, &read)).transpose()?;
     let held = reads.next().flatten().and_then(|read| crate::rpc::token_amount(&read.data));
     let claimed = entry.map_or(0, |entry| entry.claimed_earned_points);
-    let points = RunPoints {
-        earned: Points(earned),
-        claimed: Points(claimed),
-        claimable: claimable(claimed),
-        treasury: held.unwrap_or_default(),
-    };
-    Ok((points, entry.is_some()))
+    Ok((RunPoints::new(member, claimed, held.unwrap_or_default()), entry.is_some()))
 }
 
-fn decode_participant(address: Address, read: &AccountRead) -> Result<Participant, ChainError> {
+pub(super) fn decode_participant(address: Address, read: &AccountRead) -> Result<Participant, ChainError> {
     Participant::decode(&read.data).map_err(|source| ChainError::AccountMalformed { what: "participant", address, source })
 }
 
@@ -144,10 +169,10 @@ pub async fn claim_rewards(rpc: &Rpc, wallet: &Wallet, run_id: &RunId, limit: Op
     let (run, user) = (rpc.run_info(run_id).await?, wallet.address());
     let treasury = required_treasury(rpc, &run).await?;
     let (before, known) = standing(rpc, &run, Some(&treasury), user).await?;
-    let amount = before.claimable.min(before.treasury).min(limit.unwrap_or(before.claimable));
-    let left = Points(before.claimable.0 - amount.0);
+    let outcome = Claimed::planned(before, limit);
+    let amount = outcome.amount;
     if amount == Points(0) {
-        return Ok(Claimed { amount, signature: None, claimed_in_all: before.claimed, left });
+        return Ok(outcome);
     }
     let programs = rpc.programs();
     let mut instructions = vec![token::create_associated(user, user, treasury.mint)];
@@ -157,11 +182,32 @@ pub async fn claim_rewards(rpc: &Rpc, wallet: &Wallet, run_id: &RunId, limit: Op
     instructions.push(treasurer::participant_claim(programs, &treasury.addresses(), run.account, user, amount.0)?);
     let plan = plan(wallet, "the claim", &[], &instructions);
     let paid = || async { Ok(standing(rpc, &run, Some(&treasury), user).await?.0.claimed > before.claimed) };
-    let signature = match rpc.submit_until(&plan, paid).await? {
-        Submitted::Confirmed(confirmed) => Some(confirmed.signature),
-        Submitted::AlreadyDone => None,
-    };
-    Ok(Claimed { amount, signature, claimed_in_all: Points(before.claimed.0.saturating_add(amount.0)), left })
+    let signature = rpc.submit_until(&plan, paid).await?.signature();
+    Ok(Claimed { signature, ..outcome })
+}
+
+impl Claimed {
+    /// What a claim of at most `limit` does where `before` is what the chain says.
+    fn planned(before: RunPoints, limit: Option<Points>) -> Self {
+        let wanted = before.claimable.min(limit.unwrap_or(before.claimable));
+        let amount = wanted.min(before.treasury);
+        let kind = match amount {
+            Points(0) if before.claimable == Points(0) => ClaimKind::NothingToClaim,
+            Points(0) if wanted > Points(0) => ClaimKind::TreasuryEmpty,
+            Points(0) => ClaimKind::NothingToClaim,
+            amount if amount < wanted => ClaimKind::PaidInPart,
+            _ => ClaimKind::Paid,
+        };
+        Self {
+            kind,
+            before,
+            amount,
+            signature: None,
+            claimed_in_all: Points(before.claimed.0.saturating_add(amount.0)),
+            left: Points(before.claimable.0.saturating_sub(amount.0)),
+            treasury_lacks: Points(before.claimable.0.saturating_sub(before.treasury.0)),
+        }
+    }
 }
 
 /// Moves `amount` base units from `wallet`'s associated token account to the treasury of the run `run_id`.

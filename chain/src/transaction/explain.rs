@@ -1,6 +1,7 @@
 //! From the chain's refusals to ours.
 
 use psyche_messages::Address;
+use solana_instruction::Instruction;
 use solana_instruction::error::InstructionError;
 use solana_transaction_error::TransactionError;
 
@@ -15,16 +16,30 @@ const SYSTEM_NOT_ENOUGH: u32 = 1;
 
 impl Rpc {
     /// Says what `error` means for `plan`. `logs`, where there are any, tell which program refused when one called another.
-    pub(super) async fn explain(&self, plan: &Plan<'_>, error: TransactionError, logs: &[String]) -> ChainError {
-        let explained = explain(plan, error, logs, self.programs());
+    pub(super) async fn explain(&self, subject: Subject<'_>, error: TransactionError, logs: &[String]) -> ChainError {
+        let explained = explain(subject, error, logs, self.programs());
         match explained {
             Explained::Funds => {
-                let address = plan.payer.address();
+                let address = subject.payer;
                 let balance = self.balance(address).await.unwrap_or_default();
-                ChainError::InsufficientFunds { purpose: plan.purpose, address, balance }
+                ChainError::InsufficientFunds { purpose: subject.purpose, address, balance }
             }
             Explained::Other(error) => error,
         }
+    }
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) purpose: &'static str,
+    pub(super) payer: Address,
+    pub(super) instructions: &'a [Instruction],
+}
+
+impl<'a> From<&Plan<'a>> for Subject<'a> {
+    fn from(plan: &Plan<'a>) -> Self {
+        Self { purpose: plan.purpose, payer: plan.payer.address(), instructions: plan.instructions }
     }
 }
 
@@ -35,14 +50,14 @@ pub(super) enum Explained {
     Other(ChainError),
 }
 
-pub(super) fn explain(plan: &Plan<'_>, error: TransactionError, logs: &[String], programs: &ProgramIds) -> Explained {
-    let purpose = plan.purpose;
+pub(super) fn explain(subject: Subject<'_>, error: TransactionError, logs: &[String], programs: &ProgramIds) -> Explained {
+    let purpose = subject.purpose;
     match error {
         TransactionError::InsufficientFundsForFee
         | TransactionError::AccountNotFound
         | TransactionError::InsufficientFundsForRent { .. } => Explained::Funds,
         TransactionError::InstructionError(index, InstructionError::Custom(code)) => {
-            let outer = plan.instructions.get(usize::from(index));
+            let outer = subject.instructions.get(usize::from(index));
             let outer = outer.map(|instruction| programs.name(address(&instruction.program_id)));
             let program = refusing_program(logs).map(|program| programs.name(program)).or(outer);
             let program = program.unwrap_or(ProgramName::Other(Address([0; 32])));

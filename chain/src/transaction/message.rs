@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use psyche_messages::Address;
 use solana_compute_budget_interface::ComputeBudgetInstruction;
 use solana_hash::Hash;
+use solana_instruction::Instruction;
 use solana_message::Message;
 use solana_signature::Signature;
 
@@ -21,15 +23,30 @@ pub(super) struct Signed {
     pub(super) signature: Signature,
 }
 
-/// Signs `plan` with a compute limit, and a price in millionths of a lamport where it is not zero.
-pub(super) fn sign(plan: &Plan<'_>, blockhash: Hash, limit: u32, price: u64) -> Result<Signed, ChainError> {
+/// The message with a compute limit, and a price in millionths of a lamport where it is not zero.
+fn message(instructions: &[Instruction], payer: Address, blockhash: &Hash, limit: u32, price: u64) -> Message {
     // The budget comes last, so that the number of a refused instruction is its place in the plan.
-    let mut instructions = plan.instructions.to_vec();
+    let mut instructions = instructions.to_vec();
     instructions.push(ComputeBudgetInstruction::set_compute_unit_limit(limit));
     if price > 0 {
         instructions.push(ComputeBudgetInstruction::set_compute_unit_price(price));
     }
-    let message = Message::new_with_blockhash(&instructions, Some(&key(plan.payer.address())), &blockhash);
+    Message::new_with_blockhash(&instructions, Some(&key(payer)), blockhash)
+}
+
+/// A transaction with empty signatures, for a chain that is told not to look at them.
+pub(super) fn unsigned(instructions: &[Instruction], payer: Address, limit: u32) -> String {
+    let message = message(instructions, payer, &Hash::default(), limit, 0);
+    let signers = message.header.num_required_signatures;
+    let mut packet = vec![signers];
+    packet.resize(1 + 64 * usize::from(signers), 0);
+    packet.extend_from_slice(&message.serialize());
+    BASE64.encode(&packet)
+}
+
+/// Signs `plan` with a compute limit, and a price in millionths of a lamport where it is not zero.
+pub(super) fn sign(plan: &Plan<'_>, blockhash: Hash, limit: u32, price: u64) -> Result<Signed, ChainError> {
+    let message = message(plan.instructions, plan.payer.address(), &blockhash, limit, price);
     let bytes = message.serialize();
     let signers = usize::from(message.header.num_required_signatures);
     let mut packet = vec![u8::try_from(signers).unwrap_or(u8::MAX)];

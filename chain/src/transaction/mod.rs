@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use psyche_messages::Slot;
+use psyche_messages::{Address, Slot};
 use serde::Deserialize;
 use serde_json::json;
 use solana_client::client_error::ClientError;
@@ -88,6 +88,17 @@ pub enum Submitted {
     AlreadyDone,
 }
 
+impl Submitted {
+    /// The transaction of ours that did it.
+    #[must_use]
+    pub const fn signature(&self) -> Option<Signature> {
+        match self {
+            Self::Confirmed(confirmed) => Some(confirmed.signature),
+            Self::AlreadyDone => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct LatestBlockhash {
     blockhash: String,
@@ -154,11 +165,34 @@ impl Rpc {
         self.note_slot(Slot(answer.context.slot));
         if let Some(refusal) = answer.value.err {
             let logs = answer.value.logs.unwrap_or_default();
-            return Err(self.explain(plan, refusal.into(), &logs).await);
+            return Err(self.explain(plan.into(), refusal.into(), &logs).await);
         }
         let units = answer.value.units_consumed.unwrap_or_else(|| COMPUTE_UNITS_MAX.into());
         let limit = units.saturating_add(units / 2).saturating_add(COMPUTE_MARGIN);
         Ok(u32::try_from(limit).unwrap_or(COMPUTE_UNITS_MAX).min(COMPUTE_UNITS_MAX))
+    }
+
+    /// Asks the chain what would come of `instructions` if `payer` signed and paid for them, without anybody's key: the
+    /// compute units that they would take, or why they would be refused.
+    ///
+    /// # Errors
+    /// [`ChainError`] where no endpoint answers.
+    pub async fn rehearse(
+        &self,
+        purpose: &'static str,
+        payer: Address,
+        instructions: &[Instruction],
+    ) -> Result<Result<u64, ChainError>, ChainError> {
+        let config = json!({
+            "sigVerify": false, "replaceRecentBlockhash": true, "commitment": "confirmed", "encoding": "base64",
+            "minContextSlot": self.seen_slot().0,
+        });
+        let params = json!([message::unsigned(instructions, payer, COMPUTE_UNITS_MAX), config]);
+        let answer: Response<RpcSimulateTransactionResult> = self.call(RpcRequest::SimulateTransaction, params).await?;
+        self.note_slot(Slot(answer.context.slot));
+        let Some(refusal) = answer.value.err else { return Ok(Ok(answer.value.units_consumed.unwrap_or_default())) };
+        let subject = explain::Subject { purpose, payer, instructions };
+        Ok(Err(self.explain(subject, refusal.into(), &answer.value.logs.unwrap_or_default()).await))
     }
 
     /// What a compute unit should cost, in millionths of a lamport: what three quarters of the recent transactions on the
@@ -223,7 +257,7 @@ impl Rpc {
     ) -> Result<Confirmed, ChainError> {
         match error {
             None => Ok(Confirmed { signature: signed.signature, slot }),
-            Some(error) => Err(self.explain(plan, error, &[]).await),
+            Some(error) => Err(self.explain(plan.into(), error, &[]).await),
         }
     }
 
@@ -305,7 +339,7 @@ impl FirstRound {
             return Ok(());
         }
         match (self.refusal.take(), self.failure.take()) {
-            (Some(refusal), _) => Err(rpc.explain(plan, refusal, &[]).await),
+            (Some(refusal), _) => Err(rpc.explain(plan.into(), refusal, &[]).await),
             (None, Some(failure)) => Err(failure),
             (None, None) => Ok(()),
         }

@@ -61,7 +61,7 @@ fn a_programs_refusal_is_named_by_program_and_code() {
     let instructions = [call(ids::AUTHORIZER, payer.address(), 1), call(ids::COORDINATOR, payer.address(), 1)];
     let plan = plan(&payer, &instructions);
     let programs = ProgramIds::default();
-    let Explained::Other(error) = explain(&plan, custom(1, 6012), &[], &programs) else { panic!("funds") };
+    let Explained::Other(error) = explain((&plan).into(), custom(1, 6012), &[], &programs) else { panic!("funds") };
     assert_eq!(error.program_code(ProgramName::Coordinator), Some(6012));
     assert_eq!(error.to_string(), "run a test: the coordinator refuses with code 6012 (the run is in another phase)");
 }
@@ -77,7 +77,7 @@ fn the_innermost_program_is_blamed_where_one_calls_another() {
         format!("Program {} failed: custom program error: 0x1771", programs.coordinator),
         format!("Program {} failed: custom program error: 0x1771", programs.treasurer),
     ];
-    let Explained::Other(error) = explain(&plan(&payer, &instructions), custom(0, 6001), &logs, &programs) else {
+    let Explained::Other(error) = explain((&plan(&payer, &instructions)).into(), custom(0, 6001), &logs, &programs) else {
         panic!("funds")
     };
     assert_eq!(error.program_code(ProgramName::Coordinator), Some(6001));
@@ -90,8 +90,8 @@ fn an_empty_wallet_is_told_apart_from_other_refusals() {
     let plan = plan(&payer, &instructions);
     let programs = ProgramIds::default();
     for error in [TransactionError::AccountNotFound, TransactionError::InsufficientFundsForFee, custom(0, 1)] {
-        assert!(matches!(explain(&plan, error, &[], &programs), Explained::Funds));
+        assert!(matches!(explain((&plan).into(), error, &[], &programs), Explained::Funds));
     }
-    let other = explain(&plan, TransactionError::AccountInUse, &[], &programs);
+    let other = explain((&plan).into(), TransactionError::AccountInUse, &[], &programs);
     assert!(matches!(other, Explained::Other(ChainError::Transaction { .. })));
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
 
 mod deploy;
+mod operations;
 mod proxy;
 mod rpc;
 mod run;

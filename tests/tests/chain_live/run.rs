@@ -15,8 +15,8 @@ use psyche_protocol::{F32Bits, F64Bits, machine};
 
 use crate::support::{chain, direct};
 
-const EVERYONE: Address = Address([0; 32]);
-const VERSION: &str = "1.2.3";
+pub(crate) const EVERYONE: Address = Address([0; 32]);
+pub(crate) const VERSION: &str = "1.2.3";
 
 fn config() -> Config {
     Config {
@@ -57,12 +57,12 @@ fn model() -> Model {
     })
 }
 
-fn update() -> RunUpdate {
+pub(crate) fn update() -> RunUpdate {
     let (config, model, progress) = (Some(config()), Some(model()), Some(Progress::new(0, 1, 0)));
     RunUpdate { config, model, progress, ..RunUpdate::default() }
 }
 
-fn new_run(run_id: &RunId, treasury: Option<NewTreasury>) -> NewRun {
+pub(crate) fn new_run(run_id: &RunId, treasury: Option<NewTreasury>) -> NewRun {
     NewRun { run_id: run_id.clone(), client_version: VERSION.into(), join_authority: None, treasury }
 }
 
