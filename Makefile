@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet test bench check clean libtorch programs host tools build
+.PHONY: help testnet test bench check clean libtorch clients programs host tools build
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
@@ -41,6 +41,9 @@ programs: host ## build the on-chain programs to programs/elf/
 
 libtorch: ## fetch libtorch into .libtorch/, unless there is one
 	@scripts/setup-libtorch.sh >&2
+
+clients: ## fetch the foreign Solana clients that tests run (web3.js, kit, solana-py, solders) into ~/.cache/psyche
+	@scripts/setup-clients.sh >&2
 
 clean: ## remove what was built and what runs left behind (not the downloads in ~/.cache/psyche)
 	rm -rf target testnet-out programs/target .libtorch

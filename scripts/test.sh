@@ -7,6 +7,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 profile=${1:-default}
 
+# Narrow profiles leave the foreign clients out. Where they can't be fetched all other tests still run; theirs fail.
+case $profile in
+  default | ci)
+    scripts/setup-clients.sh >&2 \
+      || echo "test: WITHOUT the real Solana clients, see above: the tests of real_clients WILL FAIL until \`make clients\` succeeds" >&2
+    ;;
+esac
+
 if command -v cargo-nextest >/dev/null; then
   cargo nextest run --locked --workspace --profile "$profile"
 else
