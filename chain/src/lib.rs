@@ -35,4 +35,4 @@ pub use solana_instruction::{AccountMeta, Instruction};
 pub use solana_signature::Signature;
 pub use transaction::{Compute, Confirmed, Plan, Submitted};
 pub use wallet::{Wallet, WalletError, WalletWarning};
-pub use watch::{Watch, WatchConfig, WatchEvent, Watched, watch_account};
+pub use watch::{RunEvent, RunWatch, Watch, WatchConfig, WatchEvent, Watched, watch_account, watch_run};

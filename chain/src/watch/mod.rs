@@ -7,10 +7,13 @@
 //!
 //! The consumer's queue is bounded. When it is full, the oldest state that is no phase change is dropped; the newest state
 //! and every phase change stay, so a slow consumer misses nothing that it must act on, and stops nobody.
+//!
+//! [`watch_run`] follows a run: its coordinator account, and the instance that names it.
 
 mod merge;
 mod queue;
 mod reader;
+mod run;
 mod socket;
 
 use std::sync::Arc;
@@ -23,11 +26,13 @@ use tokio::task::JoinSet;
 
 use crate::error::ChainError;
 use crate::rpc::{AccountRead, Rpc};
-use merge::{Merger, Observation};
+use merge::{Merger, Observation, Seen, Verdict};
 use queue::{Queue, Receiver};
+pub use run::{RunEvent, RunWatch, watch_run};
 
-/// Observations on their way to the merger. Sockets wait when it is full; the merger never waits for the consumer.
-const OBSERVATIONS: usize = 32;
+/// Observations on their way to the merger. A websocket that finds no room asks for a read instead, so it never makes its
+/// server wait; the merger never waits for the consumer.
+const OBSERVATIONS: usize = 128;
 
 /// A decoded account that can be followed.
 pub trait Watched: Clone + Send + Sync + 'static {
@@ -41,10 +46,10 @@ pub trait Watched: Clone + Send + Sync + 'static {
     fn at_slot(&mut self, slot: Slot);
 }
 
-/// When a watch reconnects, polls and reads.
+/// When a watch reconnects, polls and reads. All durations are of real time.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchConfig {
-    /// Longest silence of a websocket, in real time, before it is dropped.
+    /// Longest silence of a websocket before it is dropped.
     pub silence: Duration,
     /// How long connecting and subscribing may take.
     pub connect_timeout: Duration,
@@ -52,8 +57,14 @@ pub struct WatchConfig {
     pub poll: Duration,
     /// Pause between two reads while a websocket is up.
     pub refresh: Duration,
-    /// States that wait for the consumer at most.
+    /// Least pause between a read and the next one that websockets ask for.
+    pub read_gap: Duration,
+    /// How long a read may take before another is begun beside it.
+    pub read_patience: Duration,
+    /// States that are no phase change and wait for the consumer at most.
     pub queue: usize,
+    /// Phase changes that wait for the consumer at most: minutes of the fastest run.
+    pub queue_changes: usize,
     /// Pauses between two attempts to connect.
     pub backoff: Backoff,
     /// How long a connection must have lived before the pauses start anew.
@@ -71,8 +82,11 @@ impl Default for WatchConfig {
             silence: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             poll: Duration::from_millis(500),
-            refresh: Duration::from_secs(15),
-            queue: 64,
+            refresh: Duration::from_secs(10),
+            read_gap: Duration::from_millis(100),
+            read_patience: Duration::from_secs(2),
+            queue: 16,
+            queue_changes: 1_024,
             backoff: RECONNECT,
             proven_after: Duration::from_secs(10),
         }
@@ -84,6 +98,8 @@ impl Default for WatchConfig {
 pub enum WatchEvent<T> {
     /// The account has another state.
     Changed(T),
+    /// The account's counter went back: it was closed and created anew, and nothing that was known of it holds.
+    Anew(T),
     /// The account is missing or can't be decoded. Reported once, until it can be read again.
     Lost(ChainError),
 }
@@ -97,7 +113,7 @@ pub struct Watch<T> {
 }
 
 impl<T: Watched> Watch<T> {
-    /// The next event. Never ends by itself.
+    /// The next event. Never ends by itself. Safe to cancel.
     pub async fn recv(&mut self) -> WatchEvent<T> {
         self.events.recv().await
     }
@@ -108,10 +124,16 @@ impl<T: Watched> Watch<T> {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// How many states were dropped since the consumer was too slow.
+    /// How many states that are no phase change were dropped since the consumer was too slow for them.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.events.dropped()
+        self.events.skipped()
+    }
+
+    /// How many phase changes were dropped since more of them than [`WatchConfig::queue_changes`] waited.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.events.missed()
     }
 }
 
@@ -142,11 +164,11 @@ where
         delivered: AtomicUsize::new(0),
     });
     let (observed, observations) = mpsc::channel(OBSERVATIONS);
-    let (queue, events) = queue::bounded(config.queue);
+    let (queue, events) = queue::bounded(config.queue, config.queue_changes);
     let mut tasks = JoinSet::new();
-    for pair in &rpc.config().endpoints {
+    for (index, pair) in rpc.config().endpoints.iter().enumerate() {
         if let Some(ws) = &pair.ws {
-            tasks.spawn(socket::run(Arc::clone(&shared), ws.clone(), observed.clone()));
+            tasks.spawn(socket::run(Arc::clone(&shared), index, ws.clone(), observed.clone()));
         }
     }
     tasks.spawn(reader::run(Arc::clone(&shared), observed));
@@ -161,32 +183,32 @@ where
 {
     let mut merger = Merger::default();
     while let Some(observation) = observations.recv().await {
-        let account = match observation.account {
-            Some(account) => account,
-            None => {
-                let missing = ChainError::AccountMissing { what: "watched account", address: shared.address };
-                if merger.lose() {
-                    queue.lose(missing);
+        let (account, heartbeat, read) = match observation {
+            Observation::Told { account, heartbeat } => (account, heartbeat, None),
+            Observation::Read { slot, account: Some(account), after } => (account, slot, Some((slot, after))),
+            Observation::Read { slot, account: None, after } => {
+                if merger.lose(slot, after) {
+                    queue.lose(ChainError::AccountMissing { what: "watched account", address: shared.address });
                 }
                 continue;
             }
         };
-        let (slot, digest) = (account.slot, merge::digest(&account));
-        shared.rpc.note_slot(slot);
-        match decode(account) {
-            Ok(state) => {
-                if let Some(state) = merger.offer(state, slot, digest, observation.read_after) {
-                    shared.delivered.store(merger.delivered(), Ordering::Relaxed);
-                    queue.push(state);
-                }
+        let (slot, print) = (account.slot, merge::fingerprint(&account));
+        let seen = Seen { slot, print, heartbeat, read_after: read.map(|(_, after)| after) };
+        match decode(account).map(|state| merger.offer(state, seen)) {
+            Ok(Verdict::News(state, kind)) => {
+                shared.delivered.store(merger.delivered(), Ordering::Relaxed);
+                shared.rpc.note_slot(slot);
+                queue.push(state, kind);
             }
+            Ok(Verdict::Known) => {}
+            Ok(Verdict::Doubtful) => shared.read_wanted.notify_one(),
             // What a websocket sent may be cut or stale; only what a read gives is the account's true state.
-            Err(_) if observation.read_after.is_none() => shared.read_wanted.notify_one(),
-            Err(error) => {
-                if merger.lose() {
-                    queue.lose(error);
-                }
-            }
+            Err(error) => match read {
+                None => shared.read_wanted.notify_one(),
+                Some((slot, after)) if merger.lose(slot, after) => queue.lose(error),
+                Some(_) => {}
+            },
         }
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, StreamExt as _};
 use psyche_messages::Slot;
-use solana_account_decoder_client_types::UiAccountEncoding;
+use solana_account_decoder_client_types::{UiAccount, UiAccountEncoding};
 use solana_client::rpc_config::RpcAccountInfoConfig;
 use solana_commitment_config::CommitmentConfig;
 use solana_pubsub_client::nonblocking::pubsub_client::{PubsubClient, PubsubClientError};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 use super::Shared;
@@ -19,6 +20,13 @@ use super::merge::Observation;
 use crate::convert::key;
 use crate::endpoint::WsUrl;
 use crate::rpc::AccountRead;
+
+/// Messages that one websocket may send within [`FLOOD_WINDOW`]: far more than a chain has slots and an account changes.
+/// The library's queues have no bound, but they are emptied at once, and whoever fills them without end is cut off.
+const MESSAGES_MAX: u32 = 4_000;
+const FLOOD_WINDOW: Duration = Duration::from_secs(2);
+/// How often it is looked whether a provider of another chain has come to its senses.
+const DISTRUST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -29,6 +37,10 @@ enum End {
     Closed,
     /// No slot for too long.
     Silent,
+    /// More messages than any chain has to tell.
+    Flooding,
+    /// Its provider turned out to serve another chain.
+    Distrusted,
     /// The library panicked. A watch that quietly loses a websocket for good would be worse than trying again.
     Panicked,
     /// Nobody listens to the watch any more.
@@ -36,11 +48,14 @@ enum End {
 }
 
 /// Keeps one websocket subscribed until nobody listens.
-pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<Observation>) {
+pub(super) async fn run(shared: Arc<Shared>, index: usize, url: WsUrl, observed: mpsc::Sender<Observation>) {
     let mut attempt = 0;
     loop {
+        while !shared.rpc.pair_trusted(index) {
+            tokio::time::sleep(DISTRUST_PAUSE).await;
+        }
         let started = Instant::now();
-        let end = AssertUnwindSafe(connection(&shared, &url, &observed)).catch_unwind().await;
+        let end = AssertUnwindSafe(connection(&shared, index, &url, &observed)).catch_unwind().await;
         let end = end.unwrap_or(End::Panicked);
         let lived = started.elapsed();
         tracing::debug!(endpoint = %url, ?end, lived_ms = lived.as_millis(), attempt, "websocket ended");
@@ -56,18 +71,24 @@ pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<
     }
 }
 
-async fn connection(shared: &Shared, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
+async fn connection(shared: &Shared, index: usize, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
     let within = shared.config.connect_timeout;
     let Some(client) = settled(url, timeout(within, PubsubClient::new(url.expose())).await) else {
         return End::NotConnected;
     };
-    let end = subscribed(shared, url, &client, observed).await;
+    let end = subscribed(shared, index, url, &client, observed).await;
     // A dead connection can't be closed politely; it ends with the client in any case.
     let _closed = timeout(Duration::from_millis(200), client.shutdown()).await;
     end
 }
 
-async fn subscribed(shared: &Shared, url: &WsUrl, client: &PubsubClient, observed: &mpsc::Sender<Observation>) -> End {
+async fn subscribed(
+    shared: &Shared,
+    index: usize,
+    url: &WsUrl,
+    client: &PubsubClient,
+    observed: &mpsc::Sender<Observation>,
+) -> End {
     let within = shared.config.connect_timeout;
     let config = RpcAccountInfoConfig {
         encoding: Some(UiAccountEncoding::Base64Zstd),
@@ -86,32 +107,75 @@ async fn subscribed(shared: &Shared, url: &WsUrl, client: &PubsubClient, observe
     // What changed before the subscription took hold is known only to a read. A server may acknowledge a subscription
     // before it has begun to watch, so the first heartbeat asks for one more.
     shared.read_wanted.notify_one();
-    let mut first_heartbeat = true;
-    let mut silent_at = tokio::time::Instant::now() + shared.config.silence;
+    let mut heartbeat = None;
+    let mut flood = Flood::new();
     loop {
         tokio::select! {
             update = updates.next() => {
                 let Some(update) = update else { return End::Closed };
-                silent_at = tokio::time::Instant::now() + shared.config.silence;
-                let Some(account) = AccountRead::unpack(Slot(update.context.slot), update.value) else {
-                    shared.read_wanted.notify_one();
-                    continue;
-                };
-                if observed.send(Observation { account: Some(account), read_after: None }).await.is_err() {
+                if !pass_on(shared, observed, update.context.slot, update.value, heartbeat) {
                     return End::Unheard;
                 }
             }
             slot = slots.next() => {
-                if slot.is_none() {
-                    return End::Closed;
-                }
-                silent_at = tokio::time::Instant::now() + shared.config.silence;
-                if std::mem::take(&mut first_heartbeat) {
+                let Some(slot) = slot else { return End::Closed };
+                if heartbeat.replace(Slot(slot.slot)).is_none() {
                     shared.read_wanted.notify_one();
                 }
             }
-            () = tokio::time::sleep_until(silent_at) => return End::Silent,
+            () = tokio::time::sleep(shared.config.silence) => return End::Silent,
         }
+        if flood.rises() {
+            return End::Flooding;
+        }
+        if !shared.rpc.pair_trusted(index) {
+            return End::Distrusted;
+        }
+    }
+}
+
+/// Hands a notification to the merger; false if nobody listens. Never waits: what finds no room, or can't be unpacked, is
+/// asked for by a read.
+fn pass_on(
+    shared: &Shared,
+    observed: &mpsc::Sender<Observation>,
+    slot: u64,
+    account: UiAccount,
+    heartbeat: Option<Slot>,
+) -> bool {
+    let Some(account) = AccountRead::unpack(Slot(slot), account) else {
+        shared.read_wanted.notify_one();
+        return true;
+    };
+    let heartbeat = heartbeat.unwrap_or(account.slot);
+    match observed.try_send(Observation::Told { account, heartbeat }) {
+        Ok(()) => true,
+        Err(TrySendError::Full(_)) => {
+            shared.read_wanted.notify_one();
+            true
+        }
+        Err(TrySendError::Closed(_)) => false,
+    }
+}
+
+/// Counts messages.
+struct Flood {
+    since: Instant,
+    messages: u32,
+}
+
+impl Flood {
+    fn new() -> Self {
+        Self { since: Instant::now(), messages: 0 }
+    }
+
+    /// Counts a message; true if there were too many.
+    fn rises(&mut self) -> bool {
+        if self.since.elapsed() > FLOOD_WINDOW {
+            *self = Self::new();
+        }
+        self.messages += 1;
+        self.messages > MESSAGES_MAX
     }
 }
 
