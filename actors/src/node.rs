@@ -35,7 +35,7 @@ pub enum NodeError {
         program: Address,
     },
     /// The run wants another version of the client.
-    #[error("join the run: it wants client version {wanted:?}, this is {ours:?}")]
+    #[error("take part in the run: it wants client version {wanted:?}, this is {ours:?}")]
     OtherVersion {
         /// What the run wants.
         wanted: String,
@@ -88,6 +88,9 @@ pub enum NodeError {
         /// The folder.
         path: String,
     },
+    /// The run was closed and created anew while the node took part in it. A node that is started now may join it.
+    #[error("go on with the run: it was closed and created anew")]
+    RunReplaced,
     /// An actor died too often.
     #[error(transparent)]
     GaveUp(#[from] GaveUp),
@@ -117,7 +120,7 @@ pub struct RunningNode {
     peer: PeerKey,
     events: EventLog,
     actors: Actors,
-    finished: mpsc::Receiver<String>,
+    finished: mpsc::Receiver<End>,
     fatal: mpsc::Receiver<GaveUp>,
     system: System,
     thread: Option<JoinHandle<()>>,
@@ -206,7 +209,7 @@ impl RunningNode {
     /// Waits until the run is over for this node, or it can't go on. Safe to cancel.
     pub async fn wait(&mut self) -> End {
         tokio::select! {
-            reason = self.finished.recv() => reason.map_or(End::Failed(NodeError::Gone), End::Finished),
+            end = self.finished.recv() => end.unwrap_or(End::Failed(NodeError::Gone)),
             gave_up = self.fatal.recv() => End::Failed(gave_up.map_or(NodeError::Gone, NodeError::GaveUp)),
         }
     }

@@ -5,11 +5,13 @@
 //! [`GetCoordinator`] → the newest state, if any was seen.
 //!
 //! # Out
-//! Every state that arrives, in order, to `RunActor` and `RewardsActor`; a warning where the account can't be read.
+//! Every state that arrives, in order, to `RunActor` and `RewardsActor`; to the former also that the run was closed and
+//! created anew; a warning where the account can't be read.
 //!
 //! # State and invariants
 //! The newest state. States never go backwards, ordered by nonce and slot; the watch underneath sees to that over all
-//! endpoints, and closes gaps by reading.
+//! endpoints, closes gaps by reading, and follows the run's instance, which says where its account is. A `RunActor` that
+//! was restarted is told the newest state within a second, as it would otherwise know nothing until the next change.
 //!
 //! # Mailbox (bound, policy when full)
 //! 64 messages; senders wait. A slow consumer slows only this actor: the watch keeps newest states and every change of phase.
@@ -18,16 +20,18 @@
 //! When the watch ends or on a bug; the node's supervisor starts another, with a new watch.
 //!
 //! # Time
-//! None of its own.
+//! Looks once a second whether `RunActor` is another one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, WrapFuture as _,
 };
-use psyche_chain::{CoordinatorView, Rpc, WatchConfig, WatchEvent, watch_coordinator};
-use psyche_messages::{Address, Command, NodeEvent};
+use psyche_chain::{CoordinatorView, Rpc, RunEvent, RunInfo, WatchConfig, watch_run};
+use psyche_messages::{Command, NodeEvent};
 use tokio::sync::Mutex;
+use tokio::time::MissedTickBehavior;
 
 use crate::chain_of;
 use crate::engine::Event;
@@ -39,6 +43,8 @@ use crate::supervisor::Supervised;
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 64;
+/// How often it is looked whether the run's actor is another one.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks for the newest state.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +59,8 @@ impl Command for GetCoordinator {
 pub struct WatcherLinks {
     /// The chain.
     pub rpc: Rpc,
-    /// The run's coordinator account.
-    pub account: Address,
+    /// The run.
+    pub info: RunInfo,
     /// How it is watched.
     pub watch: WatchConfig,
     /// Who hears of every state.
@@ -101,22 +107,47 @@ impl Handler<Ask<GetCoordinator>> for CoordinatorWatcher {
 
 /// Passes states on for as long as the actor lives.
 async fn follow(links: WatcherLinks, newest: Newest) {
-    let mut watch = watch_coordinator(&links.rpc, links.account, links.watch);
+    let mut watch = watch_run(&links.rpc, links.info.clone(), links.watch);
+    let mut told = links.run.current();
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let view = match watch.recv().await {
-            WatchEvent::Changed(view) => view,
-            WatchEvent::Lost(error) => {
-                let message = format!("the run's account can't be read: failed to {}", chain_of(&error));
-                tracing::warn!(actor = "watcher", message);
-                links.events.report(NodeEvent::Warning { message });
+        let event = tokio::select! {
+            event = watch.recv() => event,
+            _ = look.tick() => {
+                let current = links.run.current();
+                if current != told {
+                    told = current;
+                    let again = newest.lock().await.clone();
+                    if let Some(view) = again {
+                        tell(&links, view).await;
+                    }
+                }
                 continue;
             }
         };
-        *newest.lock().await = Some(view.clone());
-        let CoordinatorView { slot, account } = view;
-        if let Err(error) = links.rewards.ask(CoordinatorSeen(Arc::clone(&account))).await {
-            tracing::warn!(actor = "watcher", %error, "the rewards missed a state");
+        match event {
+            RunEvent::Changed(view) => {
+                *newest.lock().await = Some(view.clone());
+                if let Err(error) = links.rewards.ask(CoordinatorSeen(Arc::clone(&view.account))).await {
+                    tracing::warn!(actor = "watcher", %error, "the rewards missed a state");
+                }
+                tell(&links, view).await;
+            }
+            RunEvent::Anew(_) | RunEvent::Moved(_) => {
+                warn(&links, "the run was closed and created anew".to_owned());
+                links.run.tell(Happened(Event::RunReplaced)).await;
+            }
+            RunEvent::Lost(error) => warn(&links, format!("the run's account can't be read: failed to {}", chain_of(&error))),
         }
-        links.run.tell(Happened(Event::CoordinatorAdvanced { slot, account })).await;
     }
+}
+
+async fn tell(links: &WatcherLinks, CoordinatorView { slot, account }: CoordinatorView) {
+    links.run.tell(Happened(Event::CoordinatorAdvanced { slot, account })).await;
+}
+
+fn warn(links: &WatcherLinks, message: String) {
+    tracing::warn!(actor = "watcher", message);
+    links.events.report(NodeEvent::Warning { message });
 }

@@ -205,6 +205,8 @@ pub enum Event {
     PeerConnected(PeerKey),
     /// A peer is gone.
     PeerDisconnected(PeerKey),
+    /// The run was closed and created anew, so that nothing holds that was known of it.
+    RunReplaced,
     /// Time has passed; comes about every 200 ms.
     Timer,
 }
@@ -324,6 +326,20 @@ pub enum Effect {
         /// Why, in words.
         reason: String,
     },
+    /// The run goes on, but not with this node as it is; no effect follows.
+    Leave(Leaving),
+}
+
+/// Why a node leaves a run that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// The run wants another version of the client.
+    OtherVersion {
+        /// Which one.
+        wanted: String,
+    },
+    /// The run was closed and created anew under its name: a fresh node may take part in it.
+    Replaced,
 }
 
 /// Where parameters come from.
@@ -442,6 +458,7 @@ impl fmt::Debug for Event {
             Self::ChainSent { id, outcome } => write!(f, "ChainSent {{ id: {}, {outcome:?} }}", id.0),
             Self::PeerConnected(peer) => write!(f, "PeerConnected({peer})"),
             Self::PeerDisconnected(peer) => write!(f, "PeerDisconnected({peer})"),
+            Self::RunReplaced => f.write_str("RunReplaced"),
             Self::Timer => f.write_str("Timer"),
         }
     }
@@ -469,6 +486,7 @@ impl fmt::Debug for Effect {
             Self::ForgetRoundsBefore(round) => write!(f, "ForgetRoundsBefore({round})"),
             Self::Report(event) => write!(f, "Report({event:?})"),
             Self::Finished { reason } => write!(f, "Finished {{ reason: {reason} }}"),
+            Self::Leave(why) => write!(f, "Leave({why:?})"),
         }
     }
 }

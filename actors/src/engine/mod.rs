@@ -37,6 +37,7 @@ mod errands;
 mod fetch;
 mod gossip;
 mod intake;
+mod leaving;
 mod model;
 mod rules;
 mod snapshots;
@@ -55,8 +56,8 @@ use psyche_messages::events::Phase;
 use psyche_messages::{BlobHash, Digest, NodeEvent, PeerKey, RoundKey, RoundMessage, Step};
 
 pub use api::{
-    ChainAction, DiskSnapshot, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, LoadFrom, Now, Patience,
-    SendId, SendOutcome, StepSchedule, WitnessNumbers,
+    ChainAction, DiskSnapshot, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, Leaving, LoadFrom, Now,
+    Patience, SendId, SendOutcome, StepSchedule, WitnessNumbers,
 };
 
 use applying::Resolution;
@@ -65,6 +66,7 @@ use epoch::{EpochLog, ROUNDS_KEPT};
 use errands::Errands;
 use fetch::Fetches;
 use gossip::{Early, Outbox};
+pub use leaving::version_fits;
 use model::Model;
 use rules::Member;
 use snapshots::Snapshots;
@@ -171,7 +173,7 @@ impl Engine {
         }
         self.now = Now { chain: now.chain, mono_ms: now.mono_ms.max(self.now.mono_ms) };
         self.take_in(event);
-        if self.view.is_some() {
+        if self.view.is_some() && !self.finished {
             self.drive();
         }
         core::mem::take(&mut self.out)
@@ -206,6 +208,7 @@ impl Engine {
             Event::PeerDisconnected(peer) => {
                 self.members_stale |= self.connected.remove(&peer);
             }
+            Event::RunReplaced => self.on_replaced(),
             Event::Timer => {}
         }
     }
@@ -227,6 +230,7 @@ impl Engine {
         }
         self.forget();
         self.drive_finish();
+        self.drive_leaving();
     }
 
     /// This node, as the account must name it.

@@ -52,7 +52,7 @@ pub(super) struct Model {
     /// The cold-start epoch in which the momentum was forgotten.
     pub momentum_reset_in: Option<Epoch>,
     /// The step whose snapshot is being taken, and how often that was tried.
-    snapshot_tries: Option<(Step, u32)>,
+    pub(super) snapshot_tries: Option<(Step, u32)>,
     /// The step whose snapshot this node serves.
     pub served: Option<Step>,
     /// The Warmup in which this node said what outdated parameters it holds, by its beginning.

@@ -6,12 +6,10 @@ use psyche_chain::{ChainError, CoordinatorView, Rpc, RunInfo};
 use super::NodeError;
 use crate::CLIENT_VERSION;
 use crate::config::NodeConfig;
+use crate::engine::version_fits;
 
 /// Below this a wallet can't pay for even a few transactions, in lamports.
 const BALANCE_MIN: u64 = 100_000;
-
-/// The version that test runs name: every client will do.
-const ANY_VERSION: &str = "test";
 
 /// The run and its state.
 pub(super) async fn run_of(rpc: &Rpc, config: &NodeConfig) -> Result<(RunInfo, CoordinatorView), NodeError> {
@@ -32,7 +30,7 @@ pub(super) async fn may_take_part(
     view: &CoordinatorView,
 ) -> Result<(), NodeError> {
     let wanted = view.account.state.client_version.as_str();
-    if !wanted.is_empty() && wanted != CLIENT_VERSION && wanted != ANY_VERSION {
+    if !version_fits(wanted) {
         return Err(NodeError::OtherVersion { wanted: wanted.to_owned(), ours: CLIENT_VERSION });
     }
     let wallet = config.wallet.address();

@@ -12,7 +12,7 @@ use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, Secret};
 use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
-use super::{Actors, NodeError, checks};
+use super::{Actors, End, NodeError, checks};
 use crate::config::NodeConfig;
 use crate::engine::{DiskSnapshot, Engine, EngineConfig, Patience};
 use crate::event_log::EventLog;
@@ -44,7 +44,7 @@ pub(super) struct Parts {
     pub(super) peer: PeerKey,
     pub(super) events: EventLog,
     pub(super) actors: Actors,
-    pub(super) finished: mpsc::Receiver<String>,
+    pub(super) finished: mpsc::Receiver<End>,
     pub(super) fatal: mpsc::Receiver<GaveUp>,
     pub(super) lock: File,
 }
@@ -126,7 +126,7 @@ fn start_actors(
     ground: &Ground,
     tokens: TokenSource,
     fatal: &mpsc::Sender<GaveUp>,
-    finished: mpsc::Sender<String>,
+    finished: mpsc::Sender<End>,
 ) -> Actors {
     let (bind_run, run_link) = RunLink::unbound();
     let rpc = start_rpc(config, ground, fatal);
@@ -242,7 +242,7 @@ fn start_watcher(
 ) -> Supervised<CoordinatorWatcher> {
     let links = WatcherLinks {
         rpc: ground.rpc.clone(),
-        account: ground.info.account,
+        info: ground.info.clone(),
         watch: WatchConfig::default(),
         run: run.clone(),
         rewards: rewards.clone(),

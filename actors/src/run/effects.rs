@@ -7,8 +7,10 @@ use psyche_messages::{BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundMessag
 
 use super::device::DeviceCommand;
 use super::{Links, RunActor};
-use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, SendId, SendOutcome};
+use crate::CLIENT_VERSION;
+use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, Leaving, SendId, SendOutcome};
 use crate::gossip::{FetchBlob, ForgetRounds, Publish, ReadBlob, SetMembers, StoreBlob};
+use crate::node::{End, NodeError};
 use crate::rewards::SettleRewards;
 use crate::rpc::{RebuildWitnesses, SubmitAction};
 
@@ -46,10 +48,22 @@ impl RunActor {
                         tracing::warn!(actor = "run", %error, "the rewards are not settled");
                     }
                     // A closed channel means that the node stops already.
-                    let _stopping = links.finished.send(reason).await;
+                    let _stopping = links.finished.send(End::Finished(reason)).await;
                     None
                 };
                 self.spawn_event(finish, ctx);
+            }
+            Effect::Leave(why) => {
+                let error = match why {
+                    Leaving::OtherVersion { wanted } => NodeError::OtherVersion { wanted, ours: CLIENT_VERSION },
+                    Leaving::Replaced => NodeError::RunReplaced,
+                };
+                let leave = async move {
+                    // As above.
+                    let _stopping = links.finished.send(End::Failed(error)).await;
+                    None
+                };
+                self.spawn_event(leave, ctx);
             }
         }
     }

@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, WrapFuture as _};
+use actix::{Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, WrapFuture as _};
 use psyche_messages::{ChainTime, Command, RoundKey, Slot};
 use tokio::sync::{mpsc, watch};
 
@@ -42,6 +42,7 @@ use crate::engine::{Engine, Event, Now};
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
 use crate::gossip::{GradientGossip, HearAgain};
+use crate::node::End;
 use crate::rewards::RewardsActor;
 use crate::rpc::{ReadClock, RpcSupervisor};
 use crate::supervisor::Supervised;
@@ -90,6 +91,12 @@ impl RunLink {
         (bind, Self(link))
     }
 
+    /// The run's actor that runs now, if there is one yet.
+    #[must_use]
+    pub fn current(&self) -> Option<Addr<RunActor>> {
+        self.0.borrow().as_ref().map(Supervised::addr)
+    }
+
     /// Tells the run's actor, once there is one; waits for room in its mailbox.
     pub async fn tell(&self, happened: Happened) {
         let mut link = self.0.clone();
@@ -116,8 +123,8 @@ pub struct Links {
     pub plan: Arc<RunPlan>,
     /// Who listens.
     pub events: EventLog,
-    /// Told the reason when the run is over for this node.
-    pub finished: mpsc::Sender<String>,
+    /// Told when and how the node's part in the run ends.
+    pub finished: mpsc::Sender<End>,
 }
 
 /// See the module.

@@ -32,7 +32,7 @@ pub(super) async fn run(shared: Arc<Shared>, observed: mpsc::Sender<Observation>
                 begun = begin(&shared, &mut reads);
                 due = begun + pause(&shared);
             }
-            () = wanted(&shared, &reads, begun) => {
+            () = wanted(&shared, reads.len(), begun) => {
                 begun = begin(&shared, &mut reads);
                 due = begun + pause(&shared);
             }
@@ -67,12 +67,12 @@ fn begin(shared: &Arc<Shared>, reads: &mut JoinSet<Answer>) -> Instant {
 
 /// Waits until a read is wanted and may be begun: not right after the last one, whatever the websockets say, and beside
 /// others only if they have had their time.
-async fn wanted(shared: &Shared, reads: &JoinSet<Answer>, begun: Instant) {
+async fn wanted(shared: &Shared, reads: usize, begun: Instant) {
     let config = &shared.config;
-    if reads.len() >= READS_MAX {
+    if reads >= READS_MAX {
         return std::future::pending().await;
     }
-    if reads.is_empty() {
+    if reads == 0 {
         sleep_until(begun + config.read_gap).await;
         shared.read_wanted.notified().await;
     } else {

@@ -25,8 +25,6 @@ use crate::rpc::AccountRead;
 /// The library's queues have no bound, but they are emptied at once, and whoever fills them without end is cut off.
 const MESSAGES_MAX: u32 = 4_000;
 const FLOOD_WINDOW: Duration = Duration::from_secs(2);
-/// How often it is looked whether a provider of another chain has come to its senses.
-const DISTRUST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -39,8 +37,6 @@ enum End {
     Silent,
     /// More messages than any chain has to tell.
     Flooding,
-    /// Its provider turned out to serve another chain.
-    Distrusted,
     /// The library panicked. A watch that quietly loses a websocket for good would be worse than trying again.
     Panicked,
     /// Nobody listens to the watch any more.
@@ -48,14 +44,11 @@ enum End {
 }
 
 /// Keeps one websocket subscribed until nobody listens.
-pub(super) async fn run(shared: Arc<Shared>, index: usize, url: WsUrl, observed: mpsc::Sender<Observation>) {
+pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<Observation>) {
     let mut attempt = 0;
     loop {
-        while !shared.rpc.pair_trusted(index) {
-            tokio::time::sleep(DISTRUST_PAUSE).await;
-        }
         let started = Instant::now();
-        let end = AssertUnwindSafe(connection(&shared, index, &url, &observed)).catch_unwind().await;
+        let end = AssertUnwindSafe(connection(&shared, &url, &observed)).catch_unwind().await;
         let end = end.unwrap_or(End::Panicked);
         let lived = started.elapsed();
         tracing::debug!(endpoint = %url, ?end, lived_ms = lived.as_millis(), attempt, "websocket ended");
@@ -71,24 +64,18 @@ pub(super) async fn run(shared: Arc<Shared>, index: usize, url: WsUrl, observed:
     }
 }
 
-async fn connection(shared: &Shared, index: usize, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
+async fn connection(shared: &Shared, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
     let within = shared.config.connect_timeout;
     let Some(client) = settled(url, timeout(within, PubsubClient::new(url.expose())).await) else {
         return End::NotConnected;
     };
-    let end = subscribed(shared, index, url, &client, observed).await;
+    let end = subscribed(shared, url, &client, observed).await;
     // A dead connection can't be closed politely; it ends with the client in any case.
     let _closed = timeout(Duration::from_millis(200), client.shutdown()).await;
     end
 }
 
-async fn subscribed(
-    shared: &Shared,
-    index: usize,
-    url: &WsUrl,
-    client: &PubsubClient,
-    observed: &mpsc::Sender<Observation>,
-) -> End {
+async fn subscribed(shared: &Shared, url: &WsUrl, client: &PubsubClient, observed: &mpsc::Sender<Observation>) -> End {
     let within = shared.config.connect_timeout;
     let config = RpcAccountInfoConfig {
         encoding: Some(UiAccountEncoding::Base64Zstd),
@@ -127,9 +114,6 @@ async fn subscribed(
         }
         if flood.rises() {
             return End::Flooding;
-        }
-        if !shared.rpc.pair_trusted(index) {
-            return End::Distrusted;
         }
     }
 }

@@ -11,13 +11,28 @@ use crate::{output, signals};
 
 pub(crate) async fn run(args: TrainArgs) -> Result<()> {
     let config = configuration(args)?;
-    let mut node = tokio::select! {
-        started = NodeBuilder::new(config).start() => started.map_err(node_failed)?,
+    loop {
+        match take_part(config.clone()).await? {
+            // Every start looks at the run as it is now, and refuses what can't be trained.
+            Err(NodeError::RunReplaced) => tracing::warn!("the run was closed and created anew: starting over"),
+            ended => return ended.map_err(node_failed),
+        }
+    }
+}
+
+/// Runs a node until the run is over for it, it can't go on, or somebody wants it to stop.
+async fn take_part(config: NodeConfig) -> Result<Result<(), NodeError>> {
+    let started = tokio::select! {
+        started = NodeBuilder::new(config).start() => started,
         stop = signals::stop_requested() => {
             let signal = stop?;
             output::note(format_args!("{signal}: stopped before the node was up"));
-            return Ok(());
+            return Ok(Ok(()));
         }
+    };
+    let mut node = match started {
+        Ok(node) => node,
+        Err(error) => return Ok(Err(error)),
     };
     tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
     let end = tokio::select! {
@@ -26,20 +41,20 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
             let signal = stop?;
             output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
             node.stop(signal).await;
-            return Ok(());
+            return Ok(Ok(()));
         }
     };
-    match end {
+    Ok(match end {
         End::Finished(reason) => {
             output::note(format_args!("the run is over for this node: {reason}"));
             node.stop(&reason).await;
             Ok(())
         }
         End::Failed(error) => {
-            node.stop("an actor died too often").await;
-            Err(node_failed(error))
+            node.stop(&psyche_actors::chain_of(&error)).await;
+            Err(error)
         }
-    }
+    })
 }
 
 pub(crate) fn check(args: TrainArgs) -> Result<()> {

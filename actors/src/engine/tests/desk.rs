@@ -39,9 +39,13 @@ pub(super) struct Desk {
 }
 
 pub(super) fn engine() -> Engine {
+    engine_of(0)
+}
+
+pub(super) fn engine_of(client: u8) -> Engine {
     Engine::new(EngineConfig {
-        me: address(0),
-        peer: peer(0),
+        me: address(client),
+        peer: peer(client),
         run_tag: RUN_TAG,
         payload_len: PAYLOAD_LEN,
         manifest_len_max: 1 << 16,

@@ -5,4 +5,5 @@ mod applying;
 mod desk;
 mod duties;
 mod intake;
+mod leaving;
 mod oddities;
