@@ -124,6 +124,7 @@ async fn phases_of(mut watch: Watch<CoordinatorView>) -> Result<Vec<(Phase, u32)
     let mut seen = Vec::new();
     loop {
         match watch.recv().await {
+            WatchEvent::Anew(view) => bail!("nobody created the account anew: {view:?}"),
             WatchEvent::Lost(error) => return Err(error.into()),
             WatchEvent::Changed(view) => {
                 let now = (view.phase(), view.step().0);

@@ -81,6 +81,7 @@ impl Fixture {
 async fn next(watch: &mut Watch<Savings>) -> Result<Savings> {
     match tokio::time::timeout(Duration::from_secs(20), watch.recv()).await? {
         WatchEvent::Changed(savings) => Ok(savings),
+        WatchEvent::Anew(savings) => anyhow::bail!("nobody created the account anew: {savings:?}"),
         WatchEvent::Lost(error) => Err(error.into()),
     }
 }
