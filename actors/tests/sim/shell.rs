@@ -48,7 +48,7 @@ impl World {
             }
             Effect::Report(event) => self.checks.report(&event),
             Effect::SetMembers(_) | Effect::ForgetRoundsBefore(_) => {}
-            Effect::Finished { .. } => self.nodes[node].finished = true,
+            Effect::Finished { .. } | Effect::Leave(_) => self.nodes[node].finished = true,
         }
     }
 
