@@ -20,11 +20,13 @@ use solana_client::client_error::ClientError;
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::RpcClientConfig;
 use solana_client::rpc_request::RpcRequest;
+use solana_client::rpc_sender::RpcSender;
 use solana_commitment_config::CommitmentConfig;
 
 use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, RpcUrl};
 use crate::error::ChainError;
 use crate::program_error::ProgramIds;
+use crate::transaction::Desk;
 pub(crate) use reads::token_amount;
 pub use reads::{AccountRead, SignatureRecord};
 
@@ -49,6 +51,8 @@ pub struct RpcConfig {
     pub fee_floor_micro_lamports: u64,
     /// Highest price of a compute unit, in millionths of a lamport, whatever recent fees say.
     pub fee_ceiling_micro_lamports: u64,
+    /// How long a transaction is seen through, its signing anew included.
+    pub transaction_deadline: Duration,
 }
 
 impl RpcConfig {
@@ -63,6 +67,7 @@ impl RpcConfig {
             cooldown: Duration::from_secs(20),
             fee_floor_micro_lamports: 0,
             fee_ceiling_micro_lamports: 1_000_000,
+            transaction_deadline: Duration::from_secs(300),
         }
     }
 }
@@ -76,6 +81,7 @@ struct Inner {
     endpoints: Vec<Endpoint>,
     rotation: Mutex<Rotation>,
     seen_slot: AtomicU64,
+    desk: Desk,
 }
 
 use rotation::Rotation;
@@ -104,20 +110,38 @@ impl Rpc {
             return Err(EndpointError::Count { given }.into());
         }
         transport::choose_tls();
-        let client = |url: &RpcUrl| {
-            let name = url.to_string();
+        let sender = |url: &RpcUrl| {
             let transport = transport::HttpTransport::new(url.clone(), config.connect_timeout, config.request_timeout);
-            let transport = transport.map_err(|source| ChainError::Unreachable { endpoint: name.clone(), source })?;
-            let commitment = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
-            Ok(Endpoint { name, client: RpcClient::new_sender(transport, commitment) })
+            transport.map_err(|source| ChainError::Unreachable { endpoint: url.to_string(), source })
         };
         let urls = config.endpoints.iter().filter_map(|pair| pair.rpc.as_ref());
-        let endpoints = urls.map(client).collect::<Result<Vec<_>, ChainError>>()?;
+        let senders = urls.map(sender).collect::<Result<Vec<_>, ChainError>>()?;
+        Self::with_senders(config, senders)
+    }
+
+    /// A client whose requests travel by `senders`, one for each RPC server of `config`, in its order: another transport than
+    /// HTTP, or one that a test has its hands in.
+    ///
+    /// # Errors
+    /// [`ChainError::Endpoint`] for no endpoints.
+    pub fn with_senders<S: RpcSender + Send + Sync + 'static>(config: RpcConfig, senders: Vec<S>) -> Result<Self, ChainError> {
+        let names = config.endpoints.iter().filter_map(|pair| pair.rpc.as_ref()).map(RpcUrl::to_string);
+        let endpoint = |(name, sender)| {
+            let commitment = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
+            Endpoint { name, client: RpcClient::new_sender(sender, commitment) }
+        };
+        let endpoints: Vec<Endpoint> = names.zip(senders).map(endpoint).collect();
         if endpoints.is_empty() {
             return Err(EndpointError::NoRpc.into());
         }
         let rotation = Mutex::new(Rotation::new(endpoints.len(), config.cooldown));
-        Ok(Self(Arc::new(Inner { config, endpoints, rotation, seen_slot: AtomicU64::new(0) })))
+        let (seen_slot, desk) = (AtomicU64::new(0), Desk::default());
+        Ok(Self(Arc::new(Inner { config, endpoints, rotation, seen_slot, desk })))
+    }
+
+    /// What all submissions share.
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.0.desk
     }
 
     /// The configuration.

@@ -5,6 +5,7 @@
 //! transaction could land. Only then may it be signed anew ([`Rpc::submit_until`]), and only if its effect is still absent:
 //! nothing ever runs twice.
 
+mod desk;
 mod explain;
 mod message;
 
@@ -31,6 +32,7 @@ use solana_transaction_error::TransactionError;
 use crate::error::ChainError;
 use crate::rpc::Rpc;
 use crate::wallet::Wallet;
+pub(crate) use desk::Desk;
 use message::Signed;
 
 /// Compute units that a simulation may take: the chain's limit for a transaction.
