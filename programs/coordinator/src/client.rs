@@ -1,12 +1,12 @@
 //! What clients and passers-by do. Accounts of all but `join_run`: user (signs), instance, coordinator account.
 
 use pinocchio::{AccountView, Address, ProgramResult, error::ProgramError};
-use psyche_program_shell::account::{ensure, read, signer};
+use psyche_program_shell::account::{derived, ensure, read, signer};
 use psyche_program_shell::{Call, code};
 use psyche_protocol::accounts::Authorization;
 use psyche_protocol::instruction::{CheckpointArgs, HealthCheckArgs, JoinRunArgs, TickArgs, WarmupWitnessArgs, WitnessArgs};
 use psyche_protocol::machine::{self, CoordinatorError};
-use psyche_protocol::{Pubkey, ids};
+use psyche_protocol::{Pubkey, ids, pda};
 
 use crate::state::{change, check_run, clock, refusal};
 
@@ -25,12 +25,14 @@ pub(crate) fn join_run(call: Call<'_>) -> ProgramResult {
     change(program, account, |run| machine::join_run(run, &args.client, &clock))
 }
 
-/// Whose permission to join `user` has by this authorization, if it holds. That its address fits needs no check: the
-/// authorizer makes authorizations nowhere else.
+/// Whose permission to join `user` has by this authorization, if it holds. The authorizer makes authorizations nowhere but
+/// at their addresses; that is checked all the same.
 #[inline(never)]
 fn granted_to(authorization: &AccountView, user: &Pubkey) -> Result<Option<Pubkey>, ProgramError> {
     let data = read(authorization, &AUTHORIZER, &Authorization::DISCRIMINATOR)?;
     let found = Authorization::decode(&data).map_err(|_| code::ACCOUNT_DID_NOT_DESERIALIZE)?;
+    let seeds = pda::authorization(&found.grantor, &found.grantee, found.scope);
+    derived(authorization, &seeds, found.bump, &AUTHORIZER)?;
     Ok(found.is_valid_for(&found.grantor, user, ids::JOIN_SCOPE).then_some(found.grantor))
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn delegate(payer: &Keypair, grantor: &Pubkey, grantee: &Pubkey, clea
     instruction(&ids::AUTHORIZER, &args, &accounts)
 }
 
-fn close(grantor: &Pubkey, grantee: &Pubkey, spill: &Pubkey) -> Instruction {
+pub(crate) fn close(grantor: &Pubkey, grantee: &Pubkey, spill: &Pubkey) -> Instruction {
     let (authorization, _) = authorization_of(grantor, grantee);
     let accounts = [("s", *grantor), ("w", *spill), ("w", authorization), ("", ids::SYSTEM_PROGRAM)];
     instruction(&ids::AUTHORIZER, &AuthorizationCloseArgs, &accounts)

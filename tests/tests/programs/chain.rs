@@ -59,6 +59,16 @@ impl Chain {
         chain
     }
 
+    /// A chain without our programs, to stand in for one that is being moved.
+    pub(crate) fn bare() -> Self {
+        Self { svm: LiteSVM::default(), payer: numbered_key(0), logs: Vec::new(), keys: 0 }
+    }
+
+    /// The same chain once more, for what must leave this one alone.
+    pub(crate) fn copy(&self) -> Self {
+        Self { svm: self.svm.clone(), payer: self.payer.insecure_clone(), logs: Vec::new(), keys: self.keys }
+    }
+
     /// A key that no test on this chain has used; the same one in every execution of the test.
     pub(crate) fn new_key(&mut self) -> Keypair {
         self.keys += 1;

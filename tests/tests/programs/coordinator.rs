@@ -6,12 +6,12 @@ use psyche_protocol::layout::{CoordinatorAccount, NodeIdentity, RunState, Witnes
 use psyche_protocol::machine::CoordinatorError;
 use psyche_protocol::model::Checkpoint;
 use psyche_protocol::select::{Selection, unhealthy_clients};
-use psyche_protocol::{Pubkey, ids};
+use psyche_protocol::{Pubkey, ids, pda};
 use solana_instruction::Instruction;
 use solana_keypair::Keypair;
 
 use super::authorizer::{self, authorization_of, wrong_accounts_are_refused};
-use super::chain::{Chain, key, read_only, unsigned, with_account, with_data};
+use super::chain::{Chain, derive, key, read_only, unsigned, with_account, with_data};
 use super::codes::*;
 use super::run::*;
 
@@ -194,12 +194,13 @@ fn joining_takes_a_valid_authorization_of_the_join_authority() {
     t.chain.accept(&[&t.owner], &[authorizer::set_active(&owner, &everyone, false)]);
     t.chain.refuse(CONSTRAINT_RAW, &[&wallet], &good);
     t.chain.accept(&[&t.owner], &[authorizer::set_active(&owner, &everyone, true)]);
-    let mut other_scope = vec![0; Authorization::size(5, 0)];
-    let forged = Authorization { scope: b"other", ..Authorization::decode(&data).unwrap() };
+    let scope = b"other".as_slice();
+    let (place, bump) = derive(&pda::authorization(&owner, &everyone, scope), &ids::AUTHORIZER);
+    let mut other_scope = vec![0; Authorization::size(scope.len(), 0)];
+    let forged = Authorization { scope, bump, ..Authorization::decode(&data).unwrap() };
     forged.encode(&mut other_scope).unwrap();
-    t.chain.patch(&t.authorization.clone(), |account| account.data = other_scope.clone());
-    t.chain.refuse(CONSTRAINT_RAW, &[&wallet], &good);
-    t.chain.patch(&t.authorization.clone(), |account| account.data = data.clone());
+    t.chain.patch(&place, |account| (account.owner, account.data, account.lamports) = (ids::AUTHORIZER, other_scope, 1 << 30));
+    t.chain.refuse(CONSTRAINT_RAW, &[&wallet], &with_account(&good, 1, &place));
     // The identity names another signer, or no peer-to-peer key.
     let mismatch = t.run.join(&user, &t.authorization, node(&key(&t.clients[1])));
     t.chain.refuse(CoordinatorError::SignerMismatch.code(), &[&wallet], &mismatch);

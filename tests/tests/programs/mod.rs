@@ -1,5 +1,6 @@
 //! Tests of the programs in `programs/elf`.
 
+mod authority;
 mod authorizer;
 mod chain;
 mod codes;
