@@ -21,6 +21,9 @@ fn sim_without_faults_every_batch_of_every_witnessable_round_is_applied() {
             let expected = if last { 0 } else { world.chain.clients(*round) };
             assert_eq!(world.checks.applied_results(*round), Some(expected), "round {round}");
         }
+        let points: Vec<(u64, u64)> = (0..world.nodes.len()).map(|node| world.chain.points(node)).collect();
+        assert!(points.iter().any(|(earned, _)| *earned > 0), "{points:?}");
+        assert!(points.iter().all(|(_, slashed)| *slashed == 0), "honest and well connected, but slashed: {points:?}");
     });
 }
 

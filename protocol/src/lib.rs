@@ -21,6 +21,7 @@
 //! | [`select`] | seeds, shuffle, committees, witnesses, batch assignment, blooms, quorum, Merkle root, health |
 //! | [`codec`] | bounded Borsh reading and writing |
 //! | [`hash`] | SHA-256: a syscall on chain, a crate elsewhere |
+//! | [`keys`] | which peer-to-peer keys are keys at all |
 #![no_std]
 #![allow(unexpected_cfgs, reason = "target_os = \"solana\" is known to the official toolchain only")]
 
@@ -38,6 +39,7 @@ pub mod codec;
 pub mod hash;
 pub mod ids;
 pub mod instruction;
+pub mod keys;
 pub mod layout;
 pub mod machine;
 pub mod model;

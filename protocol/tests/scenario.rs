@@ -60,9 +60,11 @@ fn a_silent_client_is_dropped_by_health_checks_and_not_paid() {
     assert_eq!(run.health_checks(1), 1);
     assert_eq!(run.account.clients()[2].client_state(), ClientState::Dropped);
     // A second witness reports the same: no error, no change.
+    let nonce = run.account.nonce;
     let selection = Selection::of_round(run.account.previous_round().unwrap(), &run.account.state.coordinator.config).unwrap();
     let again = HealthCheckArgs { client: identity(3), proof: selection.committee(2).unwrap() };
     assert_eq!(machine::health_check(&mut run.account, &[2; 32], &again, &run.clock), Ok(()));
+    assert_eq!(run.account.nonce, nonce);
     assert_eq!(unhealthy_clients(&run.account.state.coordinator).count(), 0);
     run.round(&[1, 2]);
     assert_eq!(run.account.clients().len(), 2);
@@ -105,7 +107,7 @@ fn health_checks_need_a_reason_and_a_true_proof() {
 }
 
 #[test]
-fn a_pause_waits_for_the_epochs_end_and_forfeits_its_points() {
+fn a_pause_waits_for_the_epochs_end_and_keeps_its_points() {
     let mut run = Run::new(config());
     machine::set_future_epoch_rates(&mut run.account, Some(1000), None).unwrap();
     run.train(&[1, 2]);
@@ -114,7 +116,7 @@ fn a_pause_waits_for_the_epochs_end_and_forfeits_its_points() {
     assert_eq!(run.state(), RunState::RoundTrain);
     assert_eq!(run.round(&[1, 2]), RunState::Cooldown);
     assert_eq!(run.tick_after(5), RunState::Paused);
-    assert_eq!([run.earned(1), run.earned(2)], [0, 0]);
+    assert_eq!([run.earned(1), run.earned(2)], [500, 500]);
     assert!(run.account.clients().iter().all(|client| client.client_state() == ClientState::Withdrawn));
     assert_eq!(machine::tick(&mut run.account, &run.clock), Err(CoordinatorError::Halted));
     // A client may join while the run is paused, but resuming makes everyone join anew.
@@ -127,6 +129,25 @@ fn a_pause_waits_for_the_epochs_end_and_forfeits_its_points() {
     run.warmup(&[1, 2]);
     assert!(matches!(run.checkpoint(), Checkpoint::Hub(_)));
     assert_eq!(run.account.state.coordinator.epoch_state.cold_start_epoch, 1);
+}
+
+#[test]
+fn a_run_paused_in_its_last_cooldown_goes_on_once_it_has_more_steps() {
+    let mut run = Run::new(Config { total_steps: 3, ..config() });
+    machine::set_future_epoch_rates(&mut run.account, Some(10), None).unwrap();
+    run.train(&[1, 2]);
+    assert_eq!(run.round(&[1, 2]), RunState::RoundTrain);
+    assert_eq!(run.round(&[1, 2]), RunState::Cooldown);
+    run.set_paused(true).unwrap();
+    assert_eq!(run.tick_after(5), RunState::Paused);
+    assert_eq!((run.earned(1), run.step()), (5, 3));
+    assert_eq!(run.set_paused(false), Err(CoordinatorError::StepsDone));
+    let longer = Config { total_steps: 30, ..config() };
+    let update = UpdateArgs { config: Some(longer), ..UpdateArgs::default() };
+    machine::update(&mut run.account, &update).unwrap();
+    run.set_paused(false).unwrap();
+    run.train(&[1, 2]);
+    assert_eq!((run.state(), run.step()), (RunState::RoundTrain, 3));
 }
 
 #[test]
@@ -236,64 +257,6 @@ fn an_epoch_that_loses_its_members_in_warmup_pays_nothing() {
     assert_eq!(run.tick_after(1), RunState::WaitingForMembers);
     assert_eq!([run.earned(1), run.earned(2)], [0, 0]);
     assert!(run.account.is_pending(&[2; 32]), "the training never began, so nobody has to join anew");
-}
-
-#[test]
-fn joining_is_refused_without_a_network_key_or_a_place() {
-    let mut run = Run::new(Config { global_batch_size_start: 3, global_batch_size_end: 3, ..config() });
-    let nameless = NodeIdentity { p2p_identity: [0; 32], ..identity(1) };
-    assert_eq!(machine::join_run(&mut run.account, &nameless, &run.clock), Err(CoordinatorError::InvalidNodeIdentity));
-    for client in 1..=3 {
-        run.join(client).unwrap();
-    }
-    assert_eq!(run.join(4), Err(CoordinatorError::MoreClientsThanBatches));
-    // A known wallet may come back with another network key.
-    let moved = NodeIdentity { p2p_identity: [77; 32], ..identity(2) };
-    machine::join_run(&mut run.account, &moved, &run.clock).unwrap();
-    assert_eq!(run.account.roster_client(&[2; 32]).unwrap().id, moved);
-}
-
-#[test]
-fn the_roster_holds_256_wallets() {
-    let mut run = Run::new(Config { init_min_clients: 256, global_batch_size_end: 1000, ..config() });
-    for client in 1..=255 {
-        run.join(client).unwrap();
-    }
-    let more = |first: u8| NodeIdentity { signer: [first, 0xaa].repeat(16).try_into().unwrap(), p2p_identity: [1; 32] };
-    machine::join_run(&mut run.account, &more(1), &run.clock).unwrap();
-    assert_eq!(machine::join_run(&mut run.account, &more(2), &run.clock), Err(CoordinatorError::ClientsFull));
-    assert_eq!(run.tick_after(3), RunState::Warmup);
-    assert_eq!(run.account.clients().len(), 256);
-    // With everyone a witness, the first 32 to be ready begin the training.
-    for client in 1..=31 {
-        run.ready(client).unwrap();
-    }
-    assert_eq!(run.state(), RunState::Warmup);
-    run.ready(200).unwrap();
-    assert_eq!(run.state(), RunState::RoundTrain);
-}
-
-#[test]
-fn a_checkpoint_is_accepted_from_a_member_only_and_stays_with_the_peers() {
-    let repo = |name: &str| HubRepo { repo_id: FixedString::new(name).unwrap(), revision: None };
-    let bucket = GcsRepo { bucket: FixedString::new("bucket").unwrap(), prefix: None };
-    let mut run = Run::new(config());
-    run.train(&[1, 2]);
-    let send =
-        |run: &mut Run, from: u8, checkpoint| machine::checkpoint(&mut run.account, &[from; 32], &checkpoint, &run.clock);
-    let hub = Checkpoint::Hub(repo("new"));
-    assert_eq!(send(&mut run, 3, hub), Err(CoordinatorError::SignerNotAClient));
-    assert_eq!(send(&mut run, 1, Checkpoint::Hub(repo(""))), Err(CoordinatorError::InvalidCheckpoint));
-    assert_eq!(send(&mut run, 1, Checkpoint::Ephemeral), Err(CoordinatorError::InvalidCheckpoint));
-    assert_eq!((send(&mut run, 1, hub), run.checkpoint()), (Ok(()), hub));
-    // A bucket does not replace a repository, but among peers it does.
-    assert_eq!((send(&mut run, 1, Checkpoint::Gcs(bucket)), run.checkpoint()), (Ok(()), hub));
-    run.round(&[]);
-    run.tick_after(5);
-    run.train(&[1, 2]);
-    run.account.state.coordinator.model.checkpoint.hand_to_peers();
-    assert_eq!((send(&mut run, 2, Checkpoint::Gcs(bucket)), run.checkpoint()), (Ok(()), Checkpoint::P2PGcs(bucket)));
-    assert_eq!((send(&mut run, 2, hub), run.checkpoint()), (Ok(()), Checkpoint::P2P(repo("new"))));
 }
 
 #[test]

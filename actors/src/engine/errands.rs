@@ -18,6 +18,11 @@ const OUTSIDER_TURNS: u64 = 8;
 const JOIN_SHOWN_MS: u64 = 15_000;
 /// A refused join is tried again after this time: an authorization may have come.
 const JOIN_REFUSED_MS: u64 = 60_000;
+/// A confirmed tick that the account does not show after this time came too early for the chain's clock, which this node's
+/// may be ahead of: it changed nothing, and is sent again.
+const TICK_SHOWN_MS: u64 = 2_000;
+/// After this many ejections without an epoch finished in between, the node joins no more: each costs points.
+const EJECTIONS_MAX: u8 = 2;
 /// How long a round lasts before absence is reported: blooms on chain arrive with the round itself.
 const HEALTH_DELAY_MS: u64 = 500;
 
@@ -35,6 +40,21 @@ pub(super) struct Errands {
     /// Clients that the witnesses did not hear, in the state with this nonce.
     absent: Vec<(Address, CommitteeProof)>,
     absent_at: Option<Nonce>,
+    /// Ejections since the last epoch that this node finished.
+    ejections: u8,
+}
+
+impl Errands {
+    /// Notes that this node was ejected, and says whether it stays out of the run from now on.
+    pub(super) const fn note_ejection(&mut self) -> bool {
+        self.ejections = self.ejections.saturating_add(1);
+        self.ejections >= EJECTIONS_MAX
+    }
+
+    /// Notes that this node finished an epoch.
+    pub(super) const fn note_finish(&mut self) {
+        self.ejections = 0;
+    }
 }
 
 impl Engine {
@@ -80,7 +100,7 @@ impl Engine {
             Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown => view.index_of(&me).is_none(),
             _ => false,
         };
-        if !wanted || view.is_pending(&me) {
+        if !wanted || view.is_pending(&me) || self.errands.ejections >= EJECTIONS_MAX {
             return;
         }
         let now_ms = self.now.mono_ms;
@@ -178,6 +198,11 @@ impl Engine {
         } else {
             view.index_of(&me)
         };
+        let tick = &mut self.errands.tick;
+        if tick.settled_at(&nonce).is_some_and(|(confirmed, at_ms)| confirmed && now_ms >= at_ms.saturating_add(TICK_SHOWN_MS))
+        {
+            tick.reopen(now_ms);
+        }
         let elected = match index {
             Some(index) => self.is_elected(index, nonce.0, since_ms),
             None => {

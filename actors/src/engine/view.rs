@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use psyche_messages::events::Phase;
 use psyche_messages::{ChainTime, Epoch, NodeEvent, Nonce, PeerKey, RoundKey, Slot, Step};
-use psyche_protocol::layout::{CoordinatorAccount, RunState};
+use psyche_protocol::layout::{ClientState, CoordinatorAccount, RunState};
 
 use super::api::Effect;
 use super::epoch::EpochLog;
@@ -83,6 +83,13 @@ impl View {
         self.index_of(node).and_then(|at| self.account.clients().get(at)).is_some_and(|client| client.is_healthy())
     }
 
+    /// Whether a node was ejected from the epoch, be it in the list still or out already.
+    pub(super) fn is_ejected(&self, node: &Member) -> bool {
+        let epoch = &self.account.state.coordinator.epoch_state;
+        let mut everyone = epoch.clients.iter().chain(epoch.exited_clients.iter());
+        everyone.any(|client| Member::from(&client.id) == *node && client.client_state() == ClientState::Ejected)
+    }
+
     /// Whether a node has joined for the next epoch, under its present peer key.
     pub(super) fn is_pending(&self, node: &Member) -> bool {
         let roster = &self.account.state.clients_state;
@@ -139,17 +146,40 @@ impl Engine {
         let watched_before = before.is_some_and(|before| {
             !matches!(before.0, Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown) || before.1 != view.epoch()
         });
+        let finished = before.is_some_and(|before| before.0 == Phase::Cooldown && before.1 != view.epoch())
+            && self.view.as_ref().is_some_and(|before| before.is_healthy(&self.me()));
         self.observe_epoch(&view.account, watched_before);
         self.view = Some(view);
         self.members_stale = true;
+        if finished {
+            self.errands.note_finish();
+        }
         if dropped {
-            self.warn("this node was dropped from the epoch, as witnesses did not receive its results in time".to_owned());
+            self.on_dropped();
         }
         if moved && !self.early.is_empty() {
             for signed in self.early.take() {
                 self.hear(signed);
             }
         }
+    }
+
+    /// The run goes on without this node until it joins anew.
+    fn on_dropped(&mut self) {
+        let Some(view) = self.view.as_ref() else { return };
+        if !view.is_ejected(&self.me()) {
+            self.warn("this node was dropped from the epoch, as witnesses did not receive its results in time".to_owned());
+            return;
+        }
+        let points = view.account.state.clients_state.current_slashing_rate;
+        let what =
+            format!("this node was ejected from the epoch and loses {points} points: a quorum of witnesses heard nothing");
+        let then = if self.errands.note_ejection() {
+            "it joins no more until it is started again; check its network and its clock"
+        } else {
+            "it joins the next epoch once more"
+        };
+        self.warn(format!("{what}; {then}"));
     }
 
     fn observe_epoch(&mut self, account: &CoordinatorAccount, watched_before: bool) {

@@ -7,6 +7,7 @@ use psyche_actors::engine::{ChainAction, SendOutcome};
 use psyche_messages::{Address, ChainTime, Nonce, PeerKey, RoundKey};
 use psyche_protocol::F64Bits;
 use psyche_protocol::instruction::{HealthCheckArgs, UpdateArgs};
+use psyche_protocol::keys::is_public_key;
 use psyche_protocol::layout::{
     Architecture, Config, CoordinatorAccount, DataType, FixedString, NodeIdentity, RunState, Witness,
 };
@@ -32,8 +33,13 @@ pub(crate) const fn address(node: usize) -> Address {
     Address([node as u8 + 1; 32])
 }
 
-pub(crate) const fn peer(node: usize) -> PeerKey {
-    PeerKey([node as u8 + 101; 32])
+/// A key that the run accepts.
+pub(crate) fn peer(node: usize) -> PeerKey {
+    let mut key = [node as u8 + 101; 32];
+    while !is_public_key(&key) {
+        key[31] = key[31].wrapping_add(1);
+    }
+    PeerKey(key)
 }
 
 pub(crate) fn clock(now_ms: u64) -> Clock {
@@ -91,6 +97,7 @@ impl Chain {
         account.version = CoordinatorAccount::VERSION;
         let update = UpdateArgs { config: Some(config), model: Some(model()), ..UpdateArgs::default() };
         machine::update(&mut account, &update).unwrap();
+        machine::set_future_epoch_rates(&mut account, Some(EARNING_RATE), Some(SLASHING_RATE)).unwrap();
         machine::set_paused(&mut account, false, &clock(0)).unwrap();
         Self { account: account.into(), witnesses: BTreeMap::new(), clients: BTreeMap::new() }
     }
@@ -154,10 +161,19 @@ impl Chain {
         self.witnesses.get(&round).into_iter().flatten().map(|(_, witness)| *witness).collect()
     }
 
+    /// Points that a node has earned and lost.
+    pub(crate) fn points(&self, node: usize) -> (u64, u64) {
+        self.account.roster_client(&address(node).0).map_or((0, 0), |member| (member.earned, member.slashed))
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.account.state.coordinator.config
     }
 }
+
+/// Points that the finishers of an epoch share, and that each ejected client loses.
+pub(crate) const EARNING_RATE: u64 = 1_000;
+pub(crate) const SLASHING_RATE: u64 = 50;
 
 /// A copy on the heap without a detour over the stack.
 trait CloneBoxed {

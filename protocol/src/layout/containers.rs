@@ -202,11 +202,25 @@ impl<const L: usize> FixedString<L> {
         true
     }
 
+    /// The text, if the bytes are one: UTF-8, then nothing but zero bytes.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        padded_text(&self.0)
+    }
+
     /// Whether the text is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         L == 0 || self.0[0] == 0
     }
+}
+
+/// One function for all lengths: copies of it would fill the programs' bytecode.
+#[inline(never)]
+fn padded_text(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let (text, padding) = bytes.split_at_checked(end)?;
+    if padding.iter().any(|byte| *byte != 0) { None } else { core::str::from_utf8(text).ok() }
 }
 
 impl<const L: usize> Default for FixedString<L> {

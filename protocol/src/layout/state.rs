@@ -10,6 +10,8 @@ use crate::model::ModelRaw;
 
 /// Most clients that one epoch, or the roster of all time, can hold.
 pub const MAX_CLIENTS: usize = 256;
+/// Epochs (steps of `next_active`) after which a member that has not come back may lose a roster place without points.
+pub const ROSTER_IDLE_EPOCHS: u64 = 4;
 /// Most witnesses that one round can hold.
 pub const MAX_WITNESSES: usize = 32;
 /// How many rounds the account remembers.
@@ -106,7 +108,10 @@ pub struct EpochClient {
     pub id: NodeIdentity,
     /// [`ClientState`] by number.
     pub state: u8,
-    pub(crate) _pad: [u8; 3],
+    /// Its place in the roster, where a program of ours began the epoch; the deployed programs leave garbage here, so it
+    /// is a hint and nothing more.
+    pub(crate) roster_hint: u8,
+    pub(crate) _pad: [u8; 2],
     /// Height of the round in which it left; 0 while it is here.
     pub exited_height: u32,
 }
@@ -115,7 +120,7 @@ impl EpochClient {
     /// A healthy client.
     #[must_use]
     pub const fn new(id: NodeIdentity) -> Self {
-        Self { id, state: ClientState::Healthy as u8, _pad: [0; 3], exited_height: 0 }
+        Self { id, state: ClientState::Healthy as u8, roster_hint: 0, _pad: [0; 2], exited_height: 0 }
     }
 
     /// Whether it takes part.
@@ -140,7 +145,7 @@ pub struct RosterClient {
     pub(crate) unused: [u8; 8],
     /// Points earned in all epochs.
     pub earned: u64,
-    /// Points lost; nothing adds to it today.
+    /// Points lost by being ejected from epochs; they are deducted when points are claimed.
     pub slashed: u64,
     /// The epoch counter that its latest join was for.
     pub active: u64,
@@ -151,6 +156,12 @@ impl RosterClient {
     #[must_use]
     pub const fn new(id: NodeIdentity, active: u64) -> Self {
         Self { id, unused: [0; 8], earned: 0, slashed: 0, active }
+    }
+
+    /// Whether it has points on its account, of either kind.
+    #[must_use]
+    pub const fn has_points(&self) -> bool {
+        self.earned != 0 || self.slashed != 0
     }
 }
 
@@ -234,7 +245,7 @@ pub struct Round {
 pub struct EpochState {
     /// A ring of rounds; `rounds_head` is the current one.
     pub rounds: [Round; STORED_ROUNDS],
-    /// Clients in roster order.
+    /// Clients in the roster's order when the epoch began.
     pub clients: FixedVec<EpochClient, MAX_CLIENTS>,
     /// Clients that left, in the order of leaving.
     pub exited_clients: FixedVec<EpochClient, MAX_CLIENTS>,
@@ -278,17 +289,18 @@ pub struct Coordinator {
     pub(crate) _pad_end: [u8; 7],
 }
 
-/// Everyone who ever joined, and what they earn.
+/// Who joined, and what they earn.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct ClientsState {
-    /// The roster, in the order of first joining; slots are never freed.
+    /// The roster. A place without points is given away once the roster is full and its holder has been gone for more than
+    /// [`ROSTER_IDLE_EPOCHS`]; a place with points never is.
     pub clients: FixedVec<RosterClient, MAX_CLIENTS>,
     /// A client whose `active` equals this has joined for the next epoch.
     pub next_active: u64,
     /// Points shared by this epoch's finishers.
     pub current_earning_rate: u64,
-    /// Points that this epoch's cheaters would lose.
+    /// Points that each client ejected from this epoch loses; 0 where nobody is ejected.
     pub current_slashing_rate: u64,
     /// `current_earning_rate` of the next epoch.
     pub future_earning_rate: u64,

@@ -77,7 +77,7 @@ numbered! {
         Dropped = 1,
         /// Left, or was sent home with everyone.
         Withdrawn = 2,
-        /// Removed for cheating; nothing sets it today.
+        /// Removed by a health check that a quorum of witnesses proved, and slashed at the epoch's end.
         Ejected = 3,
     }
 }

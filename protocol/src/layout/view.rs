@@ -1,7 +1,8 @@
 //! Questions that nodes and programs ask of an account.
 
 use super::{
-    ClientsState, Coordinator, CoordinatorAccount, EpochClient, EpochState, RosterClient, Round, RunState, STORED_ROUNDS,
+    ClientsState, Coordinator, CoordinatorAccount, EpochClient, EpochState, ROSTER_IDLE_EPOCHS, RosterClient, Round, RunState,
+    STORED_ROUNDS,
 };
 use crate::Pubkey;
 
@@ -18,7 +19,7 @@ impl CoordinatorAccount {
         self.run_state().halted()
     }
 
-    /// The current epoch's clients, in roster order.
+    /// The current epoch's clients, in the order of the roster when it began.
     #[must_use]
     pub fn clients(&self) -> &[EpochClient] {
         self.state.coordinator.epoch_state.clients.as_slice()
@@ -113,6 +114,25 @@ impl ClientsState {
     #[must_use]
     pub const fn is_pending(&self, client: &RosterClient) -> bool {
         client.active == self.next_active
+    }
+
+    /// Whether a member's place may be given away: it has no points, and has not joined for long.
+    #[must_use]
+    pub const fn is_vacant(&self, client: &RosterClient) -> bool {
+        !client.has_points() && client.active.saturating_add(ROSTER_IDLE_EPOCHS) < self.next_active
+    }
+
+    /// Where in the roster a client of the epoch is. The hint in the client is tried first, then every place from `from`
+    /// on and around, so that a list in roster order is found in one walk.
+    pub(crate) fn slot_of(&self, client: &EpochClient, from: usize) -> Option<usize> {
+        let members = self.clients.as_slice();
+        let is_there = |at: usize| members.get(at).is_some_and(|member| member.id.signer == client.id.signer);
+        let hint = usize::from(client.roster_hint);
+        if is_there(hint) {
+            return Some(hint);
+        }
+        let from = from.min(members.len());
+        (from..members.len()).chain(0..from).find(|at| is_there(*at))
     }
 
     /// The clients that have joined for the next epoch, in roster order.

@@ -47,7 +47,7 @@ codes! {
     UpdateConfigNotHalted = 6001: "update a run that is not halted",
     /// The coordinator account has another size.
     CoordinatorAccountIncorrectSize = 6002: "use an account of the wrong size",
-    /// The roster of all time is full.
+    /// The roster is full, and no place in it may be given away.
     ClientsFull = 6003: "join a run whose roster is full",
     /// The rules contradict themselves.
     ConfigSanityCheckFailed = 6004: "accept a configuration that contradicts itself",
@@ -73,8 +73,8 @@ codes! {
     InvalidHealthCheck = 6014: "confirm the health check",
     /// The run is halted.
     Halted = 6015: "move a halted run",
-    /// The checkpoint names nothing.
-    InvalidCheckpoint = 6016: "accept a checkpoint that names nothing",
+    /// The checkpoint names nothing that could exist.
+    InvalidCheckpoint = 6016: "accept a checkpoint that names no place for weights",
     /// The round has all the witnesses that it can hold.
     WitnessesFull = 6017: "store another witness",
     /// The run is not paused.
@@ -85,18 +85,22 @@ codes! {
     InvalidCommitteeSelection = 6020: "select the round's committees",
     /// The place in the round is another.
     InvalidCommitteeProof = 6021: "verify the committee proof",
-    /// As many clients as samples in a batch.
-    MoreClientsThanBatches = 6022: "join a run with as many clients as samples",
+    /// As many clients as samples in a batch have joined for the epoch already.
+    MoreClientsThanBatches = 6022: "join an epoch with as many clients as samples",
     /// A run id has 1 to 32 bytes.
     RunIdInvalidLength = 6023: "accept a run id of this length",
-    /// A node needs a peer-to-peer key (a check of ours).
-    InvalidNodeIdentity = 6024: "accept a node without a peer-to-peer key",
+    /// A node needs a peer-to-peer key that is one (a check of ours).
+    InvalidNodeIdentity = 6024: "accept a node without a valid peer-to-peer key",
     /// A client version has at most 96 bytes (a check of ours).
     InvalidClientVersion = 6025: "accept a client version of this length",
     /// The account was used before (a check of ours beside the framework's).
     AccountAlreadyInitialized = 6026: "initialise an account that is in use",
     /// The account's content makes no sense.
     CorruptAccount = 6027: "read the coordinator account",
+    /// All steps are done: the owner has to add some first (a check of ours).
+    StepsDone = 6028: "resume a run whose steps are all done",
+    /// The round's seed elected others to name the checkpoint (a check of ours).
+    NotElected = 6029: "accept a checkpoint from a member that was not elected",
 }
 
 impl fmt::Display for CoordinatorError {

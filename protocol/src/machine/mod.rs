@@ -4,12 +4,12 @@
 //! Programs run it on chain; nodes run the same code to predict what the chain will do.
 //!
 //! *Invariants*: a function that returns an error has changed nothing. List lengths stay within capacity. The
-//! epoch's clients and its exited clients are entries of the roster, and its clients keep the roster's order. Points
-//! never decrease. The nonce grows by one with every success, but not for a new client version.
+//! epoch's clients and its exited clients are entries of the roster. Points of either kind never decrease. The nonce
+//! grows by one with every instruction that changes something, but not for a new client version; a client's instruction
+//! that finds nothing to change (a tick too early, a second report of the same absence) writes nothing at all.
 //!
-//! *Closing gaps of the deployed programs*, while accepting the same bytes from honest clients: a warm-up witness must
-//! name its own index, once; a health check names a trainer that is still here; text that is too long, a checkpoint
-//! without a name and a node without a peer-to-peer key are errors; an epoch that never trained pays nothing.
+//! *Closing gaps of the deployed programs*, while accepting the same bytes from honest clients: docs/PROGRAMS.md lists
+//! them, each with its test.
 
 mod error;
 mod owner;
@@ -19,17 +19,19 @@ mod tick;
 pub use crate::select::Clock;
 pub use error::CoordinatorError;
 pub use owner::{check_free, init, set_future_epoch_rates, set_paused, update, update_client_version};
-pub use reports::{checkpoint, health_check, join_run, warmup_witness, witness};
+pub use reports::{check_join, checkpoint, health_check, join_run, warmup_witness, witness};
 pub use tick::{tick, would_tick};
 
 use crate::layout::{ClientState, Coordinator, CoordinatorAccount, RunState, STORED_ROUNDS};
 
 type Outcome = Result<(), CoordinatorError>;
 
-/// Ends a successful instruction: the run moves on if it is time, and the nonce grows.
-fn finish_with_tick(account: &mut CoordinatorAccount, clock: &Clock) {
-    tick::advance(account, clock);
-    bump_nonce(account);
+/// Ends a client's successful instruction: the run moves on if it is time, and the nonce grows if anything `changed`.
+fn finish_with_tick(account: &mut CoordinatorAccount, clock: &Clock, changed: bool) {
+    let moved = tick::advance(account, clock);
+    if changed || moved {
+        bump_nonce(account);
+    }
 }
 
 const fn bump_nonce(account: &mut CoordinatorAccount) {

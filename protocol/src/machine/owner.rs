@@ -116,7 +116,8 @@ pub fn set_future_epoch_rates(account: &mut CoordinatorAccount, earning: Option<
 /// Pauses the run (at the epoch's end, where one is training) or resumes it.
 ///
 /// # Errors
-/// Pausing: `Halted`. Resuming: the sanity checks, `CannotResume`, and `Halted` where all steps are done already.
+/// Pausing: `Halted`. Resuming: the sanity checks, `CannotResume`, and `StepsDone` where all steps are done already: a run
+/// paused in its last Cooldown goes on once the owner has raised `total_steps`.
 pub fn set_paused(account: &mut CoordinatorAccount, paused: bool, clock: &Clock) -> Outcome {
     if paused { pause(account, clock) } else { resume(account, clock) }
 }
@@ -149,11 +150,11 @@ fn resume(account: &mut CoordinatorAccount, clock: &Clock) -> Outcome {
     }
     match coordinator.state() {
         // The first start of a run: step 1 is the first.
-        RunState::Uninitialized if coordinator.config.total_steps <= 1 => return Err(CoordinatorError::Halted),
+        RunState::Uninitialized if coordinator.config.total_steps <= 1 => return Err(CoordinatorError::StepsDone),
         RunState::Uninitialized => coordinator.progress.step = 1,
         RunState::Paused if !coordinator.progress.check() => return Err(CoordinatorError::ProgressSanityCheckFailed),
         RunState::Paused if waiting_or_finished(coordinator) == RunState::Finished => {
-            return Err(CoordinatorError::Halted);
+            return Err(CoordinatorError::StepsDone);
         }
         RunState::Paused => {}
         _ => return Err(CoordinatorError::CannotResume),
@@ -161,6 +162,6 @@ fn resume(account: &mut CoordinatorAccount, clock: &Clock) -> Outcome {
     enter(coordinator, RunState::WaitingForMembers, clock.now());
     let clients = &mut account.state.clients_state;
     clients.next_active = clients.next_active.saturating_add(1);
-    finish_with_tick(account, clock);
+    finish_with_tick(account, clock, true);
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! The decision ([`decide`]) only reads; [`advance`] applies it. Nodes use the first to predict the second.
 
 use super::{Clock, CoordinatorError, Outcome, bump_nonce, enter, start_round, waiting_or_finished, withdraw_all};
-use crate::layout::{ClientsState, Coordinator, CoordinatorAccount, EpochClient, EpochState, MAX_CLIENTS, RunState};
+use crate::layout::{ClientState, ClientsState, Coordinator, CoordinatorAccount, EpochClient, EpochState, RunState};
+use crate::select::MIN_HEALTH_HEIGHT;
 
 /// After the epoch's time is over, this many more steps let the last results be exchanged and applied.
 const DRAIN_STEPS: u32 = 2;
@@ -109,7 +110,7 @@ pub fn would_tick(account: &CoordinatorAccount, now: i64) -> Option<RunState> {
     })
 }
 
-/// Moves the run on if its time has come; also succeeds where it has not.
+/// Moves the run on if its time has come; where it has not, succeeds too and changes nothing, the nonce included.
 ///
 /// # Errors
 /// `Halted`.
@@ -117,23 +118,23 @@ pub fn tick(account: &mut CoordinatorAccount, clock: &Clock) -> Outcome {
     if account.halted() {
         return Err(CoordinatorError::Halted);
     }
-    advance(account, clock);
-    bump_nonce(account);
+    if advance(account, clock) {
+        bump_nonce(account);
+    }
     Ok(())
 }
 
-/// A tick that may find nothing to do.
-pub(super) fn advance(account: &mut CoordinatorAccount, clock: &Clock) {
+/// A tick that may find nothing to do: whether it changed anything. Nearly every instruction ends with it, so that copies of
+/// it would fill the bytecode.
+#[inline(never)]
+pub(super) fn advance(account: &mut CoordinatorAccount, clock: &Clock) -> bool {
     let now = clock.now();
     let decided = decide(account, now);
-    match account.run_state() {
-        RunState::WaitingForMembers => {
-            account.state.is_warmup_first_tick = 1;
-            account.state.is_training_first_tick = 1;
-        }
+    let prepared = match account.run_state() {
+        RunState::WaitingForMembers => expect_epoch(account),
         RunState::Warmup if decided != Some(Move::StartTraining) => evict(&mut account.state.coordinator.epoch_state, 0),
-        _ => {}
-    }
+        _ => false,
+    };
     match decided {
         None => {}
         Some(Move::StartEpoch) => start_epoch(account, now),
@@ -147,15 +148,27 @@ pub(super) fn advance(account: &mut CoordinatorAccount, clock: &Clock) {
         Some(Move::EndRound { then, last_step }) => end_round(&mut account.state.coordinator, then, last_step, clock),
         Some(Move::EndEpoch) => end_epoch(account, now),
     }
-    note_phase(account);
+    let noted = note_phase(account);
+    prepared || decided.is_some() || noted
+}
+
+/// The next Warmup and the next training will be noticed as new; false where they would have been anyway.
+const fn expect_epoch(account: &mut CoordinatorAccount) -> bool {
+    let state = &mut account.state;
+    if state.is_warmup_first_tick == 1 && state.is_training_first_tick == 1 {
+        return false;
+    }
+    state.is_warmup_first_tick = 1;
+    state.is_training_first_tick = 1;
+    true
 }
 
 /// The first tick that sees an epoch's Warmup fixes what it pays; the first that sees its training makes everyone join
-/// anew for the next.
-fn note_phase(account: &mut CoordinatorAccount) {
+/// anew for the next. Whether it was one of these.
+fn note_phase(account: &mut CoordinatorAccount) -> bool {
     let state = &mut account.state;
     if state.coordinator.epoch_state.first_round != 1 {
-        return;
+        return false;
     }
     let clients = &mut state.clients_state;
     match state.coordinator.state() {
@@ -168,12 +181,16 @@ fn note_phase(account: &mut CoordinatorAccount) {
             clients.next_active = clients.next_active.saturating_add(1);
             state.is_training_first_tick = 0;
         }
-        _ => {}
+        _ => return false,
     }
+    true
 }
 
-/// Moves clients that are not healthy to the exited ones.
-fn evict(epoch: &mut EpochState, height: u32) {
+/// Moves clients that are not healthy to the exited ones, and says whether there were any.
+fn evict(epoch: &mut EpochState, height: u32) -> bool {
+    if epoch.clients.iter().all(EpochClient::is_healthy) {
+        return false;
+    }
     let exited = &mut epoch.exited_clients;
     epoch.clients.retain(|client| {
         if client.is_healthy() {
@@ -184,15 +201,17 @@ fn evict(epoch: &mut EpochState, height: u32) {
         let _stored = exited.push(&gone);
         false
     });
+    true
 }
 
-/// Whether any healthy client of the last epoch has joined the next one. Both lists are in roster order.
+/// Whether any healthy client of the last epoch has joined the next one.
 fn anyone_stays(epoch: &EpochState, roster: &ClientsState) -> bool {
-    let mut clients = epoch.clients.iter().filter(|client| client.is_healthy()).peekable();
-    roster
-        .clients
-        .iter()
-        .any(|member| clients.next_if(|client| client.id.signer == member.id.signer).is_some() && roster.is_pending(member))
+    let mut next = 0;
+    epoch.clients.iter().filter(|client| client.is_healthy()).any(|client| {
+        let Some(slot) = roster.slot_of(client, next) else { return false };
+        next = slot + 1;
+        roster.clients.get(slot).is_some_and(|member| roster.is_pending(member))
+    })
 }
 
 fn start_epoch(account: &mut CoordinatorAccount, now: u64) {
@@ -207,8 +226,11 @@ fn start_epoch(account: &mut CoordinatorAccount, now: u64) {
     epoch.first_round = 1;
     epoch.start_step = coordinator.progress.step;
     epoch.start_timestamp = now;
-    for member in roster.pending().take(MAX_CLIENTS) {
-        let _stored = epoch.clients.push(&EpochClient::new(member.id));
+    for (slot, member) in roster.clients.iter().enumerate() {
+        if roster.is_pending(member) {
+            let client = EpochClient { roster_hint: slot as u8, ..EpochClient::new(member.id) };
+            let _stored = epoch.clients.push(&client);
+        }
     }
     enter(coordinator, RunState::Warmup, now);
 }
@@ -218,7 +240,7 @@ fn end_round(coordinator: &mut Coordinator, then: RoundEnd, last_step: u32, cloc
     let height = epoch.current_round().height;
     epoch.first_round = 0;
     epoch.last_step = last_step;
-    evict(epoch, height);
+    let _left = evict(epoch, height);
     coordinator.progress.step = coordinator.progress.step.saturating_add(1);
     match then {
         RoundEnd::NextRound => return start_round(coordinator, clock),
@@ -229,14 +251,17 @@ fn end_round(coordinator: &mut Coordinator, then: RoundEnd, last_step: u32, cloc
     enter(coordinator, RunState::Cooldown, clock.now());
 }
 
+#[inline(never)]
 fn end_epoch(account: &mut CoordinatorAccount, now: u64) {
+    // Whoever is sent home by what follows has finished the epoch.
+    pay(account);
     let coordinator = &mut account.state.coordinator;
     let round = coordinator.epoch_state.current_round();
     let height = round.height;
     let next_index = round.data_index.saturating_add(u64::from(coordinator.global_batch_size(round)));
     coordinator.progress.epoch_start_data_index = next_index;
     coordinator.progress.epoch = coordinator.progress.epoch.saturating_add(1);
-    evict(&mut coordinator.epoch_state, height);
+    let _left = evict(&mut coordinator.epoch_state, height);
     coordinator.model.checkpoint.hand_to_peers();
     if coordinator.pending_pause == 1 {
         withdraw_all(coordinator);
@@ -248,20 +273,48 @@ fn end_epoch(account: &mut CoordinatorAccount, now: u64) {
         let next = waiting_or_finished(coordinator);
         enter(coordinator, next, now);
     }
-    pay(account);
+    slash(account);
 }
 
-/// Pays the epoch's finishers, who are a part of the roster in its order.
+/// Whether a client of an ending epoch has finished it: one that nobody found absent. A round without any report sends
+/// everyone home; that costs nobody the epoch's points once health could be judged, but before that nobody has shown
+/// anything.
+fn finishes(client: &EpochClient, height: u32) -> bool {
+    match client.client_state() {
+        ClientState::Healthy => true,
+        ClientState::Withdrawn => height >= MIN_HEALTH_HEIGHT,
+        ClientState::Dropped | ClientState::Ejected => false,
+    }
+}
+
+/// Pays the epoch's finishers in equal shares.
 fn pay(account: &mut CoordinatorAccount) {
-    let finishers = &account.state.coordinator.epoch_state.clients;
+    let epoch = &account.state.coordinator.epoch_state;
     let roster = &mut account.state.clients_state;
-    let Some(share) = roster.current_earning_rate.checked_div(finishers.len() as u64) else { return };
-    let mut finishers = finishers.iter().peekable();
-    for member in roster.clients.as_mut_slice() {
-        if let Some(finisher) = finishers.next_if(|client| client.id.signer == member.id.signer)
-            && finisher.is_healthy()
-        {
+    let height = epoch.current_round().height;
+    let finishers = || epoch.clients.iter().filter(|client| finishes(client, height));
+    let Some(share) = roster.current_earning_rate.checked_div(finishers().count() as u64) else { return };
+    let mut next = 0;
+    for finisher in finishers() {
+        let Some(slot) = roster.slot_of(finisher, next) else { continue };
+        next = slot + 1;
+        if let Some(member) = roster.clients.as_mut_slice().get_mut(slot) {
             member.earned = member.earned.saturating_add(share);
+        }
+    }
+}
+
+/// Takes the epoch's rate from every client that was ejected from it, in whatever order they left.
+fn slash(account: &mut CoordinatorAccount) {
+    let roster = &mut account.state.clients_state;
+    let rate = roster.current_slashing_rate;
+    let exited = &account.state.coordinator.epoch_state.exited_clients;
+    let mut next = 0;
+    for gone in exited.iter().filter(|gone| gone.client_state() == ClientState::Ejected) {
+        let Some(slot) = roster.slot_of(gone, next) else { continue };
+        next = slot + 1;
+        if let Some(member) = roster.clients.as_mut_slice().get_mut(slot) {
+            member.slashed = member.slashed.saturating_add(rate);
         }
     }
 }

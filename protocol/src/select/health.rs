@@ -6,7 +6,20 @@ use crate::layout::{Committee, CommitteeProof, Coordinator, NodeIdentity, Round}
 use crate::machine::CoordinatorError;
 
 /// Lowest round height at which health can be judged: before it, nobody has witnessed a full round.
-const MIN_HEIGHT: u32 = 2;
+pub const MIN_HEALTH_HEIGHT: u32 = 2;
+/// Absence is proven by this many reports at least, so that one witness alone cannot have anybody ejected.
+const MIN_PROOFS: u16 = 2;
+
+/// What the previous round's witnesses say about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// A quorum received something from it.
+    Heard,
+    /// No quorum did; but some did, or too few reported at all.
+    Unheard,
+    /// A quorum of the witnesses that the round should have had report, each by itself, that they received nothing.
+    ProvenAbsent,
+}
 
 /// How many of `witnesses` must agree: 1 of 1, 2 of 2, 2 of 3, then two thirds rounded down.
 #[must_use]
@@ -36,7 +49,7 @@ pub fn witness_score(round: &Round, signer: &Pubkey) -> u16 {
     round.witnesses.iter().filter(|witness| witness.participant_bloom.contains(&item)).count() as u16
 }
 
-/// Whether the witnesses of the previous round received something from `client`, which claims the place `proof` in it.
+/// What the witnesses of the previous round say about `client`, which claims the place `proof` in it.
 ///
 /// # Errors
 /// [`CoordinatorError`] where health cannot be judged: too early, a false claim, or a committee that does not train.
@@ -44,9 +57,9 @@ pub fn check_health(
     coordinator: &Coordinator,
     client: &NodeIdentity,
     proof: &CommitteeProof,
-) -> Result<bool, CoordinatorError> {
+) -> Result<Health, CoordinatorError> {
     let epoch = &coordinator.epoch_state;
-    if epoch.current_round().height < MIN_HEIGHT {
+    if epoch.current_round().height < MIN_HEALTH_HEIGHT {
         return Err(CoordinatorError::InvalidHealthCheck);
     }
     let round = epoch.round_back(1).ok_or(CoordinatorError::NoActiveRound)?;
@@ -61,25 +74,32 @@ pub fn check_health(
     if proof.committee != Committee::Trainer {
         return Err(CoordinatorError::InvalidHealthCheck);
     }
-    Ok(is_healthy(coordinator, round, &client.signer))
+    Ok(health_of(coordinator, round, &client.signer))
 }
 
-fn is_healthy(coordinator: &Coordinator, previous: &Round, signer: &Pubkey) -> bool {
-    witness_score(previous, signer) >= coordinator.witness_quorum(previous.witnesses.len())
+fn health_of(coordinator: &Coordinator, previous: &Round, signer: &Pubkey) -> Health {
+    let reports = previous.witnesses.len();
+    let heard = witness_score(previous, signer);
+    if heard >= coordinator.witness_quorum(reports) {
+        return Health::Heard;
+    }
+    let wanted = coordinator.config.witness_target(usize::from(previous.clients_len));
+    let proofs = (reports as u16).saturating_sub(heard);
+    if proofs >= quorum(wanted as u16).max(MIN_PROOFS) { Health::ProvenAbsent } else { Health::Unheard }
 }
 
 /// The clients that a health check would drop now, each with the proof to send: still here and healthy by name, but
 /// without a quorum of the previous round's witnesses.
 pub fn unhealthy_clients(coordinator: &Coordinator) -> impl Iterator<Item = (NodeIdentity, CommitteeProof)> {
     let epoch = &coordinator.epoch_state;
-    let judged = (epoch.current_round().height >= MIN_HEIGHT && coordinator.state().training())
+    let judged = (epoch.current_round().height >= MIN_HEALTH_HEIGHT && coordinator.state().training())
         .then(|| epoch.round_back(1))
         .flatten()
         .and_then(|round| Some((round, Selection::of_round(round, &coordinator.config).ok()?)));
     judged.into_iter().flat_map(move |(round, selection)| {
         let clients = epoch.clients.iter().take(usize::from(round.clients_len)).enumerate();
         clients.filter_map(move |(index, client)| {
-            if !client.is_healthy() || is_healthy(coordinator, round, &client.id.signer) {
+            if !client.is_healthy() || health_of(coordinator, round, &client.id.signer) == Health::Heard {
                 return None;
             }
             let proof = selection.committee(index as u64)?;

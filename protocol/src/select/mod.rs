@@ -2,6 +2,7 @@
 
 mod batch;
 mod bloom;
+mod checkpointers;
 mod committee;
 mod health;
 mod merkle;
@@ -9,8 +10,9 @@ mod shuffle;
 
 pub use batch::{Assigned, Assignment, BatchId, global_batch_size};
 pub use bloom::participant_item;
+pub use checkpointers::{CHECKPOINTERS, check_checkpointer, checkpointers};
 pub use committee::{SelectError, Selection};
-pub use health::{check_health, quorum, unhealthy_clients, witness_score};
+pub use health::{Health, MIN_HEALTH_HEIGHT, check_health, quorum, unhealthy_clients, witness_score};
 pub use merkle::{EMPTY_ROOT, MerkleBuilder, merkle_root};
 pub use shuffle::shuffled_index;
 

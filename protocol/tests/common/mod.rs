@@ -5,6 +5,7 @@ use bytemuck::Zeroable;
 use psyche_protocol::F64Bits;
 use psyche_protocol::Pubkey;
 use psyche_protocol::instruction::{HealthCheckArgs, UpdateArgs};
+use psyche_protocol::keys::is_public_key;
 use psyche_protocol::layout::*;
 use psyche_protocol::machine::{self, Clock, CoordinatorError};
 use psyche_protocol::model::*;
@@ -15,7 +16,15 @@ pub(crate) const START: i64 = 1_700_000_000;
 pub(crate) fn identity(client: u8) -> NodeIdentity {
     let mut p2p_identity = [0x80; 32];
     p2p_identity[0] = client;
-    NodeIdentity { signer: [client; 32], p2p_identity }
+    NodeIdentity { signer: [client; 32], p2p_identity: peer_key(p2p_identity) }
+}
+
+/// The next valid key after these bytes: half of all are none.
+pub(crate) fn peer_key(mut bytes: Pubkey) -> Pubkey {
+    while !is_public_key(&bytes) {
+        bytes[31] = bytes[31].wrapping_add(1);
+    }
+    bytes
 }
 
 pub(crate) fn config() -> Config {
@@ -170,6 +179,14 @@ impl Run {
 
     pub(crate) fn earned(&self, client: u8) -> u64 {
         self.account.roster_client(&[client; 32]).map_or(0, |member| member.earned)
+    }
+
+    pub(crate) fn slashed(&self, client: u8) -> u64 {
+        self.account.roster_client(&[client; 32]).map_or(0, |member| member.slashed)
+    }
+
+    pub(crate) fn send_checkpoint(&mut self, client: u8, checkpoint: &Checkpoint) -> Result<(), CoordinatorError> {
+        machine::checkpoint(&mut self.account, &[client; 32], checkpoint, &self.clock)
     }
 
     pub(crate) fn set_paused(&mut self, paused: bool) -> Result<(), CoordinatorError> {

@@ -5,7 +5,7 @@ use psyche_protocol::Pubkey;
 use psyche_protocol::instruction::{HealthCheckArgs, RunUpdateArgs, SetFutureEpochRatesArgs, UpdateClientVersionArgs};
 use psyche_protocol::layout::{Config, CoordinatorAccount, MAX_CLIENTS, RunState, WitnessProof};
 use psyche_protocol::machine::{self, Clock};
-use psyche_protocol::select::{Selection, unhealthy_clients};
+use psyche_protocol::select::{Selection, checkpointers, unhealthy_clients};
 use solana_instruction::Instruction;
 use solana_keypair::Keypair;
 
@@ -183,8 +183,10 @@ fn train(c: &mut Crowd) {
     c.measure("health_check, 32 witnesses", 0, check, |native| {
         machine::health_check(native.run, &native.user, &args, &native.clock).unwrap();
     });
-    let moved = c.t.run.checkpoint(&c.last_member(), hub("elsewhere/weights"));
-    c.measure("checkpoint", MAX_CLIENTS - 1, moved, |native| {
+    let elected = checkpointers(&c.t.state())[2].unwrap();
+    let member = c.members.iter().position(|wallet| key(wallet) == elected).unwrap();
+    let moved = c.t.run.checkpoint(&elected, hub("elsewhere/weights"));
+    c.measure("checkpoint", member, moved, |native| {
         machine::checkpoint(native.run, &native.user, &hub("elsewhere/weights"), &native.clock).unwrap();
     });
 }

@@ -159,7 +159,12 @@ impl RunKeys {
 
 /// A client's identity, its peer-to-peer key made up from its signer.
 pub(crate) fn node(user: &Pubkey) -> NodeIdentity {
-    NodeIdentity { signer: *user, p2p_identity: user.map(|byte| byte ^ 0x55) }
+    let mut p2p_identity = user.map(|byte| byte ^ 0x55);
+    // Half of all byte strings are no key.
+    while !psyche_protocol::keys::is_public_key(&p2p_identity) {
+        p2p_identity[31] = p2p_identity[31].wrapping_add(1);
+    }
+    NodeIdentity { signer: *user, p2p_identity }
 }
 
 /// A witness report that heard `heard`.

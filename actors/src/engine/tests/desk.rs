@@ -10,6 +10,7 @@ use psyche_messages::{
 };
 use psyche_protocol::F64Bits;
 use psyche_protocol::instruction::UpdateArgs;
+use psyche_protocol::keys::is_public_key;
 use psyche_protocol::layout::*;
 use psyche_protocol::machine::{self, Clock};
 use psyche_protocol::model::*;
@@ -27,8 +28,13 @@ pub(super) const fn address(client: u8) -> Address {
     Address([client + 1; 32])
 }
 
-pub(super) const fn peer(client: u8) -> PeerKey {
-    PeerKey([client + 101; 32])
+/// A key that the run accepts.
+pub(super) fn peer(client: u8) -> PeerKey {
+    let mut key = [client + 101; 32];
+    while !is_public_key(&key) {
+        key[31] = key[31].wrapping_add(1);
+    }
+    PeerKey(key)
 }
 
 pub(super) struct Desk {

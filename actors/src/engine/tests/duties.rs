@@ -1,7 +1,7 @@
 //! Training, reports, transactions.
 
 use psyche_messages::{Digest, RoundKey};
-use psyche_protocol::layout::RunState;
+use psyche_protocol::layout::{EpochClient, RunState};
 
 use super::desk::{DIGEST, Desk, address, digest, engine, sent, trained, warned};
 use crate::engine::{ChainAction, Effect, Event, SendId, SendOutcome};
@@ -174,6 +174,61 @@ fn a_client_that_is_dropped_says_so_and_joins_again_when_it_is_out() {
     desk.next_round(&[]);
     assert_eq!(desk.account.clients().len(), 2);
     assert!(sent(&desk.show()).contains(&"join"));
+}
+
+#[test]
+fn a_client_that_is_ejected_says_what_it_costs_and_joins_once_more_only() {
+    let mut desk = Desk::in_training(3);
+    desk.account.state.clients_state.current_slashing_rate = 70;
+    desk.show();
+    for (ejections, words) in [(1, "once more"), (2, "joins no more")] {
+        desk.account.state.coordinator.epoch_state.clients.as_mut_slice()[0].state = 3;
+        desk.account.nonce += 1;
+        let effects = desk.show();
+        assert!(warned(&effects, "loses 70 points") && warned(&effects, words), "ejection {ejections}");
+        assert!(!warned(&desk.show(), "ejected"), "said once");
+        desk.next_round(&[]);
+        let mut effects = desk.show();
+        assert_eq!(desk.account.clients().len(), 2);
+        effects.extend(desk.wait_ms(20_000));
+        assert_eq!(sent(&effects).contains(&"join"), ejections == 1);
+        assert!(!sent(&effects).contains(&"witness") && trained(&effects).is_empty());
+        // The chain puts it back, as if another epoch had begun.
+        desk.account.state.coordinator.epoch_state.exited_clients.clear();
+        let back = EpochClient::new(desk.account.state.clients_state.clients.as_slice()[0].id);
+        let epoch = &mut desk.account.state.coordinator.epoch_state;
+        let others: Vec<_> = epoch.clients.as_slice().to_vec();
+        epoch.clients.clear();
+        for client in std::iter::once(&back).chain(&others) {
+            assert!(epoch.clients.push(client));
+        }
+        epoch.current_round_mut().clients_len = 3;
+        desk.account.nonce += 1;
+        desk.show();
+    }
+}
+
+#[test]
+fn a_tick_that_came_too_early_is_sent_again() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let mut effects = desk.wait_ms(30_000);
+    assert_eq!(sent(&effects).iter().filter(|purpose| **purpose == "tick").count(), 1);
+    let id = |effects: &[Effect]| {
+        let mut ids = effects.iter().rev().filter_map(|effect| match effect {
+            Effect::Send { id, action: ChainAction::Tick } => Some(*id),
+            _ => None,
+        });
+        ids.next().unwrap()
+    };
+    // Confirmed, but the account stays as it is: the chain's clock was behind.
+    desk.tell(Event::ChainSent { id: id(&effects), outcome: SendOutcome::Confirmed });
+    assert!(!sent(&desk.wait_ms(1_000)).contains(&"tick"));
+    effects = desk.wait_ms(2_000);
+    assert!(sent(&effects).contains(&"tick"));
+    // Refused for good, it is left to others.
+    desk.tell(Event::ChainSent { id: id(&effects), outcome: SendOutcome::Refused });
+    assert!(!sent(&desk.wait_ms(10_000)).contains(&"tick"));
 }
 
 #[test]
