@@ -81,7 +81,11 @@ fn tell(event: &NodeEvent) {
         NodeEvent::RewardsClaimed { amount, signature } => tracing::info!(%amount, signature, "claimed rewards"),
         NodeEvent::Warning { message } => tracing::warn!("{message}"),
         NodeEvent::Stopped { reason } => tracing::info!(reason, "the node stops"),
-        NodeEvent::Started { .. } | NodeEvent::DigestCompared { .. } | NodeEvent::TransactionConfirmed { .. } => {
+        // The chain's client has logged what happened to the endpoint, with the reason.
+        NodeEvent::EndpointChanged { .. }
+        | NodeEvent::Started { .. }
+        | NodeEvent::DigestCompared { .. }
+        | NodeEvent::TransactionConfirmed { .. } => {
             tracing::debug!(?event, "event");
         }
     }

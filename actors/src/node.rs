@@ -13,9 +13,10 @@ use psyche_net::NetHandle;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::config::NodeConfig;
+use crate::config::{ConfigError, NodeConfig};
 use crate::event_log::EventLog;
 use crate::rewards::{ClaimRewards, RewardsActor};
+use crate::rpc::RpcSupervisor;
 use crate::run::{DeviceQueue, PlanError, RunActor};
 use crate::supervisor::{GaveUp, Supervised};
 use crate::watcher::CoordinatorWatcher;
@@ -26,6 +27,9 @@ pub enum NodeError {
     /// The chain can't be read.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The configuration can't work, as only the chain could tell.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The run does not exist.
     #[error("find the run {run_id}: no run of this name exists under the coordinator program {program}")]
     NoRun {
@@ -135,6 +139,8 @@ pub struct Actors {
     pub run: Supervised<RunActor>,
     /// The rewards.
     pub rewards: Supervised<RewardsActor>,
+    /// The endpoints.
+    pub rpc: Supervised<RpcSupervisor>,
     /// The run's account.
     pub watcher: Supervised<CoordinatorWatcher>,
     pub(crate) net: NetHandle,

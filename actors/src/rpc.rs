@@ -2,14 +2,15 @@
 //! The node's link to Solana: turns actions into transactions, sees them through, and reads.
 //!
 //! # In (message → reply)
-//! [`SubmitAction`] → the confirmation, or nothing where it was done already; [`ReadClock`] → slot and chain time; [`RebuildWitnesses`] → the witnesses of a round.
+//! [`SubmitAction`] → the confirmation, or nothing where it was done already; [`ReadClock`] → slot and chain time; [`RebuildWitnesses`] → the witnesses of a round; [`GetEndpointHealth`] → how every endpoint fares.
 //!
 //! # Out
-//! Nothing but replies. The client underneath fails over between endpoints and re-sends until a transaction is confirmed or
-//! can't be any more.
+//! Replies, and to the event log an event for every endpoint that is given up or comes back. The client underneath asks the
+//! endpoint that answers well, fails over, and re-sends until a transaction is confirmed or can't be any more.
 //!
 //! # State and invariants
-//! None that would be lost: what is under way lives in the replies' futures.
+//! None that would be lost: what is under way lives in the replies' futures, what is known of the endpoints in the client,
+//! which outlives the actor.
 //!
 //! # Mailbox (bound, policy when full)
 //! 128 messages; senders wait. Requests run beside each other; the engine never has two of one kind under way.
@@ -22,16 +23,19 @@
 
 mod actions;
 
-use actix::{Actor, Context, Handler, ResponseFuture};
-use psyche_chain::{ChainError, Confirmed, Rpc};
-use psyche_messages::{ChainTime, Command, RoundKey, Slot};
+use actix::{Actor, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture, WrapFuture as _};
+use psyche_chain::{ChainError, Confirmed, EndpointEvent, EndpointHealth, Rpc};
+use psyche_messages::{ChainTime, Command, NodeEvent, RoundKey, Slot};
 use psyche_protocol::layout::Witness;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 pub use actions::ActionContext;
 
 use crate::chain_of;
 use crate::engine::ChainAction;
 use crate::envelope::Ask;
+use crate::event_log::EventLog;
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 128;
@@ -53,6 +57,10 @@ pub struct RebuildWitnesses {
     pub since: Slot,
 }
 
+/// Asks how the JSON-RPC endpoints fare.
+#[derive(Clone, Copy, Debug)]
+pub struct GetEndpointHealth;
+
 impl Command for SubmitAction {
     type Reply = Result<Option<Confirmed>, ChainError>;
 }
@@ -63,17 +71,22 @@ impl Command for RebuildWitnesses {
     type Reply = Option<Vec<Witness>>;
 }
 
+impl Command for GetEndpointHealth {
+    type Reply = Vec<EndpointHealth>;
+}
+
 /// See the module.
 pub struct RpcSupervisor {
     rpc: Rpc,
     context: ActionContext,
+    events: EventLog,
 }
 
 impl RpcSupervisor {
-    /// An actor that talks through `rpc` and signs as `context` says.
+    /// An actor that talks through `rpc`, signs as `context` says, and reports to `events`.
     #[must_use]
-    pub const fn new(rpc: Rpc, context: ActionContext) -> Self {
-        Self { rpc, context }
+    pub const fn new(rpc: Rpc, context: ActionContext, events: EventLog) -> Self {
+        Self { rpc, context, events }
     }
 }
 
@@ -82,6 +95,19 @@ impl Actor for RpcSupervisor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
+        let (changes, events) = (self.rpc.endpoint_events(), self.events.clone());
+        ctx.spawn(report(changes, events).into_actor(self));
+    }
+}
+
+/// Reports what happens to endpoints for as long as the client lives.
+async fn report(mut changes: broadcast::Receiver<EndpointEvent>, events: EventLog) {
+    loop {
+        match changes.recv().await {
+            Ok(EndpointEvent { endpoint, state }) => events.report(NodeEvent::EndpointChanged { endpoint, state }),
+            Err(RecvError::Lagged(missed)) => tracing::warn!(actor = "rpc", missed, "changes of endpoints went unreported"),
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 
@@ -100,6 +126,14 @@ impl Handler<Ask<ReadClock>> for RpcSupervisor {
     fn handle(&mut self, _: Ask<ReadClock>, _: &mut Self::Context) -> Self::Result {
         let rpc = self.rpc.clone();
         Box::pin(async move { rpc.clock().await })
+    }
+}
+
+impl Handler<Ask<GetEndpointHealth>> for RpcSupervisor {
+    type Result = MessageResult<Ask<GetEndpointHealth>>;
+
+    fn handle(&mut self, _: Ask<GetEndpointHealth>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.rpc.health())
     }
 }
 

@@ -46,6 +46,32 @@ pub enum ChainError {
         endpoint: String,
         /// The status: 429 means too many requests.
         status: u16,
+        /// How long the server wants to be left alone, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// No endpoint can be asked: all of them failed, and those who probe them now got no answer either.
+    #[error("find an endpoint that answers among {endpoints}")]
+    NoneHealthy {
+        /// How many there are.
+        endpoints: usize,
+    },
+    /// An endpoint is on another cluster than the others. It is not used.
+    #[error(
+        "use {endpoint}: its genesis hash is {genesis}, but that of {others} is {expected}: they are on different clusters"
+    )]
+    WrongCluster {
+        /// The endpoint without its keys.
+        endpoint: String,
+        /// Its place among the configured pairs.
+        pair: usize,
+        /// What it names.
+        genesis: String,
+        /// Who names what is believed.
+        others: String,
+        /// Their places among the configured pairs.
+        other_pairs: Vec<usize>,
+        /// What is believed.
+        expected: String,
     },
     /// No answer in time.
     #[error("get an answer from {endpoint} within {after:?}")]
@@ -221,6 +247,7 @@ impl ChainError {
             | Self::Malformed { .. }
             | Self::Http { .. }
             | Self::Behind { .. }
+            | Self::NoneHealthy { .. }
             | Self::Expired { .. } => Retry::After(PAUSE),
             _ => Retry::Never,
         }
@@ -239,9 +266,9 @@ impl ChainError {
         )
     }
 
-    /// Whether the endpoint should rest for a while. One that merely lags or lacks a method should not.
-    pub(crate) const fn blames_endpoint(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Malformed { .. } | Self::Http { .. })
+    /// Whether the endpoint wants to be left alone for a while.
+    pub(crate) const fn is_rate_limit(&self) -> bool {
+        matches!(self, Self::Http { status: 429, .. } | Self::Http { status: 503, retry_after: Some(_), .. })
     }
 
     /// The code with which `program` refused, if it did.

@@ -46,6 +46,18 @@ pub enum ModelSource {
     Disk,
 }
 
+/// What an endpoint of the chain is to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It answers, and is asked.
+    InUse,
+    /// It failed, and rests until a probe is answered.
+    Resting,
+    /// It is on another cluster than the others, and is not used.
+    WrongCluster,
+}
+
 /// Something that happened to or in a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -163,6 +175,13 @@ pub enum NodeEvent {
         purpose: String,
         /// Its signature.
         signature: String,
+    },
+    /// An endpoint of the chain was given up, or came back.
+    EndpointChanged {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// What it is now.
+        state: EndpointState,
     },
     /// Something went wrong that an operator should know of; the node goes on.
     Warning {

@@ -16,7 +16,7 @@ pub mod round;
 pub mod secret;
 
 pub use envelope::Command;
-pub use events::{NodeEvent, Phase};
+pub use events::{EndpointState, NodeEvent, Phase};
 pub use ids::{
     Address, BatchInterval, BlobHash, ChainTime, Digest, Epoch, Lamports, Nonce, PeerKey, Points, RoundKey, RunId, Slot, Step,
 };

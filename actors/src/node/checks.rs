@@ -5,11 +5,27 @@ use psyche_chain::{ChainError, CoordinatorView, Rpc, RunInfo};
 
 use super::NodeError;
 use crate::CLIENT_VERSION;
-use crate::config::NodeConfig;
+use crate::config::{ConfigError, NodeConfig, Violation};
 use crate::engine::version_fits;
 
 /// Below this a wallet can't pay for even a few transactions, in lamports.
 const BALANCE_MIN: u64 = 100_000;
+
+/// That all endpoints which answer are on one cluster.
+pub(super) async fn one_cluster(rpc: &Rpc, config: &NodeConfig) -> Result<(), NodeError> {
+    let Err(error) = rpc.check_clusters().await else { return Ok(()) };
+    let ChainError::WrongCluster { endpoint, pair, genesis, others, other_pairs, expected } = &error else {
+        return Err(error.into());
+    };
+    let name = |pair: &usize| config.endpoint_names.get(*pair).map_or("RPC", String::as_str);
+    let right: Vec<&str> = other_pairs.iter().map(name).collect();
+    let problem = format!(
+        "leads to another cluster than {}: {endpoint} has the genesis hash {genesis}, but {others} has {expected}",
+        right.join(", ")
+    );
+    let variable = name(pair).to_owned();
+    Err(NodeError::Config(ConfigError { violations: vec![Violation { variable, problem }] }))
+}
 
 /// The run and its state.
 pub(super) async fn run_of(rpc: &Rpc, config: &NodeConfig) -> Result<(RunInfo, CoordinatorView), NodeError> {

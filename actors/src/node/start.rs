@@ -69,6 +69,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let mut rpc_config = RpcConfig::new(config.endpoints.clone());
     rpc_config.programs = config.programs;
     let rpc = Rpc::new(rpc_config)?;
+    checks::one_cluster(&rpc, &config).await?;
     let (info, view) = checks::run_of(&rpc, &config).await?;
     checks::may_take_part(&rpc, &config, &info, &view).await?;
     let plan = Arc::new(RunPlan::of(&view.account, &config.models_dir, config.data_path.as_deref())?);
@@ -142,7 +143,7 @@ fn start_actors(
         run: run_link.clone(),
     });
     let links = Links {
-        rpc,
+        rpc: rpc.clone(),
         rewards: rewards.clone(),
         gossip,
         devices: devices.clone(),
@@ -153,17 +154,17 @@ fn start_actors(
     let run = start_run(config, ground, links, fatal);
     bind_run.send_replace(Some(run.clone()));
     let watcher = start_watcher(ground, &run_link, &rewards, fatal);
-    Actors { run, rewards, watcher, net: ground.net.clone(), devices }
+    Actors { run, rewards, rpc, watcher, net: ground.net.clone(), devices }
 }
 
 fn start_rpc(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RpcSupervisor> {
     let context = ActionContext::new(config, &ground.info, ground.net.peer_key());
-    let rpc = ground.rpc.clone();
+    let (rpc, events) = (ground.rpc.clone(), ground.events.clone());
     let arbiter = Arbiter::new();
     let factory = move || {
         RpcSupervisor::start_in_arbiter(&arbiter.handle(), {
-            let (rpc, context) = (rpc.clone(), context.clone());
-            move |_| RpcSupervisor::new(rpc, context)
+            let (rpc, context, events) = (rpc.clone(), context.clone(), events.clone());
+            move |_| RpcSupervisor::new(rpc, context, events)
         })
     };
     Supervised::start("rpc", POLICY, factory, fatal.clone())

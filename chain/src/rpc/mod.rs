@@ -1,38 +1,49 @@
 //! Reading from and talking to a chain through several endpoints.
 //!
-//! [`Rpc`] asks the endpoint that answered last and moves on where another may do better: no connection, no answer in time,
-//! too many requests, a node that lags. A refusal that every endpoint would repeat is returned at once. Every read is made
-//! at commitment `confirmed` and asks for a state no older than any that was seen before.
+//! [`Rpc`] knows how every endpoint fares ([`board`]: circuit breaker, error budget, latency, slot lag, rate limits, cluster)
+//! and asks the one that answers well; a second one as well if the first takes longer than it should ([`calls`]), and the
+//! next one where another may do better: no connection, no answer in time, too many requests, a node that lags. A refusal
+//! that every endpoint would repeat is returned at once. Every read is made at commitment `confirmed` and asks for a state no
+//! older than any that was seen before ([`slots`]). No endpoint is believed before it has named its genesis hash, and the odd
+//! one out is not used ([`cluster`], [`jobs`]).
 
+mod board;
+mod breaker;
+mod calls;
 mod classify;
+mod cluster;
+mod health;
+mod hedge;
+mod jobs;
+mod latency;
 mod reads;
-mod rotation;
+mod retry_after;
+mod slots;
 pub(crate) mod transport;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use psyche_messages::Slot;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use psyche_messages::{Backoff, Slot};
 use solana_client::client_error::ClientError;
 use solana_client::nonblocking::rpc_client::RpcClient;
 use solana_client::rpc_client::RpcClientConfig;
 use solana_client::rpc_request::RpcRequest;
 use solana_client::rpc_sender::RpcSender;
 use solana_commitment_config::CommitmentConfig;
+use tokio::sync::{OnceCell, broadcast, watch};
 
-use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, RpcUrl};
+use crate::endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair};
 use crate::error::ChainError;
 use crate::program_error::ProgramIds;
 use crate::transaction::Desk;
+use board::Board;
+pub use health::{Circuit, Cluster, EndpointEvent, EndpointHealth, PairTrust};
 pub(crate) use reads::token_amount;
 pub use reads::{AccountRead, SignatureRecord};
 
-/// How often, and how long each time, endpoints that lag are waited for: a few slots in all.
-const BEHIND_WAITS: u32 = 10;
-const BEHIND_PAUSE: Duration = Duration::from_millis(150);
+/// Events that a listener may lag behind before it misses some.
+const EVENTS_MAX: usize = 64;
 
 /// How to talk to a chain.
 #[derive(Clone, Debug)]
@@ -43,10 +54,14 @@ pub struct RpcConfig {
     pub programs: ProgramIds,
     /// How long a connection may take.
     pub connect_timeout: Duration,
-    /// How long a whole answer may take.
+    /// How long a whole answer of one endpoint may take.
     pub request_timeout: Duration,
-    /// How long an endpoint rests after a failure.
+    /// How long a call may take in all: every endpoint that it asks, and every pause.
+    pub call_timeout: Duration,
+    /// How long an endpoint rests when its circuit opens; doubles with every failed probe.
     pub cooldown: Duration,
+    /// Longest such rest.
+    pub cooldown_max: Duration,
     /// Least price of a compute unit, in millionths of a lamport; used where the chain knows no recent fees.
     pub fee_floor_micro_lamports: u64,
     /// Highest price of a compute unit, in millionths of a lamport, whatever recent fees say.
@@ -64,7 +79,9 @@ impl RpcConfig {
             programs: ProgramIds::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
-            cooldown: Duration::from_secs(20),
+            call_timeout: Duration::from_secs(30),
+            cooldown: Duration::from_secs(1),
+            cooldown_max: Duration::from_secs(60),
             fee_floor_micro_lamports: 0,
             fee_ceiling_micro_lamports: 1_000_000,
             transaction_deadline: Duration::from_secs(300),
@@ -79,17 +96,22 @@ pub struct Rpc(Arc<Inner>);
 struct Inner {
     config: RpcConfig,
     endpoints: Vec<Endpoint>,
-    rotation: Mutex<Rotation>,
-    seen_slot: AtomicU64,
+    board: Mutex<Board>,
+    /// Whether the endpoints were asked for their clusters.
+    roll_call: OnceCell<()>,
+    /// Goes up whenever a background job ends.
+    jobs_ended: watch::Sender<u64>,
+    trust: watch::Sender<Vec<PairTrust>>,
+    events: broadcast::Sender<EndpointEvent>,
     desk: Desk,
 }
-
-use rotation::Rotation;
 
 /// One provider's client.
 pub(crate) struct Endpoint {
     /// Scheme, host and port.
     pub(crate) name: String,
+    /// Its place among the configured pairs.
+    pub(crate) pair: usize,
     pub(crate) client: RpcClient,
 }
 
@@ -105,38 +127,54 @@ impl Rpc {
     /// # Errors
     /// [`ChainError::Endpoint`] for no or too many endpoints, [`ChainError::Unreachable`] if the TLS set-up fails.
     pub fn new(config: RpcConfig) -> Result<Self, ChainError> {
+        transport::choose_tls();
+        let mut senders = Vec::new();
+        for url in config.endpoints.iter().filter_map(|pair| pair.rpc.clone()) {
+            let endpoint = url.to_string();
+            let sender = transport::HttpTransport::new(url, config.connect_timeout, config.request_timeout);
+            senders.push(sender.map_err(|source| ChainError::Unreachable { endpoint, source })?);
+        }
+        Self::with_senders(config, senders)
+    }
+
+    /// A client whose requests travel by `senders`, one for each pair that has a JSON-RPC server, in their order: another
+    /// transport than HTTP, or one that a test has its hands in. Each is asked `getGenesisHash` before anything else.
+    ///
+    /// # Errors
+    /// [`ChainError::Endpoint`] for no or too many endpoints.
+    pub fn with_senders<S>(config: RpcConfig, senders: Vec<S>) -> Result<Self, ChainError>
+    where
+        S: RpcSender + Send + Sync + 'static,
+    {
         let given = config.endpoints.len();
         if given == 0 || given > ENDPOINTS_MAX {
             return Err(EndpointError::Count { given }.into());
         }
-        transport::choose_tls();
-        let sender = |url: &RpcUrl| {
-            let transport = transport::HttpTransport::new(url.clone(), config.connect_timeout, config.request_timeout);
-            transport.map_err(|source| ChainError::Unreachable { endpoint: url.to_string(), source })
-        };
-        let urls = config.endpoints.iter().filter_map(|pair| pair.rpc.as_ref());
-        let senders = urls.map(sender).collect::<Result<Vec<_>, ChainError>>()?;
-        Self::with_senders(config, senders)
-    }
-
-    /// A client whose requests travel by `senders`, one for each RPC server of `config`, in its order: another transport than
-    /// HTTP, or one that a test has its hands in.
-    ///
-    /// # Errors
-    /// [`ChainError::Endpoint`] for no endpoints.
-    pub fn with_senders<S: RpcSender + Send + Sync + 'static>(config: RpcConfig, senders: Vec<S>) -> Result<Self, ChainError> {
-        let names = config.endpoints.iter().filter_map(|pair| pair.rpc.as_ref()).map(RpcUrl::to_string);
-        let endpoint = |(name, sender)| {
+        let pairs = config.endpoints.iter().enumerate();
+        let named = pairs.filter_map(|(pair, endpoint)| Some((pair, endpoint.rpc.as_ref()?.to_string())));
+        let endpoint = |((pair, name), sender)| {
             let commitment = RpcClientConfig::with_commitment(CommitmentConfig::confirmed());
-            Endpoint { name, client: RpcClient::new_sender(sender, commitment) }
+            Endpoint { name, pair, client: RpcClient::new_sender(sender, commitment) }
         };
-        let endpoints: Vec<Endpoint> = names.zip(senders).map(endpoint).collect();
+        let endpoints: Vec<Endpoint> = named.zip(senders).map(endpoint).collect();
         if endpoints.is_empty() {
             return Err(EndpointError::NoRpc.into());
         }
-        let rotation = Mutex::new(Rotation::new(endpoints.len(), config.cooldown));
-        let (seen_slot, desk) = (AtomicU64::new(0), Desk::default());
-        Ok(Self(Arc::new(Inner { config, endpoints, rotation, seen_slot, desk })))
+        let (first, cap) = (config.cooldown.max(Duration::from_millis(1)), config.cooldown_max);
+        let cooldown = Backoff::new(first, cap.max(first), 200, 25);
+        let cooldown = cooldown.map_err(|_| EndpointError::Count { given })?;
+        let board = Board::new(endpoints.len(), cooldown, config.request_timeout * 2);
+        let trust = watch::Sender::new(vec![PairTrust::Unknown; given]);
+        Ok(Self(Arc::new(Inner {
+            config,
+            endpoints,
+            board: Mutex::new(board),
+            roll_call: OnceCell::new(),
+            jobs_ended: watch::Sender::new(0),
+            trust,
+            events: broadcast::Sender::new(EVENTS_MAX),
+            desk: Desk::default(),
+        })))
     }
 
     /// What all submissions share.
@@ -156,21 +194,22 @@ impl Rpc {
         &self.0.config.programs
     }
 
-    /// Index of the endpoint that is asked first.
+    /// Index of the endpoint that is asked first, among those that have a JSON-RPC server.
     #[must_use]
     pub fn current(&self) -> usize {
-        self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).current()
+        self.board(|board| board.first(Instant::now()))
     }
 
-    /// The highest slot that any answer came from.
+    /// The slot that no read falls behind: the highest that any answer came from, or that was credibly heard of.
     #[must_use]
     pub fn seen_slot(&self) -> Slot {
-        Slot(self.0.seen_slot.load(Ordering::Relaxed))
+        self.board(|board| board.slots.floor())
     }
 
-    /// Notes a slot from which something was seen: no later read will come from an older one.
+    /// Notes a slot from which something was heard of. No later read will come from an older one, unless it proves to be
+    /// one that no endpoint reaches.
     pub fn note_slot(&self, slot: Slot) {
-        self.0.seen_slot.fetch_max(slot.0, Ordering::Relaxed);
+        self.board(|board| board.slots.heard(slot, Instant::now()));
     }
 
     /// The JSON-RPC servers, in the order of their pairs; pairs without one are left out.
@@ -178,54 +217,24 @@ impl Rpc {
         &self.0.endpoints
     }
 
-    /// Indices into [`Rpc::endpoints`] of those to which a transaction should be sent: every endpoint that does not rest, or
-    /// all of them where all do.
-    #[expect(dead_code, reason = "the life cycle of transactions is about to use it")]
+    /// Indices into [`Rpc::endpoints`] of those to which a transaction should be sent: everybody who may be asked now; where
+    /// that is nobody, everybody but those on another cluster.
     pub(crate) fn healthy_endpoints(&self) -> Vec<usize> {
-        self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).awake(Instant::now())
-    }
-
-    /// Asks one endpoint after the other until one answers or refuses for good. Where the only trouble is that all of them
-    /// lag by a moment, the moment is waited for.
-    pub(crate) async fn call<T: DeserializeOwned>(&self, request: RpcRequest, params: Value) -> Result<T, ChainError> {
-        for _ in 0..BEHIND_WAITS {
-            match self.call_once(request, params.clone()).await {
-                Err(ChainError::Behind { .. }) => tokio::time::sleep(BEHIND_PAUSE).await,
-                settled => return settled,
-            }
-        }
-        self.call_once(request, params).await
-    }
-
-    async fn call_once<T: DeserializeOwned>(&self, request: RpcRequest, params: Value) -> Result<T, ChainError> {
-        let order = self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).order(Instant::now());
-        let mut last = None;
-        for index in order {
-            let Some(endpoint) = self.0.endpoints.get(index) else { continue };
-            match endpoint.client.send(request, params.clone()).await {
-                Ok(answer) => {
-                    self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner).answered(index);
-                    return Ok(answer);
-                }
-                Err(error) => {
-                    let error = self.classify(error, endpoint, request);
-                    if !error.moves_on() {
-                        return Err(error);
-                    }
-                    tracing::debug!(endpoint = endpoint.name, method = request.as_str(), %error, "endpoint does not answer");
-                    if error.blames_endpoint() {
-                        let mut rotation = self.0.rotation.lock().unwrap_or_else(PoisonError::into_inner);
-                        rotation.failed(index, Instant::now());
-                    }
-                    last = Some(error);
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| EndpointError::Count { given: 0 }.into()))
+        self.board(|board| board.healthy(Instant::now()))
     }
 
     pub(crate) fn classify(&self, error: ClientError, endpoint: &Endpoint, request: RpcRequest) -> ChainError {
         let context = classify::Context { timeout: self.0.config.request_timeout, min_slot: self.seen_slot() };
         classify::classify(error, &endpoint.name, request, &context)
+    }
+
+    /// Works on what is known of the endpoints, and tells whoever should know what that changed.
+    fn board<T>(&self, work: impl FnOnce(&mut Board) -> T) -> T {
+        let mut board = self.0.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = work(&mut board);
+        let notices = board.take_notices();
+        drop(board);
+        self.tell(notices);
+        done
     }
 }

@@ -15,6 +15,7 @@ use solana_signature::Signature;
 use solana_transaction_status_client_types::TransactionStatus;
 
 use super::Rpc;
+use super::breaker::Fault;
 use crate::error::ChainError;
 
 /// The Clock sysvar: `SysvarC1ock11111111111111111111111111111111`.
@@ -95,15 +96,31 @@ impl Rpc {
         request: RpcRequest,
         params: Value,
     ) -> Result<(Slot, T), ChainError> {
-        let response: Response<T> = self.call(request, params).await?;
-        let slot = Slot(response.context.slot);
-        self.note_slot(slot);
-        Ok((slot, response.value))
+        self.call_at_with(request, params, |_slot, value| Some(value)).await
+    }
+
+    /// As [`Rpc::call_with`] for answers that say from which slot they are: one from before the slot that was asked for is
+    /// none, whether the endpoint minded the request's `minContextSlot` or not.
+    async fn call_at_with<T: serde::de::DeserializeOwned, U>(
+        &self,
+        request: RpcRequest,
+        params: Value,
+        read: impl Fn(Slot, T) -> Option<U> + Send + Sync,
+    ) -> Result<(Slot, U), ChainError> {
+        let read = |response: Response<T>, floor: Slot| {
+            let slot = Slot(response.context.slot);
+            if slot < floor {
+                return Err(Fault::Behind);
+            }
+            read(slot, response.value).map(|value| (slot, value)).ok_or(Fault::Bad)
+        };
+        let (index, (slot, value)) = self.call_with(request, params, read).await?;
+        self.board(|board| board.read_from(index, slot, Instant::now()));
+        Ok((slot, value))
     }
 
     pub(crate) fn malformed(&self, request: RpcRequest) -> ChainError {
-        let endpoint = self.endpoints().get(self.current()).map(|endpoint| endpoint.name.clone()).unwrap_or_default();
-        ChainError::Malformed { endpoint, method: request.as_str() }
+        ChainError::Malformed { endpoint: self.current_name(), method: request.as_str() }
     }
 
     /// The account at `address`, and the slot of the answer even where there is none.
@@ -112,9 +129,11 @@ impl Rpc {
     /// [`ChainError`] where no endpoint answers.
     pub async fn account_at(&self, address: Address) -> Result<(Slot, Option<AccountRead>), ChainError> {
         let params = json!([address.to_string(), self.account_config()]);
-        let (slot, account): (_, Option<UiAccount>) = self.call_at(RpcRequest::GetAccountInfo, params).await?;
-        let unpack = |account| AccountRead::unpack(slot, account).ok_or_else(|| self.malformed(RpcRequest::GetAccountInfo));
-        Ok((slot, account.map(unpack).transpose()?))
+        let unpack = |slot, account: Option<UiAccount>| match account {
+            Some(account) => AccountRead::unpack(slot, account).map(Some),
+            None => Some(None),
+        };
+        self.call_at_with(RpcRequest::GetAccountInfo, params, unpack).await
     }
 
     /// The account at `address`.
@@ -134,15 +153,16 @@ impl Rpc {
         for some in addresses.chunks(ACCOUNTS_PER_REQUEST) {
             let names: Vec<String> = some.iter().map(Address::to_string).collect();
             let params = json!([names, self.account_config()]);
-            let (slot, found): (_, Vec<Option<UiAccount>>) = self.call_at(RpcRequest::GetMultipleAccounts, params).await?;
-            if found.len() != some.len() {
-                return Err(self.malformed(RpcRequest::GetMultipleAccounts));
-            }
-            for account in found {
-                let unpack = |account| AccountRead::unpack(slot, account);
-                let malformed = || self.malformed(RpcRequest::GetMultipleAccounts);
-                accounts.push(account.map(|account| unpack(account).ok_or_else(malformed)).transpose()?);
-            }
+            let unpack = |slot, found: Vec<Option<UiAccount>>| {
+                let unpack = |account: Option<UiAccount>| match account {
+                    Some(account) => AccountRead::unpack(slot, account).map(Some),
+                    None => Some(None),
+                };
+                let complete = found.len() == some.len();
+                found.into_iter().map(unpack).collect::<Option<Vec<_>>>().filter(|_| complete)
+            };
+            let (_slot, found) = self.call_at_with(RpcRequest::GetMultipleAccounts, params, unpack).await?;
+            accounts.extend(found);
         }
         Ok(accounts)
     }
@@ -153,13 +173,13 @@ impl Rpc {
     /// [`ChainError`] where no endpoint answers.
     pub async fn clock(&self) -> Result<(Slot, ChainTime), ChainError> {
         let params = json!([CLOCK_SYSVAR, self.account_config()]);
-        let (slot, account): (_, Option<UiAccount>) = self.call_at(RpcRequest::GetAccountInfo, params).await?;
-        let read = account.and_then(|account| AccountRead::unpack(slot, account));
-        let at = |read: &AccountRead, offset: usize| -> Option<[u8; 8]> { read.data.get(offset..offset + 8)?.try_into().ok() };
         // Layout: slot u64, epoch_start_timestamp i64, epoch u64, leader_schedule_epoch u64, unix_timestamp i64.
-        let fields = read.as_ref().and_then(|read| Some((at(read, 0)?, at(read, 32)?)));
-        let (slot, time) = fields.ok_or_else(|| self.malformed(RpcRequest::GetAccountInfo))?;
-        Ok((Slot(u64::from_le_bytes(slot)), ChainTime(i64::from_le_bytes(time))))
+        let read = |slot, account: Option<UiAccount>| {
+            let data = AccountRead::unpack(slot, account?)?.data;
+            let at = |offset: usize| -> Option<[u8; 8]> { data.get(offset..offset + 8)?.try_into().ok() };
+            Some((Slot(u64::from_le_bytes(at(0)?)), ChainTime(i64::from_le_bytes(at(32)?))))
+        };
+        self.call_at_with(RpcRequest::GetAccountInfo, params, read).await.map(|(_slot, clock)| clock)
     }
 
     /// The balance of `address`; 0 where there is no account.
@@ -194,7 +214,7 @@ impl Rpc {
     /// # Errors
     /// [`ChainError`] where no endpoint answers.
     pub async fn block_height(&self) -> Result<u64, ChainError> {
-        self.call(RpcRequest::GetBlockHeight, json!([{"commitment": "confirmed"}])).await
+        self.call(RpcRequest::GetBlockHeight, json!([self.read_config()])).await
     }
 
     /// Waits until the chain has confirmed `slot`.
@@ -212,8 +232,7 @@ impl Rpc {
 
     async fn pause_until(&self, deadline: Instant) -> Result<(), ChainError> {
         if Instant::now() > deadline {
-            let endpoint = self.endpoints().get(self.current()).map(|endpoint| endpoint.name.clone());
-            return Err(ChainError::Timeout { endpoint: endpoint.unwrap_or_default(), after: CONFIRMED_WITHIN });
+            return Err(ChainError::Timeout { endpoint: self.current_name(), after: CONFIRMED_WITHIN });
         }
         tokio::time::sleep(POLL).await;
         Ok(())
@@ -277,7 +296,9 @@ impl Rpc {
             slot: u64,
             err: Option<Value>,
         }
-        let mut config = json!({"commitment": "confirmed", "limit": limit.clamp(1, 1_000)});
+        let mut config = json!({
+            "commitment": "confirmed", "limit": limit.clamp(1, 1_000), "minContextSlot": self.seen_slot().0,
+        });
         if let (Some(before), Some(config)) = (before, config.as_object_mut()) {
             config.insert("before".into(), before.to_string().into());
         }

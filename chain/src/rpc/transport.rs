@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use solana_client::client_error::{ClientError, ClientErrorKind, reqwest};
@@ -12,6 +12,9 @@ use solana_client::rpc_request::{RpcError, RpcRequest, RpcResponseErrorData};
 use solana_client::rpc_response::RpcSimulateTransactionResult;
 use solana_client::rpc_sender::{RpcSender, RpcTransportStats};
 
+use thiserror::Error;
+
+use super::retry_after;
 use crate::endpoint::RpcUrl;
 
 /// Largest answer that is read: an account of 10 MiB in base64, with room to spare.
@@ -51,8 +54,10 @@ impl HttpTransport {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = serde_json::json!({"jsonrpc": "2.0", "id": id, "method": request.to_string(), "params": params});
         let sent = self.client.post(self.url.expose()).header("content-type", "application/json").body(body.to_string());
-        let answer = sent.send().await.map_err(transport_error)?;
-        let mut answer = answer.error_for_status().map_err(transport_error)?;
+        let mut answer = sent.send().await.map_err(transport_error)?;
+        if !answer.status().is_success() {
+            return Err(refusal(&answer).into());
+        }
         let mut text = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(transport_error)? {
             if text.len() + chunk.len() > ANSWER_LEN_MAX {
@@ -66,6 +71,37 @@ impl HttpTransport {
             _ => json.get_mut("result").map(Value::take).ok_or_else(|| RpcError::ParseError("a result".into()).into()),
         }
     }
+}
+
+/// An HTTP status other than success. Travels through the library's errors as the source of an IO error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("be served: HTTP status {status}")]
+pub(crate) struct HttpRefusal {
+    pub(crate) status: u16,
+    /// How long the server wants to be left alone, if it says so.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl From<HttpRefusal> for ClientError {
+    fn from(refusal: HttpRefusal) -> Self {
+        ClientErrorKind::Io(std::io::Error::other(refusal)).into()
+    }
+}
+
+impl HttpRefusal {
+    /// The refusal that `error` carries, if that is what it is.
+    pub(crate) fn of(error: &ClientError) -> Option<Self> {
+        match error.kind.as_ref() {
+            ClientErrorKind::Io(error) => error.get_ref()?.downcast_ref().copied(),
+            _ => None,
+        }
+    }
+}
+
+fn refusal(answer: &reqwest::Response) -> HttpRefusal {
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let retry_after = header("retry-after").and_then(|text| retry_after::parse(text, header("date"), SystemTime::now()));
+    HttpRefusal { status: answer.status().as_u16(), retry_after }
 }
 
 fn transport_error(error: reqwest::Error) -> ClientError {

@@ -91,7 +91,8 @@ fn node_failed(error: NodeError) -> anyhow::Error {
         NodeError::OtherVersion { .. } => Exit::OtherVersion,
         NodeError::NotAuthorized { .. } => Exit::NotAuthorized,
         NodeError::NoFunds { .. } => Exit::NoFunds,
-        NodeError::Plan(_)
+        NodeError::Config(_)
+        | NodeError::Plan(_)
         | NodeError::Data(_)
         | NodeError::Devices(_)
         | NodeError::Folder { .. }
