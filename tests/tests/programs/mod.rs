@@ -2,6 +2,7 @@
 
 mod authority;
 mod authorizer;
+mod books;
 mod chain;
 mod codes;
 mod committed;

@@ -57,7 +57,6 @@ pub(crate) fn approve(chain: &mut Chain, owner: &Keypair, account: &Pubkey, dele
 }
 
 /// Takes back what [`approve`] gave.
-#[allow(dead_code, reason = "for the random claims")]
 pub(crate) fn revoke(chain: &mut Chain, owner: &Keypair, account: &Pubkey) {
     chain.accept(&[owner], &[token(&[("w", *account), ("s", key(owner))], vec![REVOKE])]);
 }
