@@ -250,6 +250,24 @@ fn an_authorization_closes_when_inactive_and_its_delegates_had_thirty_days() {
 }
 
 #[test]
+fn a_closed_authorization_stays_closed_within_its_transaction() {
+    let mut t = Granted::new();
+    // The rent comes back before the transaction is over; data, type and owner do not.
+    let [from, to] = [key(&t.payer), t.address].map(|key| super::chain::address(&key));
+    let revive = solana_system_interface::instruction::transfer(&from, &to, 5_000_000);
+    let attempt = [t.close(), revive, t.set_active(true)];
+    let outcome = t.chain.send(&[&t.grantor, &t.payer], &attempt);
+    assert_eq!(outcome, Err(Refusal::Custom(ACCOUNT_OWNED_BY_WRONG_PROGRAM)));
+    assert!(!t.state().0, "the transaction was undone as a whole");
+    // Made anew in the same transaction, it is new: inactive, without delegates.
+    t.chain.accept(&[&t.payer, &t.grantee], &[t.delegate(false, &[[1; 32]])]);
+    t.chain.advance(THIRTY_DAYS_S);
+    let again = create(&t.payer, &key(&t.grantor), &key(&t.grantee));
+    t.chain.accept(&[&t.payer, &t.grantor], &[t.close(), again]);
+    assert_eq!((t.state().0, t.state().1), (false, vec![]));
+}
+
+#[test]
 fn an_authorization_without_delegates_closes_at_once() {
     let mut t = Granted::new();
     t.chain.accept(&[&t.grantor], &[t.close()]);

@@ -7,6 +7,7 @@ mod chain;
 mod codes;
 mod committed;
 mod compute;
+mod compute_tokens;
 mod coordinator;
 mod differential;
 mod epoch;
