@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::endpoint::EndpointError;
 use crate::ops::Obstacle;
-use crate::program_error::ProgramName;
+use crate::program_error::{ProgramName, ProgramRefusal, passes, sentence};
 use crate::wallet::WalletError;
 
 /// Pause after which a call that failed of the moment may be repeated.
@@ -116,7 +116,7 @@ pub enum ChainError {
         code: i64,
     },
     /// A program refused an instruction.
-    #[error("run {purpose}: the {program} refuses with code {code}{}", .meaning.map(|m| format!(" ({m})")).unwrap_or_default())]
+    #[error("run {purpose}: the {program} refuses with code {code} ({refusal})")]
     Program {
         /// What the transaction was for.
         purpose: &'static str,
@@ -124,8 +124,8 @@ pub enum ChainError {
         program: ProgramName,
         /// Its code.
         code: u32,
-        /// What the code means, where known.
-        meaning: Option<&'static str>,
+        /// What it means by it.
+        refusal: ProgramRefusal,
     },
     /// The payer does not hold enough.
     #[error("pay for {purpose}: {address} holds {balance} lamports")]
@@ -138,17 +138,24 @@ pub enum ChainError {
         balance: Lamports,
     },
     /// The chain refused the transaction for another reason.
-    #[error("run {purpose}")]
+    #[error("run {purpose}: {}", sentence(.reason))]
     Transaction {
         /// What the transaction was for.
         purpose: &'static str,
         /// The chain's reason.
-        #[source]
         reason: Box<TransactionError>,
     },
     /// The transaction did not get into a block while its blockhash was valid. It never will.
     #[error("see {purpose} confirmed before its blockhash expired: transaction {signature}")]
     Expired {
+        /// What the transaction was for.
+        purpose: &'static str,
+        /// Its signature.
+        signature: Signature,
+    },
+    /// It is not known whether the transaction landed, and it still may.
+    #[error("learn in time what became of {purpose}: transaction {signature} may be on the chain, or come there yet")]
+    Unsettled {
         /// What the transaction was for.
         purpose: &'static str,
         /// Its signature.
@@ -239,8 +246,9 @@ impl ChainError {
     /// What the caller may do about it. Calls of [`crate::Rpc`] have tried every endpoint already when they return an error,
     /// so `NextEndpoint` means: some other endpoint than those that are configured.
     #[must_use]
-    pub const fn retry(&self) -> Retry {
+    pub fn retry(&self) -> Retry {
         match self {
+            Self::Transaction { reason, .. } if passes(reason) => Retry::After(PAUSE),
             Self::Unfit { .. } => Retry::NextEndpoint,
             Self::Unreachable { .. }
             | Self::Timeout { .. }

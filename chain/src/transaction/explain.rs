@@ -8,7 +8,7 @@ use solana_transaction_error::TransactionError;
 use super::Plan;
 use crate::convert::address;
 use crate::error::ChainError;
-use crate::program_error::{ProgramIds, ProgramName, meaning};
+use crate::program_error::{ProgramIds, ProgramName, ProgramRefusal};
 use crate::rpc::Rpc;
 
 /// The system program's code for a payer that does not hold enough.
@@ -64,14 +64,53 @@ pub(super) fn explain(subject: Subject<'_>, error: TransactionError, logs: &[Str
             if program == ProgramName::System && code == SYSTEM_NOT_ENOUGH {
                 return Explained::Funds;
             }
-            Explained::Other(ChainError::Program { purpose, program, code, meaning: meaning(program, code) })
+            Explained::Other(ChainError::Program { purpose, program, code, refusal: ProgramRefusal::of(program, code) })
         }
         reason => Explained::Other(ChainError::Transaction { purpose, reason: Box::new(reason) }),
     }
 }
 
-/// The first program whose frame ended in failure, which is the innermost one: `Program <id> failed: …` is a record of the
-/// runtime's stable log format, not an error text.
+/// The program that refused: the innermost one that was running when the first call failed, by the runtime's record of calls.
+/// What programs log themselves is marked as such by the runtime and looks different, so nobody can pretend to be another.
 fn refusing_program(logs: &[String]) -> Option<Address> {
-    logs.iter().find_map(|line| line.strip_prefix("Program ")?.split_once(" failed: ")?.0.parse().ok())
+    let mut running: Vec<Address> = Vec::new();
+    for line in logs {
+        match Record::of(line) {
+            Some(Record::Invoked(program)) if running.len() < CALL_DEPTH_MAX => running.push(program),
+            // A call deeper than any chain allows: these are not a chain's records.
+            Some(Record::Invoked(_)) => return None,
+            Some(Record::Succeeded(program)) if running.last() == Some(&program) => {
+                let _returned = running.pop();
+            }
+            Some(Record::Failed(program)) if running.last() == Some(&program) => return Some(program),
+            // Records are missing in between: the endpoint cuts long logs.
+            Some(Record::Succeeded(_) | Record::Failed(_)) => return None,
+            None => {}
+        }
+    }
+    None
+}
+
+/// Deeper than any chain lets programs call each other.
+const CALL_DEPTH_MAX: usize = 16;
+
+/// A line of the runtime's record of calls.
+enum Record {
+    Invoked(Address),
+    Succeeded(Address),
+    Failed(Address),
+}
+
+impl Record {
+    /// `Program <id> invoke [<depth>]`, `Program <id> success`, `Program <id> failed: …`.
+    fn of(line: &str) -> Option<Self> {
+        let (program, what) = line.strip_prefix("Program ")?.split_once(' ')?;
+        let program = program.parse().ok()?;
+        match what {
+            "success" => Some(Self::Succeeded(program)),
+            what if what.starts_with("invoke [") => Some(Self::Invoked(program)),
+            what if what.starts_with("failed: ") => Some(Self::Failed(program)),
+            _ => None,
+        }
+    }
 }

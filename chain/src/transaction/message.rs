@@ -35,13 +35,34 @@ fn message(instructions: &[Instruction], payer: Address, blockhash: &Hash, limit
 }
 
 /// A transaction with empty signatures, for a chain that is told not to look at them.
-pub(super) fn unsigned(instructions: &[Instruction], payer: Address, limit: u32) -> String {
-    let message = message(instructions, payer, &Hash::default(), limit, 0);
+pub(super) fn unsigned(
+    purpose: &'static str,
+    instructions: &[Instruction],
+    payer: Address,
+    limit: u32,
+) -> Result<String, ChainError> {
+    // With a price, since what is sent may have one: a simulation must not fit where the transaction does not.
+    let message = message(instructions, payer, &Hash::default(), limit, 1);
     let signers = message.header.num_required_signatures;
     let mut packet = vec![signers];
     packet.resize(1 + 64 * usize::from(signers), 0);
     packet.extend_from_slice(&message.serialize());
-    BASE64.encode(&packet)
+    encode(purpose, &packet)
+}
+
+fn encode(purpose: &'static str, packet: &[u8]) -> Result<String, ChainError> {
+    if packet.len() > TRANSACTION_LEN_MAX {
+        return Err(ChainError::TooLarge { purpose, len: packet.len() });
+    }
+    Ok(BASE64.encode(packet))
+}
+
+/// Ways to make a transaction differ from another one that says the same.
+pub(super) const VARIANTS_MAX: u32 = 1_000;
+
+/// The compute limit of the `other`th way to say the same.
+pub(super) const fn variant(limit: u32, other: u32) -> u32 {
+    if limit > other + VARIANTS_MAX { limit - other } else { limit + other }
 }
 
 /// Signs `plan` with a compute limit, and a price in millionths of a lamport where it is not zero.
@@ -57,11 +78,9 @@ pub(super) fn sign(plan: &Plan<'_>, blockhash: Hash, limit: u32, price: u64) -> 
         packet.extend_from_slice(signature.as_ref());
     }
     packet.extend_from_slice(&bytes);
-    if packet.len() > TRANSACTION_LEN_MAX {
-        return Err(ChainError::TooLarge { purpose: plan.purpose, len: packet.len() });
-    }
+    let base64 = encode(plan.purpose, &packet)?;
     let signature = first.ok_or(ChainError::Build { purpose: plan.purpose, reason: "nobody signs" })?;
-    Ok(Signed { base64: BASE64.encode(&packet), signature })
+    Ok(Signed { base64, signature })
 }
 
 fn wallet_of<'a>(plan: &Plan<'a>, needed: &solana_pubkey::Pubkey) -> Result<&'a Wallet, ChainError> {

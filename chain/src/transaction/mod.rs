@@ -1,52 +1,50 @@
 //! One life cycle for every transaction.
 //!
-//! Build, simulate (which refuses early and measures the compute units), price, sign; send the same bytes to every endpoint,
-//! again and again; ask for the outcome until it is confirmed or until the chain has passed the last block in which the
-//! transaction could land. Only then may it be signed anew ([`Rpc::submit_until`]), and only if its effect is still absent:
-//! nothing ever runs twice.
+//! Build, simulate (which refuses early and measures the compute units), price, sign; send the same bytes to every healthy
+//! endpoint, again and again; ask for the outcome until it is confirmed or until the chain has passed the last block in which
+//! the transaction could land. Only then may it be signed anew ([`Rpc::submit_until`]), and only if its effect is still
+//! absent: nothing ever runs twice.
+//!
+//! - `desk`: what submissions share: blockhash, fees, signatures made.
+//! - `message`: from instructions to signed bytes.
+//! - `carry`: one signed transaction, sent until it is settled. `verdict`: what follows from what endpoints say.
+//! - `explain`: refusals, attributed to the program that refused.
 
+mod carry;
 mod desk;
 mod explain;
 mod message;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
 
-use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
-use psyche_messages::{Address, Slot};
-use serde::Deserialize;
+use psyche_messages::{Address, Retry, Slot};
 use serde_json::json;
-use solana_client::client_error::ClientError;
 use solana_client::rpc_request::RpcRequest;
 use solana_client::rpc_response::{Response, RpcSimulateTransactionResult};
-use solana_hash::Hash;
 use solana_instruction::Instruction;
 use solana_signature::Signature;
-use solana_transaction_error::TransactionError;
+use tokio::time::Instant;
 
 use crate::error::ChainError;
 use crate::rpc::Rpc;
 use crate::wallet::Wallet;
+use carry::Carrier;
 pub(crate) use desk::Desk;
-use message::Signed;
+use explain::Subject;
 
 /// Compute units that a simulation may take: the chain's limit for a transaction.
 const COMPUTE_UNITS_MAX: u32 = 1_400_000;
 /// Units added to what a simulation took, since the state may differ when the transaction runs.
 const COMPUTE_MARGIN: u64 = 20_000;
-/// Pauses between two looks at the outcome, in milliseconds; the last one repeats.
-const POLL_MS: [u64; 6] = [50, 80, 120, 200, 300, 400];
-/// How often the same bytes are sent again.
-const REBROADCAST: Duration = Duration::from_secs(2);
-/// How often it is looked whether the transaction can still land.
-const EXPIRY_CHECK: Duration = Duration::from_millis(800);
-/// How often a transaction is signed anew at most.
+/// How often a transaction is signed at most.
 const SIGNATURES_MAX: u32 = 5;
+/// How often something that is in the way for a moment is waited for, and how long each time.
+const MOMENTS_MAX: u32 = 4;
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// How many compute units a transaction may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,37 +99,20 @@ impl Submitted {
     }
 }
 
-#[derive(Deserialize)]
-struct LatestBlockhash {
-    blockhash: String,
-    #[serde(rename = "lastValidBlockHeight")]
-    last_valid_block_height: u64,
-}
-
 impl Rpc {
     /// Brings a transaction onto the chain, signing it once.
     ///
     /// # Errors
     /// [`ChainError::Program`], [`ChainError::InsufficientFunds`] or [`ChainError::Transaction`] when it is refused,
-    /// [`ChainError::Expired`] when it did not and never will land, or why no endpoint took it.
+    /// [`ChainError::Expired`] when it did not and never will land, [`ChainError::Unsettled`] when that could not be found
+    /// out in time, or why no endpoint took it.
     pub async fn submit(&self, plan: &Plan<'_>) -> Result<Confirmed, ChainError> {
-        let latest = RpcRequest::GetLatestBlockhash;
-        let (_slot, latest): (_, LatestBlockhash) = self.call_at(latest, json!([self.read_config()])).await?;
-        let no_hash = |_| ChainError::Build { purpose: plan.purpose, reason: "the endpoint's blockhash is none" };
-        let blockhash: Hash = latest.blockhash.parse().map_err(no_hash)?;
-        let limit = match plan.compute {
-            Compute::Limit(limit) => limit,
-            Compute::Simulated => self.simulate(plan, blockhash).await?,
-        };
-        let price = self.compute_price(plan).await;
-        let signed = message::sign(plan, blockhash, limit, price)?;
-        let preflight = matches!(plan.compute, Compute::Limit(_));
-        let confirmed = self.broadcast(plan, &signed, latest.last_valid_block_height, preflight).await?;
-        self.note_slot(confirmed.slot);
-        Ok(confirmed)
+        let deadline = Instant::now() + self.config().transaction_deadline;
+        self.attempt(plan, 1, deadline).await
     }
 
-    /// As [`Rpc::submit`], but signs anew after an expiry as long as `already_done` says that the effect is absent.
+    /// As [`Rpc::submit`], but `already_done` says whether the effect is there: a refusal is none where it is, and after an
+    /// expiry the transaction is signed anew where it is not. The number of signatures is bounded, and so is the time.
     ///
     /// # Errors
     /// As [`Rpc::submit`], and what `already_done` fails with.
@@ -140,36 +121,70 @@ impl Rpc {
         F: Fn() -> Fut + Send,
         Fut: Future<Output = Result<bool, ChainError>> + Send,
     {
-        let mut attempt = 1;
-        loop {
-            match self.submit(plan).await {
+        let deadline = Instant::now() + self.config().transaction_deadline;
+        for attempt in 1.. {
+            let error = match self.attempt(plan, attempt, deadline).await {
                 Ok(confirmed) => return Ok(Submitted::Confirmed(confirmed)),
-                Err(ChainError::Expired { signature, .. }) if attempt < SIGNATURES_MAX => {
+                Err(error) => error,
+            };
+            match error {
+                ChainError::Expired { signature, .. } => {
                     tracing::debug!(purpose = plan.purpose, %signature, attempt, "transaction expired");
+                    // An older signature can't land any more: whether its effect is there now is so for good.
+                    if already_done().await? {
+                        return Ok(Submitted::AlreadyDone);
+                    }
+                    if attempt >= SIGNATURES_MAX || Instant::now() >= deadline {
+                        return Err(error);
+                    }
                 }
-                Err(error) => return Err(error),
+                // What was done already is refused a second time, with whatever code: the state tells.
+                ChainError::Program { .. } if already_done().await.unwrap_or(false) => return Ok(Submitted::AlreadyDone),
+                error => return Err(error),
             }
-            if already_done().await? {
-                return Ok(Submitted::AlreadyDone);
-            }
-            attempt += 1;
         }
+        Err(ChainError::Build { purpose: plan.purpose, reason: "it was never tried" })
     }
 
-    /// Runs the transaction without effect; returns the compute limit to use.
-    async fn simulate(&self, plan: &Plan<'_>, blockhash: Hash) -> Result<u32, ChainError> {
-        let signed = message::sign(plan, blockhash, COMPUTE_UNITS_MAX, 0)?;
-        let config = json!({
-            "sigVerify": false, "commitment": "confirmed", "encoding": "base64", "minContextSlot": self.seen_slot().0,
-        });
-        let params = json!([signed.base64, config]);
-        let answer: Response<RpcSimulateTransactionResult> = self.call(RpcRequest::SimulateTransaction, params).await?;
-        self.note_slot(Slot(answer.context.slot));
-        if let Some(refusal) = answer.value.err {
-            let logs = answer.value.logs.unwrap_or_default();
-            return Err(self.explain(plan.into(), refusal.into(), &logs).await);
+    /// One signature, seen through.
+    async fn attempt(&self, plan: &Plan<'_>, attempt: u32, deadline: Instant) -> Result<Confirmed, ChainError> {
+        let (limit, price) = tokio::join!(self.compute_limit(plan), self.compute_price(message::writable(plan), attempt));
+        let (limit, preflight) = (limit?, matches!(plan.compute, Compute::Limit(_)));
+        // Asked for last, so that all of its time is left.
+        let recent = self.recent_blockhash(plan.purpose).await?;
+        let mut signed = message::sign(plan, recent.hash, limit, price)?;
+        for other in 1..=message::VARIANTS_MAX {
+            if self.desk().is_new(signed.signature) {
+                break;
+            }
+            signed = message::sign(plan, recent.hash, message::variant(limit, other), price)?;
         }
-        let units = answer.value.units_consumed.unwrap_or_else(|| COMPUTE_UNITS_MAX.into());
+        let carried = Carrier::new(self, plan, &signed, recent.last_valid_block_height).carry(preflight, deadline).await;
+        match &carried {
+            Ok(confirmed) => self.note_slot(confirmed.slot),
+            Err(ChainError::Expired { .. }) => self.desk().forget_hash().await,
+            Err(_) => {}
+        }
+        carried
+    }
+
+    async fn compute_limit(&self, plan: &Plan<'_>) -> Result<u32, ChainError> {
+        if let Compute::Limit(limit) = plan.compute {
+            return Ok(limit);
+        }
+        let mut moments = 0;
+        let units = loop {
+            let simulated = self.rehearse(plan.purpose, plan.payer.address(), plan.instructions).await?;
+            match simulated {
+                Ok(units) => break units,
+                // The account is locked, the block is full: what a chain says of the moment and not of the transaction.
+                Err(refusal) if refusal.retry() != Retry::Never && moments < MOMENTS_MAX => {
+                    moments += 1;
+                    tokio::time::sleep(MOMENT * moments).await;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        };
         let limit = units.saturating_add(units / 2).saturating_add(COMPUTE_MARGIN);
         Ok(u32::try_from(limit).unwrap_or(COMPUTE_UNITS_MAX).min(COMPUTE_UNITS_MAX))
     }
@@ -189,161 +204,13 @@ impl Rpc {
             "sigVerify": false, "replaceRecentBlockhash": true, "commitment": "confirmed", "encoding": "base64",
             "minContextSlot": self.seen_slot().0,
         });
-        let params = json!([message::unsigned(instructions, payer, COMPUTE_UNITS_MAX), config]);
+        let params = json!([message::unsigned(purpose, instructions, payer, COMPUTE_UNITS_MAX)?, config]);
         let answer: Response<RpcSimulateTransactionResult> = self.call(RpcRequest::SimulateTransaction, params).await?;
         self.note_slot(Slot(answer.context.slot));
-        let Some(refusal) = answer.value.err else { return Ok(Ok(answer.value.units_consumed.unwrap_or_default())) };
-        let subject = explain::Subject { purpose, payer, instructions };
+        let Some(refusal) = answer.value.err else {
+            return Ok(Ok(answer.value.units_consumed.unwrap_or_else(|| COMPUTE_UNITS_MAX.into())));
+        };
+        let subject = Subject { purpose, payer, instructions };
         Ok(Err(self.explain(subject, refusal.into(), &answer.value.logs.unwrap_or_default()).await))
-    }
-
-    /// What a compute unit should cost, in millionths of a lamport: what three quarters of the recent transactions on the
-    /// same accounts paid at most, within the configured bounds. Without samples, the floor.
-    async fn compute_price(&self, plan: &Plan<'_>) -> u64 {
-        #[derive(Deserialize)]
-        struct Sample {
-            #[serde(rename = "prioritizationFee")]
-            fee: u64,
-        }
-        let config = self.config();
-        let writable = message::writable(plan);
-        let samples: Result<Vec<Sample>, _> = self.call(RpcRequest::GetRecentPrioritizationFees, json!([writable])).await;
-        let mut fees: Vec<u64> = samples.unwrap_or_default().into_iter().map(|sample| sample.fee).collect();
-        fees.sort_unstable();
-        let fee = fees.get(fees.len() * 3 / 4).copied().unwrap_or(0);
-        fee.clamp(config.fee_floor_micro_lamports, config.fee_ceiling_micro_lamports.max(config.fee_floor_micro_lamports))
-    }
-
-    /// Sends the bytes to every endpoint until the outcome is known. Sending goes on beside everything else, so an endpoint
-    /// that hangs holds nobody up.
-    async fn broadcast(
-        &self,
-        plan: &Plan<'_>,
-        signed: &Signed,
-        last_valid_block_height: u64,
-        preflight: bool,
-    ) -> Result<Confirmed, ChainError> {
-        let mut sending = Sending { rpc: self, plan, round: FirstRound::default(), sends: FuturesUnordered::new() };
-        sending.sends.extend((0..self.endpoints().len()).map(|index| self.send_to(index, signed, preflight).boxed()));
-        let (mut sent_at, mut checked_at) = (Instant::now(), Instant::now());
-        let mut pauses = POLL_MS.iter().map(|ms| Duration::from_millis(*ms));
-        let mut pause = Duration::ZERO;
-        loop {
-            pause = pauses.next().unwrap_or(pause);
-            sending.beside(tokio::time::sleep(pause)).await?;
-            if let Ok(Some(outcome)) = sending.beside(self.confirmation(&signed.signature, false)).await? {
-                return self.outcome(plan, signed, outcome).await;
-            }
-            if checked_at.elapsed() >= EXPIRY_CHECK {
-                checked_at = Instant::now();
-                // A height that can't be read now is read at the next check.
-                if sending.beside(self.block_height()).await?.is_ok_and(|height| height > last_valid_block_height) {
-                    let outcome = self.confirmation(&signed.signature, true).await?;
-                    let expired = ChainError::Expired { purpose: plan.purpose, signature: signed.signature };
-                    return self.outcome(plan, signed, outcome.ok_or(expired)?).await;
-                }
-            }
-            if sent_at.elapsed() >= REBROADCAST && sending.sends.is_empty() {
-                sent_at = Instant::now();
-                let again = (0..self.endpoints().len()).map(|index| self.send_to(index, signed, false).boxed());
-                sending.sends.extend(again);
-            }
-        }
-    }
-
-    async fn outcome(
-        &self,
-        plan: &Plan<'_>,
-        signed: &Signed,
-        (slot, error): (Slot, Option<TransactionError>),
-    ) -> Result<Confirmed, ChainError> {
-        match error {
-            None => Ok(Confirmed { signature: signed.signature, slot }),
-            Some(error) => Err(self.explain(plan.into(), error, &[]).await),
-        }
-    }
-
-    async fn send_to(&self, index: usize, signed: &Signed, preflight: bool) -> (usize, Result<String, ClientError>) {
-        let config = json!({
-            "encoding": "base64", "skipPreflight": !preflight, "preflightCommitment": "confirmed", "maxRetries": 0,
-        });
-        let params = json!([signed.base64, config]);
-        match self.endpoints().get(index) {
-            Some(endpoint) => (index, endpoint.client.send(RpcRequest::SendTransaction, params).await),
-            None => (index, Ok(String::new())),
-        }
-    }
-}
-
-/// The sendings under way.
-struct Sending<'a> {
-    rpc: &'a Rpc,
-    plan: &'a Plan<'a>,
-    round: FirstRound,
-    sends: FuturesUnordered<BoxFuture<'a, (usize, Result<String, ClientError>)>>,
-}
-
-impl Sending<'_> {
-    /// Waits for `work` and drives the sendings meanwhile.
-    async fn beside<F: Future>(&mut self, work: F) -> Result<F::Output, ChainError> {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                Some((index, result)) = self.sends.next() => {
-                    self.round.note(self.rpc, index, result);
-                    if self.sends.is_empty() {
-                        self.round.verdict(self.rpc, self.plan).await?;
-                    }
-                }
-                output = &mut work => return Ok(output),
-            }
-        }
-    }
-}
-
-/// How the first sending went: whether anybody took the transaction, or may have.
-#[derive(Default)]
-struct FirstRound {
-    over: bool,
-    maybe_taken: bool,
-    refusal: Option<TransactionError>,
-    failure: Option<ChainError>,
-}
-
-impl FirstRound {
-    fn note(&mut self, rpc: &Rpc, index: usize, result: Result<String, ClientError>) {
-        if self.over {
-            return;
-        }
-        match result {
-            Ok(_signature) => self.maybe_taken = true,
-            Err(error) => match error.get_transaction_error() {
-                Some(TransactionError::AlreadyProcessed) => self.maybe_taken = true,
-                // The endpoint lags behind the one that gave the blockhash; it will know it at the next sending.
-                Some(TransactionError::BlockhashNotFound) => self.maybe_taken = true,
-                Some(refusal) => self.refusal = Some(refusal),
-                None => {
-                    let Some(endpoint) = rpc.endpoints().get(index) else { return };
-                    let failure = rpc.classify(error, endpoint, RpcRequest::SendTransaction);
-                    // A request whose answer did not come in time may have arrived.
-                    self.maybe_taken |= matches!(failure, ChainError::Timeout { .. });
-                    self.failure = Some(failure);
-                }
-            },
-        }
-    }
-
-    /// After everybody's answer: an error if nobody can have taken the transaction.
-    async fn verdict(&mut self, rpc: &Rpc, plan: &Plan<'_>) -> Result<(), ChainError> {
-        if self.over || self.maybe_taken {
-            self.over = true;
-            return Ok(());
-        }
-        match (self.refusal.take(), self.failure.take()) {
-            (Some(refusal), _) => Err(rpc.explain(plan.into(), refusal, &[]).await),
-            (None, Some(failure)) => Err(failure),
-            (None, None) => Ok(()),
-        }
     }
 }

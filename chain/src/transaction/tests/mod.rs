@@ -1,12 +1,16 @@
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may unwrap")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may unwrap")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use psyche_messages::Address;
 use psyche_protocol::ids;
+use solana_hash::Hash;
 use solana_instruction::error::InstructionError;
 use solana_instruction::{AccountMeta, Instruction};
 use solana_transaction_error::TransactionError;
+
+mod fake;
+mod life;
 
 use super::explain::{Explained, explain};
 use super::*;
