@@ -254,7 +254,7 @@ const fn coordinator(error: CoordinatorError) -> &'static str {
         E::InvalidNodeIdentity => "the peer-to-peer key is missing or is no valid key",
         E::InvalidClientVersion => "the client version is longer than 96 bytes",
         E::AccountAlreadyInitialized => "the account is in use for a run already",
-        E::StepsDone => "all steps of the run are done: raise total_steps before resuming it",
+        E::StepsDone => "all steps of the run are done: raise their number before resuming it",
         E::NotElected => "the round elected other members to name the checkpoint; every round draws anew",
         E::CorruptAccount => "the coordinator account holds something that makes no sense",
     }

@@ -149,10 +149,7 @@ async fn send_to(rpc: &Rpc, index: usize, signed: &Signed, preflight: bool) -> (
         "encoding": "base64", "skipPreflight": !preflight, "preflightCommitment": "confirmed", "maxRetries": 0,
     });
     let params = json!([signed.base64, config]);
-    match rpc.endpoints().get(index) {
-        Some(endpoint) => (index, endpoint.client.send(RpcRequest::SendTransaction, params).await),
-        None => (index, Ok(String::new())),
-    }
+    (index, rpc.send_at(index, RpcRequest::SendTransaction, params).await)
 }
 
 #[derive(Deserialize)]
@@ -165,12 +162,11 @@ struct EpochInfo {
 /// What the endpoint `index` says, its height before its knowledge of the transaction: what it does not know then is in no
 /// block up to that height.
 async fn vote_of(rpc: &Rpc, index: usize, signed: &Signed) -> Option<Seen> {
-    let client = &rpc.endpoints().get(index)?.client;
     let confirmed = json!([{"commitment": "confirmed"}]);
-    let info: EpochInfo = client.send(RpcRequest::GetEpochInfo, confirmed).await.ok()?;
+    let info: EpochInfo = rpc.send_at(index, RpcRequest::GetEpochInfo, confirmed).await.ok()?;
     let params = json!([[signed.signature.to_string()], {"searchTransactionHistory": true}]);
     let statuses: Response<Vec<Option<TransactionStatus>>> =
-        client.send(RpcRequest::GetSignatureStatuses, params).await.ok()?;
+        rpc.send_at(index, RpcRequest::GetSignatureStatuses, params).await.ok()?;
     let status = statuses.value.into_iter().next()?;
     Some(match status {
         Some(status) if status.satisfies_commitment(CommitmentConfig::confirmed()) => {
@@ -197,8 +193,7 @@ async fn logs_of(rpc: &Rpc, signed: &Signed) -> Vec<String> {
     let params = json!([signed.signature.to_string(), config]);
     for _ in 0..LOG_LOOKS {
         for index in rpc.healthy_endpoints() {
-            let Some(endpoint) = rpc.endpoints().get(index) else { continue };
-            let asked = endpoint.client.send::<Option<Fetched>>(RpcRequest::GetTransaction, params.clone());
+            let asked = rpc.send_at::<Option<Fetched>>(index, RpcRequest::GetTransaction, params.clone());
             if let Ok(Ok(Some(Fetched { meta: Some(Meta { log_messages: Some(logs) }) }))) =
                 tokio::time::timeout(VOTE_PATIENCE, asked).await
             {

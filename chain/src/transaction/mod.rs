@@ -206,7 +206,7 @@ impl Rpc {
         });
         let params = json!([message::unsigned(purpose, instructions, payer, COMPUTE_UNITS_MAX)?, config]);
         let answer: Response<RpcSimulateTransactionResult> = self.call(RpcRequest::SimulateTransaction, params).await?;
-        self.note_slot(Slot(answer.context.slot));
+        // The answer's slot may be one that is not confirmed, which no confirmed read may be asked for.
         let Some(refusal) = answer.value.err else {
             return Ok(Ok(answer.value.units_consumed.unwrap_or_else(|| COMPUTE_UNITS_MAX.into())));
         };

@@ -163,10 +163,10 @@ async fn a_treasury_run_lives_from_its_creation_to_the_last_claim() -> Result<()
     let watching = tokio::spawn(phases_of(watch_coordinator(&rpc, run.account, WatchConfig::default())));
     ops::set_paused(&rpc, &owner, &run_id, false).await?;
     let (_, begun) = rpc.fetch_run(&run_id).await?;
-    for (client, peer) in [(&first, [1; 32]), (&second, [2; 32])] {
+    for client in [&first, &second] {
         let found = ops::find_grant(&rpc, &run, client.address(), None).await?.unwrap();
         ensure!(found.address == grant);
-        ops::join_run(&rpc, client, &run, found.address, PeerKey(peer)).await?;
+        ops::join_run(&rpc, client, &run, found.address, PeerKey(client.address().0)).await?;
     }
     let end = tokio::time::timeout(Duration::from_secs(60), play(&rpc, &run, &[&first, &second])).await??;
     ensure!(end.step().0 == 3);

@@ -241,6 +241,7 @@ async fn a_blockhash_is_asked_for_anew_once_the_chain_has_moved_on() {
     let job = Job::new();
     rpc.submit(&job.plan()).await.unwrap();
     chain.ledger().height += 200;
+    rpc.balance(job.payer.address()).await.unwrap();
     rpc.submit(&job.plan()).await.unwrap();
     assert_eq!(chain.ledger().count("getLatestBlockhash"), 2);
 }
