@@ -92,13 +92,15 @@ pub(crate) struct Board {
     current: usize,
     home: Option<Hash>,
     cooldown: Backoff,
+    /// How often every endpoint is asked for its slot while calls are made.
+    survey_every: Duration,
     /// After so long a background job is taken for lost.
     job_timeout: Duration,
     notices: Vec<Notice>,
 }
 
 impl Board {
-    pub(crate) fn new(endpoints: usize, cooldown: Backoff, job_timeout: Duration) -> Self {
+    pub(crate) fn new(endpoints: usize, cooldown: Backoff, survey_every: Duration, job_timeout: Duration) -> Self {
         Self {
             members: (0..endpoints).map(|_| Member::default()).collect(),
             slots: Slots::new(endpoints),
@@ -106,6 +108,7 @@ impl Board {
             current: 0,
             home: None,
             cooldown,
+            survey_every,
             job_timeout,
             notices: Vec::new(),
         }

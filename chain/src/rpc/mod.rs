@@ -62,6 +62,9 @@ pub struct RpcConfig {
     pub cooldown: Duration,
     /// Longest such rest.
     pub cooldown_max: Duration,
+    /// How often each of several endpoints is asked for its slot while calls are made; one that is on another cluster is
+    /// asked again after three times as long.
+    pub survey_every: Duration,
     /// Least price of a compute unit, in millionths of a lamport; used where the chain knows no recent fees.
     pub fee_floor_micro_lamports: u64,
     /// Highest price of a compute unit, in millionths of a lamport, whatever recent fees say.
@@ -82,6 +85,7 @@ impl RpcConfig {
             call_timeout: Duration::from_secs(30),
             cooldown: Duration::from_secs(1),
             cooldown_max: Duration::from_secs(60),
+            survey_every: Duration::from_secs(10),
             fee_floor_micro_lamports: 0,
             fee_ceiling_micro_lamports: 1_000_000,
             transaction_deadline: Duration::from_secs(300),
@@ -163,7 +167,7 @@ impl Rpc {
         let (first, cap) = (config.cooldown.max(Duration::from_millis(1)), config.cooldown_max);
         let cooldown = Backoff::new(first, cap.max(first), 200, 25);
         let cooldown = cooldown.map_err(|_| EndpointError::Count { given })?;
-        let board = Board::new(endpoints.len(), cooldown, config.request_timeout * 2);
+        let board = Board::new(endpoints.len(), cooldown, config.survey_every, config.request_timeout * 2);
         let trust = watch::Sender::new(vec![PairTrust::Unknown; given]);
         Ok(Self(Arc::new(Inner {
             config,

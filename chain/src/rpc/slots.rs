@@ -4,11 +4,12 @@
 //! the mercy of one liar: a slot far beyond everybody else's would make every later read fail.
 //!
 //! - A slot that a read came from raises the floor, unless it lies more than [`LEAP`] beyond what most endpoints said of
-//!   late.
+//!   late; and a floor that turns out to lie so far beyond most of them is given up.
 //! - A slot that was merely heard of (a notification, a transaction's status) raises it only if it lies less than that beyond
 //!   a slot that some endpoint answered from.
-//! - Where all endpoints stay behind the floor for longer than [`PATIENCE`], it is lowered to the best slot that one of them
-//!   answered from, and what is merely heard of does not count for [`WARY`].
+//! - Where all endpoints stay behind a floor that was merely heard of for longer than [`PATIENCE`], it is lowered to the best
+//!   slot that a read came from, and hearsay does not count for [`WARY`]. Where they stay behind that one for longer than
+//!   [`PATIENCE_WITH_READS`], whoever answered from there has gone, or lied: it is lowered to what they reach.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,10 @@ use psyche_messages::Slot;
 
 /// No honest endpoint is so far ahead of the others: twenty minutes of blocks.
 pub(crate) const LEAP: u64 = 3_000;
-/// How long all endpoints may stay behind the floor before it is lowered.
+/// How long all endpoints may stay behind a slot that was merely heard of.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+/// How long all endpoints may stay behind a slot that a read came from.
+pub(crate) const PATIENCE_WITH_READS: Duration = Duration::from_secs(20);
 /// How long hearsay does not count once it has proved wrong.
 pub(crate) const WARY: Duration = Duration::from_secs(300);
 /// What an endpoint said longer ago does not count against what another says.
@@ -38,13 +41,15 @@ pub(crate) struct Slots {
     /// For each endpoint the slot that it answered from last, and when.
     answered: Vec<Option<(Slot, Instant)>>,
     floor: Slot,
+    /// The best slot that a read came from.
+    read: Slot,
     behind_since: Option<Instant>,
     wary_until: Option<Instant>,
 }
 
 impl Slots {
     pub(crate) fn new(endpoints: usize) -> Self {
-        Self { answered: vec![None; endpoints], floor: Slot(0), behind_since: None, wary_until: None }
+        Self { answered: vec![None; endpoints], floor: Slot(0), read: Slot(0), behind_since: None, wary_until: None }
     }
 
     /// The slot that reads ask for.
@@ -57,6 +62,12 @@ impl Slots {
         if let Some(answered) = self.answered.get_mut(index) {
             *answered = Some((slot, now));
         }
+        let (below, all) = self.below(self.floor, now);
+        if all > 1 && below * 2 > all {
+            // Whoever was asked first lied, before anybody could contradict.
+            self.floor = self.fresh(now).into_iter().rfind(|slot| !self.is_beyond_most(*slot, now)).unwrap_or(Slot(0));
+            self.read = self.floor;
+        }
     }
 
     /// Notes that a read of `index` came from `slot`; whether it may serve as the floor.
@@ -68,6 +79,7 @@ impl Slots {
         let plausible = !self.is_far_ahead(slot, now);
         if plausible {
             self.floor = self.floor.max(slot);
+            self.read = self.read.max(slot);
         }
         plausible
     }
@@ -83,15 +95,18 @@ impl Slots {
 
     /// Notes that every endpoint that could be asked is behind the floor.
     pub(crate) fn all_behind(&mut self, now: Instant) -> Option<Lowered> {
-        let since = *self.behind_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < PATIENCE {
+        let behind = now.saturating_duration_since(*self.behind_since.get_or_insert(now));
+        let to = if self.floor > self.read && behind >= PATIENCE {
+            self.wary_until = Some(now + WARY);
+            self.read
+        } else if behind >= PATIENCE_WITH_READS {
+            let slots = self.answered.iter().flatten().map(|(slot, _)| *slot);
+            slots.filter(|slot| *slot < self.floor).max().unwrap_or(Slot(0))
+        } else {
             return None;
-        }
-        let reached = self.answered.iter().flatten().map(|(slot, _)| *slot).filter(|slot| *slot < self.floor).max();
-        let lowered = Lowered { from: self.floor, to: reached.unwrap_or(Slot(0)) };
-        self.floor = lowered.to;
-        self.behind_since = None;
-        self.wary_until = Some(now + WARY);
+        };
+        let lowered = Lowered { from: self.floor, to };
+        (self.floor, self.read, self.behind_since) = (to, to, None);
         Some(lowered)
     }
 
@@ -117,7 +132,10 @@ impl Slots {
 
     /// Whether most of those that answered of late are far below what `index` said.
     pub(crate) fn is_absurd(&self, index: usize, now: Instant) -> bool {
-        let Some((slot, _)) = self.answered.get(index).copied().flatten() else { return false };
+        self.answered.get(index).copied().flatten().is_some_and(|(slot, _)| self.is_beyond_most(slot, now))
+    }
+
+    fn is_beyond_most(&self, slot: Slot, now: Instant) -> bool {
         let (below, all) = self.below(slot, now);
         below * 2 > all
     }
@@ -191,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn a_liar_that_was_asked_first_is_overruled_once_two_others_have_answered() {
+        let (mut slots, now) = (Slots::new(3), Instant::now());
+        assert!(slots.read(0, ABSURD, now), "nobody has said otherwise yet");
+        slots.observed(1, Slot(100), now);
+        assert_eq!(slots.floor(), ABSURD, "one against one");
+        slots.observed(2, Slot(101), now);
+        assert_eq!(slots.floor(), Slot(101));
+    }
+
+    #[test]
     fn the_floor_is_lowered_to_what_was_reached_if_everybody_stays_behind() {
         let (mut slots, mut now) = (Slots::new(2), Instant::now());
         slots.read(0, Slot(100), now);
@@ -205,6 +233,18 @@ mod tests {
         assert_eq!(slots.floor(), Slot(101), "reads have not");
         slots.heard(Slot(130), now + WARY);
         assert_eq!(slots.floor(), Slot(130));
+    }
+
+    #[test]
+    fn a_slot_that_a_read_came_from_is_given_up_only_after_a_long_wait() {
+        let (mut slots, now) = (Slots::new(2), Instant::now());
+        slots.read(0, Slot(1_000), now);
+        slots.observed(1, Slot(900), now);
+        assert_eq!(slots.all_behind(now), None);
+        assert_eq!(slots.all_behind(now + PATIENCE_WITH_READS - S(1)), None);
+        let lowered = slots.all_behind(now + PATIENCE_WITH_READS);
+        assert_eq!(lowered, Some(Lowered { from: Slot(1_000), to: Slot(900) }));
+        assert_eq!(slots.all_behind(now + PATIENCE_WITH_READS), None, "the wait begins anew");
     }
 
     #[test]

@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Board, Member};
 
-/// How often every endpoint is asked for its slot while calls are made.
-const PULSE_EVERY: Duration = Duration::from_secs(10);
-/// How often an endpoint of another cluster, or one that did not say which, is asked again.
-const RECHECK_EVERY: Duration = Duration::from_secs(30);
+/// An endpoint of another cluster, or one that did not say which, is asked again after so many surveys.
+const RECHECK_AFTER: u32 = 3;
 
 /// What a call can do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,11 +114,11 @@ impl Board {
             } else if !member.breaker.is_closed() || !member.asked {
                 continue;
             } else if member.refused || !member.verified {
-                if since.is_some_and(|since| since < RECHECK_EVERY) {
+                if since.is_some_and(|since| since < self.survey_every * RECHECK_AFTER) {
                     continue;
                 }
                 Job::Genesis(index)
-            } else if several && since.is_none_or(|since| since >= PULSE_EVERY) {
+            } else if several && since.is_none_or(|since| since >= self.survey_every) {
                 Job::Pulse(index)
             } else {
                 continue;

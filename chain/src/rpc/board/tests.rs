@@ -12,7 +12,7 @@ fn hash(byte: u8) -> Hash {
 }
 
 fn blank(endpoints: usize) -> Board {
-    Board::new(endpoints, Backoff::new(S(1), S(60), 200, 0).unwrap(), S(20))
+    Board::new(endpoints, Backoff::new(S(1), S(60), 200, 0).unwrap(), S(10), S(20))
 }
 
 /// A board on which all endpoints have named the same cluster.
