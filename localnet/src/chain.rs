@@ -1,7 +1,8 @@
 //! The running chain: one thread that owns the engine and its runtime, and a handle that starts and stops it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ use surfpool_core::surfnet::svm::{SurfnetSvm, SurfnetSvmConfig};
 use surfpool_types::{BlockProductionMode, RpcConfig, SimnetCommand, SimnetConfig, SimnetEvent, SurfpoolConfig};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Airdrop, LocalnetConfig, Program};
+use crate::config::{Airdrop, LocalnetConfig, Program, port_of};
 use crate::error::LocalnetError;
+use crate::front::{self, AccountSlots};
 
 /// A loaded machine and a long ledger took 12 s once.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -55,11 +57,14 @@ impl Localnet {
             let refused = |source| LocalnetError::Ledger { path: folder.to_path_buf(), source };
             std::fs::create_dir_all(folder).map_err(refused)?;
         }
-        let (rpc_port, ws_port) = config.ports(host)?;
+        let (rpc_listener, ws_listener) = config.listeners(host)?;
+        let (rpc_port, ws_port) = (port_of(&rpc_listener)?, port_of(&ws_listener)?);
+        // The engine binds by number, so its port is free again now; the websocket front keeps its own.
+        drop(rpc_listener);
         let (stop, stopped) = oneshot::channel();
         let (ready, mut readiness) = mpsc::channel(2);
         let (end, ended) = oneshot::channel();
-        let engine = Engine { config, host, rpc_port, ws_port, real_slot_ms };
+        let engine = Engine { config, host, rpc_port, ws_listener, real_slot_ms };
         let spawned = thread::Builder::new().name("localnet".into()).spawn(move || {
             let result = engine.run(stopped, &ready);
             if let Err(error) = &result {
@@ -69,10 +74,9 @@ impl Localnet {
             let _unheard = end.send(result);
         });
         spawned.map_err(|error| LocalnetError::Engine { reason: error.to_string() })?;
-        let reach = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
         let mut chain = Self {
-            rpc: SocketAddr::new(reach, rpc_port),
-            ws: SocketAddr::new(reach, ws_port),
+            rpc: SocketAddr::new(reachable(host), rpc_port),
+            ws: SocketAddr::new(reachable(host), ws_port),
             stop: Some(stop),
             ended: Some(ended),
         };
@@ -163,7 +167,7 @@ struct Engine {
     config: LocalnetConfig,
     host: IpAddr,
     rpc_port: u16,
-    ws_port: u16,
+    ws_listener: TcpListener,
     real_slot_ms: u64,
 }
 
@@ -182,6 +186,8 @@ impl Engine {
 
     async fn serve(self, stopped: oneshot::Receiver<()>, ready: &mpsc::Sender<()>) -> Result<(), LocalnetError> {
         let (svm, events, geyser) = self.open()?;
+        let slots = Arc::new(AccountSlots::default());
+        let geyser = front::note_slots(geyser, Arc::clone(&slots))?;
         let locker = SurfnetSvmLocker::new(svm);
         let drained = spawn_drain(events, ready.clone())?;
         for program in &self.config.programs {
@@ -192,7 +198,11 @@ impl Engine {
         }
         let (commands, command_queue) = crossbeam_channel::bounded(COMMANDS_MAX);
         let stopper = tokio::spawn(stop_on(stopped, locker.clone(), commands.clone()));
-        let result = start_local_surfnet_runloop(locker, self.surfpool(), commands, command_queue, geyser).await;
+        let inner_ws_port = free_port(self.host)?;
+        let surfpool = self.surfpool(inner_ws_port);
+        let front = self.front(inner_ws_port, slots)?;
+        let result = start_local_surfnet_runloop(locker, surfpool, commands, command_queue, geyser).await;
+        front.abort();
         stopper.abort();
         drop(drained);
         result.map_err(|error| LocalnetError::Engine { reason: error.to_string() })
@@ -200,7 +210,7 @@ impl Engine {
 
     /// The engine's clock thread ticks by [`SimnetConfig::slot_time`], its chain clock advances by
     /// [`SurfnetSvmConfig::slot_time`] per tick: that they differ is what makes the chain's clock fast.
-    fn surfpool(&self) -> SurfpoolConfig {
+    fn surfpool(&self, ws_port: u16) -> SurfpoolConfig {
         SurfpoolConfig {
             simnets: vec![SimnetConfig {
                 offline_mode: true,
@@ -210,14 +220,17 @@ impl Engine {
                 instruction_profiling_enabled: false,
                 ..Default::default()
             }],
-            rpc: RpcConfig {
-                bind_host: bracketed(self.host),
-                bind_port: self.rpc_port,
-                ws_port: self.ws_port,
-                ..Default::default()
-            },
+            rpc: RpcConfig { bind_host: bracketed(self.host), bind_port: self.rpc_port, ws_port, ..Default::default() },
             ..Default::default()
         }
+    }
+
+    /// Starts the websocket server that clients see, before the engine's on `inner_port`.
+    fn front(self, inner_port: u16, slots: Arc<AccountSlots>) -> Result<tokio::task::JoinHandle<()>, LocalnetError> {
+        let engine = |error: std::io::Error| LocalnetError::Engine { reason: error.to_string() };
+        self.ws_listener.set_nonblocking(true).map_err(engine)?;
+        let listener = tokio::net::TcpListener::from_std(self.ws_listener).map_err(engine)?;
+        Ok(tokio::spawn(front::serve(listener, SocketAddr::new(reachable(self.host), inner_port), slots)))
     }
 
     fn open(&self) -> Result<(SurfnetSvm, Receiver<SimnetEvent>, Receiver<GeyserEvent>), LocalnetError> {
@@ -238,6 +251,17 @@ impl Engine {
         resume_clock(&mut svm)?;
         Ok((svm, events, geyser))
     }
+}
+
+/// A port that nobody uses right now.
+fn free_port(host: IpAddr) -> Result<u16, LocalnetError> {
+    let listener = TcpListener::bind((host, 0)).map_err(|source| LocalnetError::Bind { host, port: 0, source })?;
+    port_of(&listener)
+}
+
+/// Where one connects to what listens at `host`.
+const fn reachable(host: IpAddr) -> IpAddr {
+    if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host }
 }
 
 /// Brackets an IPv6 address, as the engine joins host and port with a colon.

@@ -9,6 +9,8 @@ use crate::error::LocalnetError;
 const REAL_SLOT_MS_MIN: u64 = 5;
 /// Longest real slot: above this, blockhashes outlive any client's patience.
 const REAL_SLOT_MS_MAX: u64 = 60_000;
+/// Free ports are handed out in no order; most have a free one after them.
+const PAIR_ATTEMPTS_MAX: usize = 16;
 
 /// A program to place before the chain starts.
 #[derive(Clone, Debug)]
@@ -35,7 +37,7 @@ pub struct LocalnetConfig {
     pub bind_host: String,
     /// Port of the JSON-RPC server; 0 takes a free one.
     pub rpc_port: u16,
-    /// Port of the WebSocket server; 0 takes a free one.
+    /// Port of the WebSocket server; 0 takes the one after the JSON-RPC server's, as validators do, or else a free one.
     pub ws_port: u16,
     /// How much a slot advances the chain's clock, in milliseconds.
     pub slot_time_ms: u64,
@@ -95,16 +97,30 @@ impl LocalnetConfig {
         if (REAL_SLOT_MS_MIN..=REAL_SLOT_MS_MAX).contains(&real) { Ok(real) } else { Err(refused()) }
     }
 
-    /// The ports to use: the given ones where they can be bound, free ones for 0. The ports are free again when this
-    /// returns, since the engine binds by number.
-    pub(crate) fn ports(&self, host: IpAddr) -> Result<(u16, u16), LocalnetError> {
+    /// The listeners to use: of the given ports where they can be bound, of free ones for 0. Where both are free to choose,
+    /// or only the websocket's is, that becomes the one after the JSON-RPC server's if it can: clients that are told one
+    /// address only look there.
+    pub(crate) fn listeners(&self, host: IpAddr) -> Result<(TcpListener, TcpListener), LocalnetError> {
         let bind = |port| TcpListener::bind((host, port)).map_err(|source| LocalnetError::Bind { host, port, source });
-        let port_of = |listener: &TcpListener, port| {
-            listener.local_addr().map(|address| address.port()).map_err(|source| LocalnetError::Bind { host, port, source })
-        };
-        let (rpc, ws) = (bind(self.rpc_port)?, bind(self.ws_port)?);
-        Ok((port_of(&rpc, self.rpc_port)?, port_of(&ws, self.ws_port)?))
+        if self.ws_port != 0 {
+            return Ok((bind(self.rpc_port)?, bind(self.ws_port)?));
+        }
+        for _ in 0..PAIR_ATTEMPTS_MAX {
+            let rpc = bind(self.rpc_port)?;
+            if let Some(next) = port_of(&rpc)?.checked_add(1)
+                && let Ok(ws) = bind(next)
+            {
+                return Ok((rpc, ws));
+            }
+        }
+        Ok((bind(self.rpc_port)?, bind(0)?))
     }
+}
+
+/// The port that a listener got.
+pub(crate) fn port_of(listener: &TcpListener) -> Result<u16, LocalnetError> {
+    let unknown = |error: std::io::Error| LocalnetError::Engine { reason: error.to_string() };
+    Ok(listener.local_addr().map_err(unknown)?.port())
 }
 
 #[cfg(test)]
@@ -143,7 +159,23 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
         let config = LocalnetConfig { rpc_port: port, ..Default::default() };
-        let refused = config.ports(Ipv4Addr::LOCALHOST.into()).unwrap_err();
+        let refused = config.listeners(Ipv4Addr::LOCALHOST.into()).unwrap_err();
         assert!(matches!(refused, LocalnetError::Bind { port: p, .. } if p == port));
+    }
+
+    #[test]
+    fn the_websocket_s_port_follows_the_other_unless_it_is_given_or_taken() {
+        let ports = |rpc_port, ws_port| {
+            let config = LocalnetConfig { rpc_port, ws_port, ..Default::default() };
+            let (rpc, ws) = config.listeners(Ipv4Addr::LOCALHOST.into()).unwrap();
+            (port_of(&rpc).unwrap(), port_of(&ws).unwrap())
+        };
+        let (rpc, ws) = ports(0, 0);
+        assert_eq!(ws, rpc + 1);
+        let free = port_of(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
+        assert_eq!(ports(0, free).1, free);
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ws)).unwrap();
+        let (same, other) = ports(rpc, 0);
+        assert!(same == rpc && other != ws);
     }
 }

@@ -8,17 +8,21 @@ use futures::StreamExt;
 use psyche_localnet::{Airdrop, Localnet, LocalnetConfig, LocalnetError, Program};
 use solana_account_decoder_client_types::UiAccountEncoding;
 use solana_client::nonblocking::rpc_client::RpcClient;
+use solana_client::rpc_client::GetConfirmedSignaturesForAddress2Config;
 use solana_commitment_config::CommitmentConfig;
 use solana_instruction::Instruction;
 use solana_keypair::Keypair;
 use solana_message::Message;
+use solana_pubkey::Pubkey;
 use solana_pubsub_client::nonblocking::pubsub_client::PubsubClient;
-use solana_rpc_client_api::config::RpcAccountInfoConfig;
+use solana_rpc_client_api::config::{RpcAccountInfoConfig, RpcProgramAccountsConfig};
+use solana_rpc_client_api::response::RpcSignatureResult;
 use solana_signer::Signer;
 use solana_transaction::Transaction;
 use surfpool_core::surfnet::noop_program::NOOP_PROGRAM_ELF;
 
 const SOL: u64 = 1_000_000_000;
+const SYSTEM_PROGRAM: Pubkey = Pubkey::new_from_array([0; 32]);
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn quick() -> LocalnetConfig {
@@ -41,11 +45,21 @@ async fn until<T, F: Future<Output = Result<Option<T>>>>(what: &str, mut predica
     }
 }
 
-async fn send(rpc: &RpcClient, payer: &Keypair, instruction: Instruction) -> Result<()> {
+async fn signed(rpc: &RpcClient, payer: &Keypair, instruction: Instruction) -> Result<Transaction> {
     let blockhash = rpc.get_latest_blockhash().await?;
-    let message = Message::new(&[instruction], Some(&payer.pubkey()));
-    rpc.send_and_confirm_transaction(&Transaction::new(&[payer], message, blockhash)).await?;
-    Ok(())
+    Ok(Transaction::new(&[payer], Message::new(&[instruction], Some(&payer.pubkey())), blockhash))
+}
+
+/// The slot in which it was processed.
+async fn send(rpc: &RpcClient, payer: &Keypair, instruction: Instruction) -> Result<u64> {
+    let signature = rpc.send_and_confirm_transaction(&signed(rpc, payer, instruction).await?).await?;
+    let statuses = rpc.get_signature_statuses(&[signature]).await?.value;
+    Ok(statuses.into_iter().flatten().next().context("no status")?.slot)
+}
+
+/// The next item of a stream that has one.
+async fn next<T>(stream: &mut (impl futures::Stream<Item = T> + Unpin)) -> Result<T> {
+    tokio::time::timeout(DEADLINE, stream.next()).await?.context("stream ended")
 }
 
 async fn chain_time(rpc: &RpcClient) -> Result<(u64, i64)> {
@@ -67,14 +81,89 @@ async fn unmodified_clients_airdrop_transfer_and_subscribe() -> Result<()> {
     let (mut updates, unsubscribe) = pubsub.account_subscribe(&to, Some(config)).await?;
     let (mut slots, unsubscribe_slots) = pubsub.slot_subscribe().await?;
     slots.next().await.context("no slot")?;
-    send(&rpc, &from, solana_system_interface::instruction::transfer(&from.pubkey(), &to, SOL)).await?;
-    ensure!(rpc.get_balance(&to).await? == SOL);
-    let update = tokio::time::timeout(DEADLINE, updates.next()).await?.context("stream ended")?;
-    ensure!(update.value.lamports == SOL);
+    for sent in 1..=3 {
+        let quarter = solana_system_interface::instruction::transfer(&from.pubkey(), &to, SOL / 4);
+        let slot = send(&rpc, &from, quarter).await?;
+        ensure!(rpc.get_balance(&to).await? == sent * SOL / 4);
+        let update = next(&mut updates).await?;
+        ensure!(update.value.lamports == sent * SOL / 4);
+        ensure!(update.context.slot == slot, "notified for slot {}, changed in {slot}", update.context.slot);
+    }
     drop((updates, slots));
     unsubscribe().await;
     unsubscribe_slots().await;
     pubsub.shutdown().await?;
+    Ok(chain.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unmodified_clients_follow_signatures_programs_and_roots() -> Result<()> {
+    let chain = Localnet::start(quick()).await?;
+    let rpc = client(&chain);
+    let (from, to) = (Keypair::new(), Keypair::new().pubkey());
+    let airdrop = rpc.request_airdrop(&from.pubkey(), 2 * SOL).await?;
+    until("the airdrop", async || Ok(rpc.confirm_transaction(&airdrop).await?.then_some(()))).await?;
+
+    let pubsub = PubsubClient::new(chain.ws_url()).await?;
+    let (mut roots, unsubscribe_roots) = pubsub.root_subscribe().await?;
+    let account_config = RpcAccountInfoConfig { encoding: Some(UiAccountEncoding::Base64), ..Default::default() };
+    let config = RpcProgramAccountsConfig { account_config, ..Default::default() };
+    let (mut owned, unsubscribe_owned) = pubsub.program_subscribe(&SYSTEM_PROGRAM, Some(config)).await?;
+    let transfer = |lamports| solana_system_interface::instruction::transfer(&from.pubkey(), &to, lamports);
+    let transaction = signed(&rpc, &from, transfer(SOL)).await?;
+    let signature = transaction.signatures[0];
+    let (mut confirmed, unsubscribe_signature) = pubsub.signature_subscribe(&signature, None).await?;
+    ensure!(rpc.send_transaction(&transaction).await? == signature);
+    let RpcSignatureResult::ProcessedSignature(result) = next(&mut confirmed).await?.value else {
+        anyhow::bail!("received is not what was asked for");
+    };
+    ensure!(result.err.is_none());
+    let slot = rpc.get_signature_statuses(&[signature]).await?.value[0].as_ref().context("no status")?.slot;
+    loop {
+        let update = next(&mut owned).await?;
+        if update.value.pubkey == to.to_string() {
+            ensure!(update.context.slot == slot, "notified for slot {}, changed in {slot}", update.context.slot);
+            break;
+        }
+    }
+    let first = next(&mut roots).await?;
+    let second = next(&mut roots).await?;
+    ensure!(first < second && second < rpc.get_slot().await?, "roots {first}, {second}");
+    drop((roots, owned, confirmed));
+    unsubscribe_roots().await;
+    unsubscribe_owned().await;
+    unsubscribe_signature().await;
+    pubsub.shutdown().await?;
+    Ok(chain.stop().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_heights_and_fees_are_told_as_a_validator_tells_them() -> Result<()> {
+    let from = Keypair::new();
+    let airdrops = vec![Airdrop { address: from.pubkey().to_bytes(), lamports: SOL }];
+    let chain = Localnet::start(LocalnetConfig { airdrops, ..quick() }).await?;
+    let rpc = client(&chain);
+    let height = rpc.get_block_height().await?;
+    ensure!(height <= rpc.get_slot().await?);
+    until("another block", async || Ok((rpc.get_block_height().await? > height).then_some(()))).await?;
+    let finalized = rpc.get_slot_with_commitment(CommitmentConfig::finalized()).await?;
+    ensure!(finalized < rpc.get_slot_with_commitment(CommitmentConfig::processed()).await?);
+
+    let to = Keypair::new().pubkey();
+    for lamports in 1..=3 {
+        send(&rpc, &from, solana_system_interface::instruction::transfer(&from.pubkey(), &to, SOL / 100 + lamports)).await?;
+    }
+    let history = rpc.get_signatures_for_address(&to).await?;
+    ensure!(history.len() == 3 && history.is_sorted_by(|a, b| a.slot >= b.slot) && history.iter().all(|it| it.err.is_none()));
+    let until_oldest = history[2].signature.parse()?;
+    let config = GetConfirmedSignaturesForAddress2Config { until: Some(until_oldest), limit: Some(1), ..Default::default() };
+    let newest = rpc.get_signatures_for_address_with_config(&to, config).await?;
+    ensure!(newest.len() == 1 && newest[0].signature == history[0].signature);
+    let before = GetConfirmedSignaturesForAddress2Config { before: Some(history[1].signature.parse()?), ..Default::default() };
+    let older = rpc.get_signatures_for_address_with_config(&to, before).await?;
+    ensure!(older.len() == 1 && older[0].signature == history[2].signature);
+    let fees = rpc.get_recent_prioritization_fees(&[from.pubkey()]).await?;
+    ensure!(fees.iter().all(|fee| fee.prioritization_fee == 0), "nobody paid for priority: {fees:?}");
     Ok(chain.stop().await?)
 }
 
