@@ -115,4 +115,27 @@ async function rewards(job) {
   };
 }
 
-run({ wallet, rewards }).catch(fail);
+/** Follows a run's account to its end. */
+async function follow(job) {
+  const { rpc, rpcSubscriptions, abort, watch } = connect(job);
+  const coordinator = kit.address(job.coordinator);
+  const config = { commitment, encoding: 'base64+zstd' };
+  const unpacked = (account) => Buffer.from(decompress(Buffer.from(account.data[0], 'base64')));
+  const changes = await watch(rpcSubscriptions.accountNotifications(coordinator, config));
+  say({ ready: true });
+  const seen = [];
+  do {
+    const { context, value } = await changes.next();
+    seen.push({ data: unpacked(value), slot: context.slot });
+  } while (seen.at(-1).data[job.phase_offset] !== job.finished);
+  const { value } = await rpc.getAccountInfo(coordinator, config).send();
+  abort.abort();
+  return {
+    nonces: seen.map((change) => change.data.readBigUInt64LE(job.nonce_offset)),
+    phases: seen.map((change) => change.data[job.phase_offset]),
+    slots: seen.map((change) => change.slot),
+    read_is_last_seen: unpacked(value).equals(seen.at(-1).data),
+  };
+}
+
+run({ wallet, rewards, follow }).catch(fail);

@@ -152,9 +152,28 @@ async def rewards(job, client, socket):
     }
 
 
+async def follow(job, client, socket):
+    """Follows a run's account to its end."""
+    coordinator = Pubkey.from_string(job["coordinator"])
+    notifications = Notifications(socket)
+    await socket.account_subscribe(pubkey=coordinator, commitment=Confirmed, encoding="base64+zstd")
+    say({"ready": True})
+    seen = []
+    while not seen or seen[-1].value.data[job["phase_offset"]] != job["finished"]:
+        seen.append((await notifications.next(AccountNotification)).result)
+    nonce = slice(job["nonce_offset"], job["nonce_offset"] + 8)
+    read = (await client.get_account_info(coordinator)).value
+    return {
+        "nonces": [int.from_bytes(it.value.data[nonce], "little") for it in seen],
+        "phases": [it.value.data[job["phase_offset"]] for it in seen],
+        "slots": [it.context.slot for it in seen],
+        "read_is_last_seen": read.data == seen[-1].value.data,
+    }
+
+
 async def main():
     job = json.loads(sys.stdin.readline())
-    scenario = {"wallet": wallet, "rewards": rewards}[job["scenario"]]
+    scenario = {"wallet": wallet, "rewards": rewards, "follow": follow}[job["scenario"]]
     async with asyncio.timeout(DEADLINE_S), AsyncClient(job["rpc"], Confirmed) as client, SolanaWsClient(job["ws"]) as socket:
         say({"done": await scenario(job, client, socket)})
 

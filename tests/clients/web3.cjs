@@ -2,6 +2,7 @@
 'use strict';
 
 const {
+  ComputeBudgetProgram,
   Connection,
   Keypair,
   PublicKey,
@@ -14,8 +15,13 @@ const {
 const { getAccount, getAssociatedTokenAddressSync, getMint } = require('@solana/spl-token');
 const { Inbox, fail, run, say } = require('./session.cjs');
 
-/** Without an address of its own for the websocket, the client takes the port after that of the JSON-RPC server. */
-const connect = (job) => new Connection(job.rpc, { commitment: 'confirmed', wsEndpoint: job.ws });
+/** Lamports for a million compute units, and how many may be used. */
+const PRICE = 1_000_000;
+const UNITS = 2_000;
+const NOBODYS_SIGNATURE = '1'.repeat(64);
+
+/** Told one address, the client looks for the websocket on the port after that of the JSON-RPC server. */
+const connect = (job) => new Connection(job.rpc, 'confirmed');
 
 /** Requests on a socket are served in order: once slots arrive, what was subscribed before is served as well. */
 async function subscribed(connection) {
@@ -24,6 +30,15 @@ async function subscribed(connection) {
   const first = await slots.next();
   const later = await slots.next((slot) => slot > first);
   await connection.removeSlotChangeListener(id);
+  return [first, later];
+}
+
+async function root(connection) {
+  const roots = new Inbox();
+  const id = connection.onRootChange((slot) => roots.push(slot));
+  const first = await roots.next();
+  const later = await roots.next();
+  await connection.removeRootChangeListener(id);
   return [first, later];
 }
 
@@ -45,6 +60,7 @@ async function wallet(job) {
   const watching = connection.onAccountChange(to.publicKey, (account, { slot }) => changes.push({ account, slot }));
   const listening = connection.onLogs(to.publicKey, (entry) => logs.push(entry));
   report.slots = await subscribed(connection);
+  report.roots = await root(connection);
 
   const transfer = SystemProgram.transfer({ fromPubkey: from.publicKey, toPubkey: to.publicKey, lamports: job.transfer });
   const legacy = await sendAndConfirmTransaction(connection, new Transaction().add(transfer), [from]);
@@ -81,6 +97,21 @@ async function wallet(job) {
 
 /** What must fail does so in the shapes that the client knows. */
 async function refusals(connection, from, transfer, report) {
+  const latest = await connection.getLatestBlockhash();
+  const hopeless = new Transaction({ feePayer: from.publicKey, ...latest });
+  const price = ComputeBudgetProgram.setComputeUnitPrice({ microLamports: PRICE });
+  const limit = ComputeBudgetProgram.setComputeUnitLimit({ units: UNITS });
+  hopeless.add(price, limit, SystemProgram.transfer({ fromPubkey: from.publicKey, toPubkey: from.publicKey, lamports: 10 ** 15 }));
+  hopeless.sign(from);
+  const signature = await connection.sendRawTransaction(hopeless.serialize(), { skipPreflight: true });
+  report.failed = (await connection.confirmTransaction({ signature, ...latest })).value.err;
+  const failed = await connection.getTransaction(signature, { maxSupportedTransactionVersion: 0 });
+  report.failed_pays = failed.meta.fee;
+  report.again = await connection.sendRawTransaction(hopeless.serialize()).then(() => 'taken', () => 'refused');
+
+  const never = { ...latest, signature: NOBODYS_SIGNATURE, lastValidBlockHeight: (await connection.getBlockHeight()) + 3 };
+  report.expired = await connection.confirmTransaction(never).then(() => 'confirmed', (error) => error.name);
+
   const tooMuch = SystemProgram.transfer({ fromPubkey: from.publicKey, toPubkey: from.publicKey, lamports: 10 ** 15 });
   const refused = await sendAndConfirmTransaction(connection, new Transaction().add(tooMuch), [from]).catch((error) => error);
   report.refused = { name: refused.name, logs: (refused.logs ?? []).length > 0, text: refused.message };
@@ -89,11 +120,11 @@ async function refusals(connection, from, transfer, report) {
   const late = await connection.sendRawTransaction(stale.serialize()).catch((error) => error);
   report.stale = { name: late.name, text: late.message };
   const fees = await connection.getRecentPrioritizationFees();
-  report.prioritization_fees = Array.isArray(fees);
+  report.prices = fees.map((fee) => fee.prioritizationFee).filter((fee) => fee > 0);
   const { blockHeight, absoluteSlot } = await connection.getEpochInfo();
-  report.height_at_most_slot = blockHeight <= absoluteSlot && (await connection.getBlockHeight()) >= blockHeight;
-  const latest = await connection.getLatestBlockhash('finalized');
-  report.finalized_blockhash_is_valid = (await connection.isBlockhashValid(latest.blockhash)).value;
+  report.height_at_most_slot = blockHeight <= absoluteSlot;
+  const finalized = await connection.getLatestBlockhash('finalized');
+  report.finalized_blockhash_is_valid = (await connection.isBlockhashValid(finalized.blockhash)).value;
 }
 
 /** Sees a claim arrive at a token account that does not exist yet, then reads it in every way that the client has. */
@@ -130,4 +161,23 @@ async function rewards(job) {
   };
 }
 
-run({ wallet, rewards }).catch(fail);
+/** Follows a run's account to its end. */
+async function follow(job) {
+  const connection = connect(job);
+  const coordinator = new PublicKey(job.coordinator);
+  const changes = new Inbox();
+  connection.onAccountChange(coordinator, ({ data }, { slot }) => changes.push({ data, slot }));
+  await subscribed(connection);
+  say({ ready: true });
+  const seen = [];
+  do seen.push(await changes.next()); while (seen.at(-1).data[job.phase_offset] !== job.finished);
+  const { data } = await connection.getAccountInfo(coordinator);
+  return {
+    nonces: seen.map((change) => Number(change.data.readBigUInt64LE(job.nonce_offset))),
+    phases: seen.map((change) => change.data[job.phase_offset]),
+    slots: seen.map((change) => change.slot),
+    read_is_last_seen: data.equals(seen.at(-1).data),
+  };
+}
+
+run({ wallet, rewards, follow }).catch(fail);

@@ -89,6 +89,18 @@ impl Running {
     }
 }
 
+/// Starts all clients with the same job and waits until each of them listens.
+pub(crate) async fn start_all(job: &Value) -> Result<Vec<Running>> {
+    let mut running = Vec::new();
+    for client in Client::ALL {
+        running.push(client.start(job).await?);
+    }
+    for client in &mut running {
+        client.ready().await?;
+    }
+    Ok(running)
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
 
 mod clients;
+mod follow;
 mod rewards;
 mod run;
 mod support;

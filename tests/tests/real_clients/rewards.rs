@@ -7,8 +7,8 @@ use psyche_protocol::ids;
 use psyche_protocol::layout::CoordinatorAccount;
 use serde_json::{Value, json};
 
-use crate::clients::{Client, Running};
-use crate::run::{DECIMALS, EARNED, SUPPLY, train};
+use crate::clients::{Client, start_all};
+use crate::run::{DECIMALS, EARNED, SUPPLY, create, play};
 use crate::support::{chain, ours};
 
 /// Claimed first; the rest follows.
@@ -44,7 +44,8 @@ async fn a_claimed_reward_is_what_web3_js_kit_and_solders_find_in_the_token_acco
     let (owner, node) = (Wallet::new(), Wallet::new());
     let chain = chain(&[&owner, &node]).await?;
     let rpc = ours(&chain)?;
-    let (run, mint) = train(&rpc, &owner, &node).await?;
+    let (run, mint) = create(&rpc, &owner).await?;
+    play(&rpc, &owner, &node, &run).await?;
     let account = addresses::associated_token(node.address(), mint);
     ensure!(rpc.token_balance(account).await?.is_none(), "nothing was claimed so far");
 
@@ -55,13 +56,7 @@ async fn a_claimed_reward_is_what_web3_js_kit_and_solders_find_in_the_token_acco
         "token_program": Address(ids::TOKEN_PROGRAM).to_string(),
         "associated_token_program": Address(ids::ASSOCIATED_TOKEN_PROGRAM).to_string(),
     });
-    let mut watching: Vec<Running> = Vec::new();
-    for client in Client::ALL {
-        watching.push(client.start(&job).await?);
-    }
-    for client in &mut watching {
-        client.ready().await?;
-    }
+    let watching = start_all(&job).await?;
     let claimed = ops::claim_rewards(&rpc, &node, &run.run_id, Some(Points(FIRST_CLAIM))).await?;
     ensure!(claimed.amount == Points(FIRST_CLAIM), "{claimed:?}");
     let rest = ops::claim_rewards(&rpc, &node, &run.run_id, None).await?;

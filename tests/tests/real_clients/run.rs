@@ -29,7 +29,7 @@ fn update() -> RunUpdate {
         round_witness_time: 1,
         global_batch_size_warmup_tokens: 0,
         epoch_time: 3_600,
-        total_steps: 2,
+        total_steps: 3,
         init_min_clients: 1,
         min_clients: 1,
         witness_nodes: 1,
@@ -58,8 +58,8 @@ fn update() -> RunUpdate {
     RunUpdate { config: Some(config), model: Some(model), progress: Some(Progress::new(0, 1, 0)), ..RunUpdate::default() }
 }
 
-/// Creates the run and its token, lets `node` play until the run is finished, and tops the treasury up. Nothing is claimed.
-pub(crate) async fn train(rpc: &Rpc, owner: &Wallet, node: &Wallet) -> Result<(RunInfo, Address)> {
+/// Creates a token and a run with a filled treasury, which is paused.
+pub(crate) async fn create(rpc: &Rpc, owner: &Wallet) -> Result<(RunInfo, Address)> {
     let run_id: RunId = "for-real".parse()?;
     let mint = ops::create_mint(rpc, owner, DECIMALS).await?;
     ops::mint_to(rpc, owner, mint, owner.address(), Points(SUPPLY)).await?;
@@ -69,15 +69,14 @@ pub(crate) async fn train(rpc: &Rpc, owner: &Wallet, node: &Wallet) -> Result<(R
     ops::update_run(rpc, owner, &run_id, &update()).await?;
     ops::set_future_epoch_rates(rpc, owner, &run_id, Some(EARNED), None).await?;
     ops::top_up(rpc, owner, &run_id, Points(2 * EARNED)).await?;
-    let grant = ops::authorization_create(rpc, owner, node.address()).await?;
-    ops::set_paused(rpc, owner, &run_id, false).await?;
-    ops::join_run(rpc, node, &run, grant, PeerKey([1; 32])).await?;
-    play(rpc, node, &run).await?;
     Ok((run, mint))
 }
 
-/// Does what the node would until the run is finished.
-async fn play(rpc: &Rpc, node: &Wallet, run: &RunInfo) -> Result<()> {
+/// Opens the run and does what `node` would until the run is finished. Nothing is claimed.
+pub(crate) async fn play(rpc: &Rpc, owner: &Wallet, node: &Wallet, run: &RunInfo) -> Result<()> {
+    let grant = ops::authorization_create(rpc, owner, node.address()).await?;
+    ops::set_paused(rpc, owner, &run.run_id, false).await?;
+    ops::join_run(rpc, node, run, grant, PeerKey([1; 32])).await?;
     for _ in 0..TURNS_MAX {
         let view = until("the node's turn", async || {
             let view = rpc.coordinator(run.account).await?;

@@ -10,6 +10,8 @@ const AIRDROP: u64 = 2 * SOL;
 const TRANSFER: u64 = SOL * 3 / 4;
 /// Of one signature.
 const FEE: u64 = 5_000;
+/// 2,000 compute units at a lamport each.
+const PRIORITY_FEE: u64 = 2_000;
 
 /// Lets `client` do all that a wallet does on a chain of its own, and holds what is alike in all clients to be right.
 async fn use_wallet(client: Client, transfers: u64) -> Result<Value> {
@@ -29,6 +31,7 @@ async fn use_wallet(client: Client, transfers: u64) -> Result<Value> {
     is("sender", json!(AIRDROP - transfers * (TRANSFER + FEE)))?;
     is("receiver", json!(transfers * TRANSFER))?;
     is("history_matches", json!(true))?;
+    is("notified_slot_is_that_of_the_change", json!(true))?;
     is("transaction", json!({ "fee": FEE, "error": null, "version": 0 }))?;
     ensure!(report["slots"][0].as_u64() < report["slots"][1].as_u64(), "slots follow each other: {report}");
     ensure!(report["refused"]["logs"] == true, "a refusal tells the program's words: {report}");
@@ -53,7 +56,12 @@ async fn web3_js_airdrops_transfers_and_watches_an_account() -> Result<()> {
     let refused = report["refused"]["text"].as_str().unwrap_or_default();
     ensure!(refused.contains("custom program error: 0x1"), "{report}");
     ensure!(report["stale"]["text"].as_str().unwrap_or_default().contains("Blockhash not found"), "{report}");
-    for name in ["status_slot_matches", "prioritization_fees", "finalized_blockhash_is_valid"] {
+    ensure!(report["failed"] == json!({ "InstructionError": [2, { "Custom": 1 }] }), "{report}");
+    ensure!(report["failed_pays"] == FEE + PRIORITY_FEE && report["prices"] == json!([1_000_000]), "{report}");
+    ensure!(report["again"] == "refused" && report["expired"] == "TransactionExpiredBlockheightExceededError", "{report}");
+    let (roots, slots) = (&report["roots"], &report["slots"]);
+    ensure!(roots[0].as_u64() < roots[1].as_u64() && roots[0].as_u64() < slots[0].as_u64(), "{report}");
+    for name in ["status_slot_matches", "height_at_most_slot", "finalized_blockhash_is_valid"] {
         ensure!(report[name] == true, "{name}: {report}");
     }
     Ok(())
