@@ -54,15 +54,19 @@ impl Book {
     }
 
     /// Looks at a client's frame.
-    pub(super) fn to_engine(&mut self, text: &str) -> Passed {
+    pub(super) fn client_said(&mut self, text: &str) -> Passed {
         if !text.contains("ubscribe\"") {
             return Passed::AsIs;
         }
         let Ok(mut frame) = serde_json::from_str::<Value>(text) else { return Passed::AsIs };
-        let changed = match &mut frame {
-            Value::Array(calls) => calls.iter_mut().fold(false, |changed, call| self.note(call) || changed),
-            call => self.note(call),
+        let calls = match &mut frame {
+            Value::Array(calls) => calls.as_mut_slice(),
+            call => std::slice::from_mut(call),
         };
+        let mut changed = false;
+        for call in calls {
+            changed |= self.note(call);
+        }
         if changed { Passed::Mended(frame.to_string()) } else { Passed::AsIs }
     }
 
@@ -99,7 +103,7 @@ impl Book {
     }
 
     /// Looks at the engine's frame.
-    pub(super) fn to_client(&mut self, text: &str) -> Passed {
+    pub(super) fn engine_said(&mut self, text: &str) -> Passed {
         let head = text.get(..HEAD_BYTES).unwrap_or(text);
         if head.contains("\"method\":\"accountNotification\"") || head.contains("\"method\":\"programNotification\"") {
             self.stamp(text, head).map_or(Passed::AsIs, Passed::Mended)

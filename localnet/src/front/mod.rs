@@ -76,14 +76,14 @@ where
         tokio::select! {
             frame = outside.next() => match frame.transpose()? {
                 None | Some(Message::Close(_)) => return Ok(()),
-                Some(Message::Text(text)) => inside.send(passed(book.to_engine(&text), Message::Text(text.clone()))).await?,
+                Some(Message::Text(text)) => inside.send(passed(book.client_said(&text), Message::Text(text.clone()))).await?,
                 Some(frame @ Message::Binary(_)) => inside.send(frame).await?,
                 // Each side's pings are answered right here.
                 Some(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
             },
             frame = inside.next() => match frame.transpose()? {
                 None | Some(Message::Close(_)) => return Ok(()),
-                Some(Message::Text(text)) => match book.to_client(&text) {
+                Some(Message::Text(text)) => match book.engine_said(&text) {
                     Passed::Dropped => {}
                     mended => outside.send(passed(mended, Message::Text(text.clone()))).await?,
                 },

@@ -14,9 +14,9 @@ fn book(changes: &[u64]) -> Book {
 
 fn subscribed(book: &mut Book, method: &str, subscription: u64) -> Passed {
     let call = json!({ "jsonrpc": "2.0", "id": "a-7", "method": method, "params": [KEY, { "encoding": "base64" }] });
-    let passed = book.to_engine(&call.to_string());
+    let passed = book.client_said(&call.to_string());
     let answer = json!({ "jsonrpc": "2.0", "result": subscription, "id": "a-7" });
-    assert_eq!(book.to_client(&answer.to_string()), Passed::AsIs);
+    assert_eq!(book.engine_said(&answer.to_string()), Passed::AsIs);
     passed
 }
 
@@ -31,10 +31,10 @@ fn an_account_notification_carries_the_slot_of_the_account_s_last_change() {
     assert_eq!(subscribed(&mut book, "accountSubscribe", 3), Passed::AsIs);
     let value = json!({ "lamports": 1, "data": ["\"slot\":1,\"subscription\":9".repeat(99), "base64"] });
     let at = |slot| notification("accountNotification", slot, &value, 3);
-    assert_eq!(book.to_client(&at(12)), Passed::Mended(at(77)));
-    assert_eq!(book.to_client(&at(78)), Passed::AsIs, "what is later already stays");
+    assert_eq!(book.engine_said(&at(12)), Passed::Mended(at(77)));
+    assert_eq!(book.engine_said(&at(78)), Passed::AsIs, "what is later already stays");
     let other = notification("accountNotification", 12, &value, 4);
-    assert_eq!(book.to_client(&other), Passed::AsIs, "of another subscription nothing is known");
+    assert_eq!(book.engine_said(&other), Passed::AsIs, "of another subscription nothing is known");
 }
 
 #[test]
@@ -42,9 +42,9 @@ fn a_program_notification_carries_the_slot_of_its_account() {
     let mut book = book(&[77]);
     subscribed(&mut book, "programSubscribe", 3);
     let at = |slot, key| notification("programNotification", slot, &json!({ "account": { "data": "" }, "pubkey": key }), 3);
-    assert_eq!(book.to_client(&at(12, KEY)), Passed::Mended(at(77, KEY)));
+    assert_eq!(book.engine_said(&at(12, KEY)), Passed::Mended(at(77, KEY)));
     let unknown = Pubkey::new_from_array([5; 32]).to_string();
-    assert_eq!(book.to_client(&at(12, &unknown)), Passed::AsIs);
+    assert_eq!(book.engine_said(&at(12, &unknown)), Passed::AsIs);
 }
 
 #[test]
@@ -62,13 +62,13 @@ fn roots_come_out_of_slots_each_once() {
         let params = json!({ "result": root, "subscription": 5 });
         Passed::Mended(json!({ "jsonrpc": "2.0", "method": "rootNotification", "params": params }).to_string())
     };
-    assert_eq!(book.to_client(&slot(9, 5)), told(9));
-    assert_eq!(book.to_client(&slot(9, 5)), Passed::Dropped);
-    assert_eq!(book.to_client(&slot(10, 5)), told(10));
-    assert_eq!(book.to_client(&slot(10, 6)), Passed::AsIs, "another's slots stay slots");
-    let left = book.to_engine(r#"{"jsonrpc":"2.0","id":8,"method":"rootUnsubscribe","params":[5]}"#);
+    assert_eq!(book.engine_said(&slot(9, 5)), told(9));
+    assert_eq!(book.engine_said(&slot(9, 5)), Passed::Dropped);
+    assert_eq!(book.engine_said(&slot(10, 5)), told(10));
+    assert_eq!(book.engine_said(&slot(10, 6)), Passed::AsIs, "another's slots stay slots");
+    let left = book.client_said(r#"{"jsonrpc":"2.0","id":8,"method":"rootUnsubscribe","params":[5]}"#);
     assert!(matches!(left, Passed::Mended(call) if call.contains("slotUnsubscribe")));
-    assert_eq!(book.to_client(&slot(11, 5)), Passed::AsIs);
+    assert_eq!(book.engine_said(&slot(11, 5)), Passed::AsIs);
 }
 
 #[test]
@@ -76,12 +76,12 @@ fn calls_in_one_frame_are_told_apart() {
     let mut book = book(&[77]);
     let call = |id: u64, method| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": [KEY] });
     let frame = json!([call(1, "accountSubscribe"), call(2, "rootSubscribe"), call(3, "slotSubscribe")]);
-    let Passed::Mended(frame) = book.to_engine(&frame.to_string()) else { panic!("passed as it is") };
+    let Passed::Mended(frame) = book.client_said(&frame.to_string()) else { panic!("passed as it is") };
     assert_eq!(frame.matches("slotSubscribe").count(), 2);
     let answers = json!([{ "id": 2, "result": 11 }, { "id": 1, "result": 10 }, { "id": 3, "result": 12 }]);
-    assert_eq!(book.to_client(&answers.to_string()), Passed::AsIs);
+    assert_eq!(book.engine_said(&answers.to_string()), Passed::AsIs);
     let at = |slot| notification("accountNotification", slot, &json!({}), 10);
-    assert_eq!(book.to_client(&at(1)), Passed::Mended(at(77)));
+    assert_eq!(book.engine_said(&at(1)), Passed::Mended(at(77)));
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn frames_that_nobody_expects_pass_as_they_are() {
         r#"{"method":"unsubscribe","params":{}}"#,
         "ключ ключ ключ",
     ] {
-        assert_eq!(book.to_engine(text), Passed::AsIs, "{text}");
-        assert_eq!(book.to_client(text), Passed::AsIs, "{text}");
+        assert_eq!(book.client_said(text), Passed::AsIs, "{text}");
+        assert_eq!(book.engine_said(text), Passed::AsIs, "{text}");
     }
 }
 
@@ -111,7 +111,7 @@ fn frames_that_nobody_expects_pass_as_they_are() {
 fn subscriptions_without_end_are_not_kept_without_end() {
     let mut book = book(&[77]);
     for id in 0..2 * SUBSCRIPTIONS_MAX {
-        book.to_engine(&json!({ "id": id, "method": "accountSubscribe", "params": [KEY] }).to_string());
+        book.client_said(&json!({ "id": id, "method": "accountSubscribe", "params": [KEY] }).to_string());
     }
     assert_eq!(book.asked.len(), SUBSCRIPTIONS_MAX);
 }

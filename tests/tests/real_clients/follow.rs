@@ -32,7 +32,6 @@ async fn all_clients_are_told_every_state_of_a_run_in_order_and_with_its_slot() 
     play(&rpc, &owner, &node, &run).await?;
     let after = rpc.coordinator(run.account).await?;
 
-    let mut first: Option<Value> = None;
     for (client, running) in Client::ALL.into_iter().zip(watching) {
         let report = running.done().await?;
         let (nonces, slots) = (numbers(&report, "nonces"), numbers(&report, "slots"));
@@ -45,7 +44,6 @@ async fn all_clients_are_told_every_state_of_a_run_in_order_and_with_its_slot() 
         phases.dedup();
         let (waits, warms, trains, witnesses, cools, ends) = (1, 2, 3, 4, 5, 6);
         ensure!(phases == [waits, warms, trains, witnesses, trains, witnesses, cools, ends], "{client:?}: {phases:?}");
-        ensure!(first.get_or_insert_with(|| report.clone()) == &report, "{client:?} saw something else than web3.js");
     }
     Ok(chain.stop().await?)
 }

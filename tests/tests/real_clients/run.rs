@@ -76,7 +76,8 @@ pub(crate) async fn create(rpc: &Rpc, owner: &Wallet) -> Result<(RunInfo, Addres
 pub(crate) async fn play(rpc: &Rpc, owner: &Wallet, node: &Wallet, run: &RunInfo) -> Result<()> {
     let grant = ops::authorization_create(rpc, owner, node.address()).await?;
     ops::set_paused(rpc, owner, &run.run_id, false).await?;
-    ops::join_run(rpc, node, run, grant, PeerKey([1; 32])).await?;
+    // Any key of the right kind will do for the peer.
+    ops::join_run(rpc, node, run, grant, PeerKey(node.address().0)).await?;
     for _ in 0..TURNS_MAX {
         let view = until("the node's turn", async || {
             let view = rpc.coordinator(run.account).await?;
