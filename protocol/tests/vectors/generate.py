@@ -156,6 +156,8 @@ def models():
              + b"\1" + bytes(range(32)) + b"\2" + f64(4e-4) + f64(1e-6) + f64(4e-5) + struct.pack("<II", 250, 5000)
              + b"\2\1" + f32(1.0) + b"\0" + f32(0.999) + struct.pack("<HHB", 8, 64, 1))
     emit("model", name="distro", raw=bytes(m), borsh=borsh)
+    global DISTRO
+    DISTRO = borsh
     # 2: bucket among peers, files of a bucket, warm-up stable decay, AdamW
     m = Model()
     llm = m.llm
@@ -223,6 +225,26 @@ def instructions():
     config = struct.pack("<6QI5HBB", 30, 31, 32, 33, 34, 600, 5000, 2, 1, 0, 16, 64, 0, 3)
     ix("run_update", b"\0", b"\1", config, b"\0", b"\1", progress, b"\1", struct.pack("<Q", 5), b"\0", b"\1\1", b"\1", string("v2"))
     ix("participant_claim", struct.pack("<Q", 55))
+    ix("authorization_grantor_update", b"\1")
+    ix("authorization_close")
+    ix("participant_create")
+    metadata = padded("a run", 64) + padded("for tests", 280) + struct.pack("<QQ", 11, 12)
+    everything = (b"\1", metadata, b"\1", config, b"\1", DISTRO, b"\1", progress, b"\1", struct.pack("<Q", 5), b"\1", struct.pack("<Q", 6),
+                  b"\1\0", b"\1", string("v2"))
+    emit("whole", name="run_update", bytes=discriminator("global", "run_update") + b"".join(everything))
+
+
+def accounts():
+    """Accounts whole: discriminator, fields, and the zeros behind them."""
+    a, b, c, d, e = (bytes([n] * 32) for n in range(1, 6))
+
+    def acct(name, size, *parts):
+        emit("acct", name=name, bytes=(discriminator("account", name) + b"".join(parts)).ljust(size, b"\0"))
+
+    acct("CoordinatorInstance", 173, b"\xfe", a, b, c, string("a-run"))
+    acct("Authorization", 108 + 64, b"\xfd", a, b, string("CoordinatorJoinRun"), b"\1", struct.pack("<I", 2), c, d, struct.pack("<q", -5))
+    acct("Run", 200, b"\xfc", struct.pack("<Q", 7), a, b, c, d, e, struct.pack("<QQ", 8, 9))
+    acct("Participant", 32, b"\xfb", struct.pack("<QQ", 10, 11))
 
 
 # --- selections ----------------------------------------------------------------------------------------------------
@@ -326,4 +348,5 @@ def selections():
 layouts()
 models()
 instructions()
+accounts()
 selections()
