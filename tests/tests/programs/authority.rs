@@ -7,6 +7,8 @@
 mod attack;
 mod authorizers;
 mod coordinators;
+mod garble;
+mod node;
 mod role;
 mod scene;
 mod treasurers;
@@ -69,6 +71,30 @@ fn scenes_play_the_instructions_that_they_are_named_after() {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), scene.roles.len(), "the accounts of {name} are not all different");
+    }
+}
+
+#[test]
+fn the_node_builds_the_instructions_that_are_attacked_here() {
+    for (_, (name, scene)) in rows() {
+        let scene = scene();
+        let built = node::rebuilt(name, &scene);
+        assert_eq!((built.program_id, &built.data), (scene.good.program_id, &scene.good.data), "{name}");
+        assert_eq!(built.accounts.len(), scene.good.accounts.len(), "{name}");
+        for (at, (theirs, ours)) in built.accounts.iter().zip(&scene.good.accounts).enumerate() {
+            // In the node, whoever signs pays as well.
+            let payer = matches!(scene.roles[at], Role::Anyone) && ours.is_writable;
+            assert!(theirs.pubkey == ours.pubkey || payer, "account {at} of {name}");
+            assert_eq!(theirs.is_signer, ours.is_signer, "account {at} of {name}");
+            assert!(theirs.is_writable || !ours.is_writable, "account {at} of {name} is written");
+        }
+    }
+}
+
+#[test]
+fn no_shuffled_account_and_no_garbled_argument_makes_a_program_fall_over() {
+    for (_, (name, scene)) in rows() {
+        garble::all(name, &scene());
     }
 }
 
