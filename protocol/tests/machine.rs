@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Run, config, identity, report};
+use common::{Run, config, identity, invariants, report};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use psyche_protocol::instruction::{HealthCheckArgs, UpdateArgs};
@@ -125,73 +125,6 @@ fn apply(run: &mut Run, happening: &Happening) -> Option<Result<(), CoordinatorE
     }
 }
 
-/// What must hold between any two moments of a run.
-fn check_invariants(before: &CoordinatorAccount, after: &CoordinatorAccount) -> Result<(), TestCaseError> {
-    prop_assert_eq!(after.validate(), Ok(()));
-    let (old, new) = (&before.state, &after.state);
-    prop_assert!(new.coordinator.progress.step >= old.coordinator.progress.step);
-    prop_assert!(new.coordinator.progress.epoch >= old.coordinator.progress.epoch);
-    prop_assert!(new.clients_state.next_active >= old.clients_state.next_active);
-    check_roster(before, after)?;
-    // The epoch's clients are in the roster, each once, and nobody is both here and gone.
-    let members = after.clients();
-    for (at, client) in members.iter().enumerate() {
-        prop_assert!(after.roster_client(&client.id.signer).is_some());
-        prop_assert_eq!(after.client_index(&client.id.signer), Some(at));
-    }
-    let exited = &new.coordinator.epoch_state.exited_clients;
-    prop_assert!(members.len() + exited.len() <= new.clients_state.clients.len());
-    for gone in exited.iter() {
-        prop_assert!(after.client_index(&gone.id.signer).is_none() && !gone.is_healthy());
-    }
-    for round in &new.coordinator.epoch_state.rounds {
-        let mut indices: Vec<u64> = round.witnesses.iter().map(|witness| witness.proof.index).collect();
-        indices.sort_unstable();
-        indices.dedup();
-        prop_assert_eq!(indices.len(), round.witnesses.len());
-    }
-    Ok(())
-}
-
-/// Places change hands only as documented, and points come and go only at an epoch's end: equal shares of the rate to some
-/// of its clients, the slashing rate from those who were ejected from it.
-fn check_roster(before: &CoordinatorAccount, after: &CoordinatorAccount) -> Result<(), TestCaseError> {
-    let (old, new) = (&before.state.clients_state, &after.state.clients_state);
-    prop_assert!(new.clients.len() >= old.clients.len());
-    let mut signers: Vec<_> = new.clients.iter().map(|member| member.id.signer).collect();
-    signers.sort_unstable();
-    signers.dedup();
-    prop_assert_eq!(signers.len(), new.clients.len());
-    let ended = after.state.coordinator.progress.epoch != before.state.coordinator.progress.epoch;
-    let (mut paid, mut slashed) = (Vec::new(), 0);
-    for (was, is) in old.clients.iter().zip(new.clients.iter()) {
-        if was.id.signer != is.id.signer {
-            prop_assert!(old.is_vacant(was) && !is.has_points() && old.clients.len() == MAX_CLIENTS);
-            prop_assert!(before.client_index(&was.id.signer).is_none(), "a client of the epoch lost its place");
-            continue;
-        }
-        prop_assert!(is.earned >= was.earned && is.slashed >= was.slashed);
-        if is.earned > was.earned {
-            prop_assert!(ended && before.client_index(&is.id.signer).is_some());
-            paid.push(is.earned - was.earned);
-        }
-        if is.slashed > was.slashed {
-            let gone = &after.state.coordinator.epoch_state.exited_clients;
-            let ejected = |client: &EpochClient| client.client_state() == ClientState::Ejected;
-            prop_assert!(ended && gone.iter().any(|client| client.id.signer == is.id.signer && ejected(client)));
-            prop_assert_eq!(is.slashed - was.slashed, old.current_slashing_rate);
-            prop_assert_eq!(is.earned, was.earned, "an ejected client was paid");
-            slashed += 1;
-        }
-    }
-    if let Some(share) = paid.first() {
-        prop_assert_eq!(*share, old.current_earning_rate / paid.len() as u64);
-        prop_assert!(paid.iter().all(|points| points == share));
-    }
-    prop_assert!(slashed == 0 || old.current_slashing_rate > 0);
-    Ok(())
-}
-
 /// A run whose roster is full of wallets that will not come back, some of them with points.
 fn crowded() -> Run {
     let mut run = Run::new(Config { total_steps: 60, epoch_time: 60, ..config() });
@@ -217,7 +150,8 @@ proptest! {
             let before = run.account.clone();
             let predicted = would_tick(&run.account, run.clock.unix_timestamp);
             let outcome = apply(&mut run, happening);
-            check_invariants(&before, &run.account)?;
+            invariants::check(&before, &run.account);
+            prop_assert!(run.step() >= before.state.coordinator.progress.step);
             let untouched = run.account.as_bytes() == before.as_bytes();
             match (outcome, happening) {
                 (None | Some(Err(_)), _) => prop_assert!(untouched, "an error changed the account"),

@@ -1,6 +1,8 @@
 //! A run on a desk: the account, a clock that the test turns, and clients that know the rules.
 #![allow(clippy::unwrap_used, dead_code, reason = "tests may unwrap; not every test uses every helper")]
 
+pub(crate) mod invariants;
+
 use bytemuck::Zeroable;
 use psyche_protocol::F64Bits;
 use psyche_protocol::Pubkey;

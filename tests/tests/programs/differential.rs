@@ -1,15 +1,16 @@
 //! The bytecode against the native state machine: random instructions, valid and invalid, of several users under a
-//! jumping clock, must give the same codes and the same account bytes after every single one.
+//! jumping clock, must give the same codes and the same account bytes after every single one, and keep the invariants.
 //!
 //! `PSYCHE_PROGRAMS_SEED=n` runs one seed only; a failure prints its own.
 
 mod choose;
+#[path = "../../../protocol/tests/common/invariants.rs"]
+mod invariants;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use psyche_protocol::instruction::{Args, HealthCheckArgs, UpdateArgs};
-use psyche_protocol::layout::{CoordinatorAccount, NodeIdentity, RunState, Witness};
+use psyche_protocol::layout::{CoordinatorAccount, MAX_CLIENTS, NodeIdentity, RosterClient, RunState, Witness};
 use psyche_protocol::machine::{self, Clock};
 use psyche_protocol::model::Checkpoint;
 use psyche_protocol::{Pubkey, ids};
@@ -19,14 +20,12 @@ use solana_keypair::Keypair;
 use super::authorizer;
 use super::chain::{Chain, GENESIS_UNIX_TIME_S, Outcome, Refusal, key, with_data};
 use super::codes::*;
-use super::run::{Owned, VERSION};
+use super::run::{Owned, RunKeys, VERSION, allocate, init_args};
 
 /// Instructions per seed.
 const STEPS: usize = 400;
 /// Seeds of a run without the environment variable.
 const SEEDS: std::ops::Range<u64> = 1..13;
-/// Seeds that do not fit are left out, so that a slow machine is not kept busy.
-const TIME_MAX: Duration = Duration::from_secs(15);
 
 /// A small generator of our own (`SplitMix64`), so that a seed means the same sequence for ever.
 pub(super) struct Random(u64);
@@ -68,6 +67,8 @@ enum Deed {
     Version(String),
     Rates(Option<u64>, Option<u64>),
     Paused(bool),
+    /// Closes the run; if it was closed, it is made anew under its name.
+    Free,
     /// Data that no instruction has.
     Noise(Vec<u8>),
 }
@@ -79,20 +80,85 @@ struct Pair {
     clock: Clock,
     /// Whether the permission for everyone holds.
     open: bool,
+    seen: Seen,
+}
+
+/// What sequences came across.
+#[derive(Debug, Default)]
+struct Seen {
     states: BTreeSet<u8>,
     codes: BTreeSet<u32>,
+    /// States in which a pause was accepted.
+    paused_in: BTreeSet<u8>,
     accepted: usize,
+    /// Accepted instructions that changed nothing.
+    idle: usize,
+    paid: usize,
+    slashed: usize,
+    reused: usize,
+    freed: usize,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.states.extend(other.states);
+        self.codes.extend(other.codes);
+        self.paused_in.extend(other.paused_in);
+        self.accepted += other.accepted;
+        self.idle += other.idle;
+        self.paid += other.paid;
+        self.slashed += other.slashed;
+        self.reused += other.reused;
+        self.freed += other.freed;
+    }
+}
+
+fn unconfigured() -> Box<CoordinatorAccount> {
+    let mut native = CoordinatorAccount::zeroed_boxed();
+    machine::init(bytemuck::bytes_of_mut(&mut *native), "a run", VERSION).unwrap();
+    native
 }
 
 impl Pair {
-    fn new() -> Self {
+    /// A new run; where it is to be `crowded`, with a roster that has two places left, held by wallets that joined long
+    /// ago and now and then earned or lost a point.
+    fn new(crowded: bool) -> Self {
         let t = Owned::created(Chain::fast(), "a run");
-        let mut native = CoordinatorAccount::zeroed_boxed();
-        machine::init(bytemuck::bytes_of_mut(&mut *native), "a run", VERSION).unwrap();
         let clock = Clock { unix_timestamp: GENESIS_UNIX_TIME_S, slot: 1_000 };
-        let this = Self { t, native, clock, open: true, states: BTreeSet::new(), codes: BTreeSet::new(), accepted: 0 };
+        let mut this = Self { t, native: unconfigured(), clock, open: true, seen: Seen::default() };
         this.compare();
+        if crowded {
+            this.crowd();
+        }
         this
+    }
+
+    fn crowd(&mut self) {
+        let roster = &mut self.native.state.clients_state;
+        roster.next_active = 4;
+        for number in 0..MAX_CLIENTS as u64 - 2 {
+            let mut signer = [0xee; 32];
+            signer[..8].copy_from_slice(&number.to_le_bytes());
+            let mut gone = RosterClient::new(NodeIdentity { signer, p2p_identity: [1; 32] }, number % 4);
+            gone.earned = u64::from(number % 3 != 1);
+            gone.slashed = u64::from(number % 5 == 0);
+            assert!(roster.clients.push(&gone));
+        }
+        let native = self.native.as_bytes().to_vec();
+        self.t.chain.patch(&self.t.run.account, |account| account.data = native);
+    }
+
+    /// The run was closed: both sides begin anew, under the same name and with another account.
+    fn recreate(&mut self) {
+        assert!(self.t.chain.data(&self.t.run.account).is_empty() && self.t.chain.data(&self.t.run.instance).is_empty());
+        let account = self.t.chain.new_key();
+        let owner = key(&self.t.owner);
+        self.t.run = RunKeys::new("a run", key(&account));
+        let allocate = allocate(&self.t.chain, &self.t.owner, &account, CoordinatorAccount::SIZE);
+        let init = self.t.run.init(&owner, &init_args(&owner, "a run"));
+        self.t.chain.accept(&[&self.t.owner, &account], &[allocate, init]);
+        self.native = unconfigured();
+        self.seen.freed += 1;
     }
 
     /// All wallets: four clients, then the owner.
@@ -118,25 +184,44 @@ impl Pair {
                 self.open = *open;
             }
             _ => {
+                let before = self.native.clone();
                 let expected = self.expect(who, deed);
                 let wallet = self.wallet(who).insecure_clone();
                 let instruction = self.instruction(&key(&wallet), deed);
                 let outcome: Outcome = self.t.chain.send(&[&wallet], &[instruction]);
                 assert_eq!(outcome.map(|_| ()), expected.map_err(Refusal::Custom), "{deed:?} by {who}");
                 match expected {
-                    Ok(()) => self.accepted += 1,
-                    Err(code) => drop(self.codes.insert(code)),
+                    Ok(()) if matches!(deed, Deed::Free) => self.recreate(),
+                    Ok(()) => self.note(&before, deed),
+                    Err(code) => drop(self.seen.codes.insert(code)),
                 }
                 self.compare();
             }
         }
-        self.states.insert(self.native.run_state().number());
+        self.seen.states.insert(self.native.run_state().number());
+    }
+
+    /// Checks what an accepted instruction made of the state before.
+    fn note(&mut self, before: &CoordinatorAccount, deed: &Deed) {
+        let changes = invariants::check(before, &self.native);
+        let idle = self.native.as_bytes() == before.as_bytes();
+        let counts = !idle && !matches!(deed, Deed::Version(_));
+        assert_eq!(self.native.nonce, before.nonce + u64::from(counts), "{deed:?}");
+        let seen = &mut self.seen;
+        seen.accepted += 1;
+        seen.idle += usize::from(idle);
+        seen.paid += changes.paid;
+        seen.slashed += changes.slashed;
+        seen.reused += changes.reused;
+        if matches!(deed, Deed::Paused(true)) {
+            seen.paused_in.insert(before.run_state().number());
+        }
     }
 
     /// The native side: what must happen, and the state that it leaves.
     fn expect(&mut self, who: usize, deed: &Deed) -> Result<(), u32> {
         let user = key(self.wallet(who));
-        let owners = matches!(deed, Deed::Update(_) | Deed::Version(_) | Deed::Rates(..) | Deed::Paused(_));
+        let owners = matches!(deed, Deed::Update(_) | Deed::Version(_) | Deed::Rates(..) | Deed::Paused(_) | Deed::Free);
         if owners && user != key(&self.t.owner) {
             return Err(CONSTRAINT_RAW);
         }
@@ -156,6 +241,7 @@ impl Pair {
             Deed::Version(version) => machine::update_client_version(run, version),
             Deed::Rates(earning, slashing) => machine::set_future_epoch_rates(run, *earning, *slashing),
             Deed::Paused(paused) => machine::set_paused(run, *paused, clock),
+            Deed::Free => machine::check_free(run),
             Deed::Noise(data) => return Err(noise_code(data)),
         };
         match outcome {
@@ -179,6 +265,7 @@ impl Pair {
             Deed::Version(version) => run.set_version(user, version),
             Deed::Rates(earning, slashing) => run.set_rates(user, *earning, *slashing),
             Deed::Paused(paused) => run.set_paused(user, *paused),
+            Deed::Free => run.free(user, user),
             Deed::Noise(data) => with_data(&run.tick(user), data.clone()),
             Deed::Tick | Deed::Wait { .. } | Deed::Authorize(_) => run.tick(user),
         }
@@ -201,44 +288,34 @@ fn noise_code(data: &[u8]) -> u32 {
     }
 }
 
-fn run_seed(seed: u64) -> Pair {
+fn run_seed(seed: u64) -> Seen {
     let mut random = Random(seed);
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(seed % 2 == 0);
     for step in 0..STEPS {
         let (who, deed) = choose::next(&pair, &mut random);
         let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.act(who, &deed)));
         assert!(acted.is_ok(), "step {step} failed; PSYCHE_PROGRAMS_SEED={seed} repeats it");
-        if pair.native.run_state() == RunState::Finished && random.chance(20) {
-            break;
-        }
     }
-    pair
+    pair.seen
 }
 
 #[test]
 fn prop_bytecode_and_native_state_machine_agree_on_random_instructions() {
     if let Ok(seed) = std::env::var("PSYCHE_PROGRAMS_SEED") {
-        let pair = run_seed(seed.parse().unwrap());
-        println!("{} accepted, codes {:?}", pair.accepted, pair.codes);
+        println!("{:?}", run_seed(seed.parse().unwrap()));
         return;
     }
-    let started = Instant::now();
-    let (mut states, mut codes, mut accepted, mut seeds) = (BTreeSet::new(), BTreeSet::new(), 0, 0);
+    let mut seen = Seen::default();
     for seed in SEEDS {
-        if started.elapsed() > TIME_MAX && seeds > 0 {
-            break;
-        }
-        let pair = run_seed(seed);
-        states.extend(pair.states);
-        codes.extend(pair.codes);
-        accepted += pair.accepted;
-        seeds += 1;
+        seen.add(run_seed(seed));
     }
-    println!("{seeds} seeds, {accepted} instructions accepted, states {states:?}, codes {codes:?}");
-    assert!(accepted > 50 * seeds, "only {accepted} instructions of {seeds} seeds were accepted");
-    if seeds == SEEDS.count() {
-        let every_state: BTreeSet<u8> = RunState::ALL.iter().map(|state| state.number()).collect();
-        assert_eq!(states, every_state, "some state was never reached");
-        assert!(codes.len() >= 20, "only these codes were seen: {codes:?}");
-    }
+    println!("{seen:?}");
+    assert!(seen.accepted > 50 * SEEDS.count(), "only {} instructions were accepted", seen.accepted);
+    let every_state: BTreeSet<u8> = RunState::ALL.iter().map(|state| state.number()).collect();
+    assert_eq!(seen.states, every_state, "some state was never reached");
+    let pausable: BTreeSet<u8> = RunState::ALL.iter().filter(|state| !state.halted()).map(|state| state.number()).collect();
+    assert_eq!(seen.paused_in, pausable, "no pause in some state");
+    assert!(seen.codes.len() >= 22, "only these codes were seen: {:?}", seen.codes);
+    let Seen { paid, slashed, reused, freed, idle, .. } = seen;
+    assert!([paid, slashed, reused, freed, idle].into_iter().all(|times| times > 0), "something never happened");
 }

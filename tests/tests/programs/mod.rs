@@ -11,6 +11,7 @@ mod compute_tokens;
 mod coordinator;
 mod differential;
 mod epoch;
+mod gaps;
 mod run;
 mod tokens;
 mod treasurer;

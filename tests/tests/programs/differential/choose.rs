@@ -4,7 +4,7 @@ use psyche_protocol::Pubkey;
 use psyche_protocol::instruction::{Args, HealthCheckArgs, TickArgs, UpdateArgs};
 use psyche_protocol::layout::{Committee, CommitteeProof, Config, FixedString, NodeIdentity, Progress, RunState, WitnessProof};
 use psyche_protocol::model::{Checkpoint, GcsRepo, HubRepo, Model, Optimizer};
-use psyche_protocol::select::{Selection, unhealthy_clients};
+use psyche_protocol::select::{Selection, checkpointers, unhealthy_clients};
 
 use super::super::chain::key;
 use super::super::run::{config, configuration, hub, metadata, model, node, report};
@@ -50,6 +50,8 @@ fn sensible(pair: &Pair, random: &mut Random) -> (usize, Deed) {
         },
         RunState::RoundWitness | RunState::Cooldown if random.chance(50) => (anyone, wait(random, 6)),
         RunState::RoundWitness if random.chance(30) => witness(pair, random),
+        RunState::Cooldown if random.chance(30) => checkpoint(pair, random),
+        RunState::Finished if random.chance(50) => (OWNER, Deed::Free),
         RunState::RoundWitness | RunState::Cooldown | RunState::Finished => (anyone, Deed::Tick),
     }
 }
@@ -75,7 +77,8 @@ fn anything(pair: &Pair, random: &mut Random) -> (usize, Deed) {
         13 => (owner, Deed::Rates(number(random), number(random))),
         14 if random.chance(30) => (owner, Deed::Authorize(random.chance(50))),
         14 => (anyone, Deed::Noise(noise(random))),
-        _ if random.chance(50) => (owner, Deed::Paused(random.chance(30))),
+        _ if random.chance(50) => (owner, Deed::Paused(random.chance(40))),
+        _ if random.chance(30) => (owner, Deed::Free),
         _ => (anyone, Deed::Tick),
     }
 }
@@ -141,11 +144,19 @@ fn health_check(pair: &Pair, random: &mut Random) -> (usize, Deed) {
     (who, Deed::HealthCheck(HealthCheckArgs { client, proof }))
 }
 
+/// Some client of the epoch names new weights, most often one that the seed elected.
+fn checkpoint(pair: &Pair, random: &mut Random) -> (usize, Deed) {
+    let elected = checkpointers(&pair.native)[random.below(3) as usize].filter(|_| random.chance(70));
+    let who = elected.map_or(random.below(5) as usize, |signer| pair.who(&signer));
+    (who, Deed::Checkpoint(strange_checkpoint(random)))
+}
+
 fn strange_checkpoint(random: &mut Random) -> Checkpoint {
     let revision = random.chance(50).then(|| FixedString::new("main").unwrap());
     let hub = HubRepo { repo_id: FixedString::new("someone/else").unwrap(), revision };
     let gcs = GcsRepo { bucket: FixedString::new("bucket").unwrap(), prefix: revision };
-    match random.below(7) {
+    match random.below(8) {
+        7 => super::super::run::hub("../else"),
         0 => Checkpoint::Ephemeral,
         1 => Checkpoint::Dummy(hub),
         2 => Checkpoint::Hub(hub),
