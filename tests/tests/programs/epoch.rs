@@ -194,3 +194,43 @@ fn every_client_joins_anew_for_every_epoch() {
     e.tick_after(config.cooldown_time, RunState::Finished);
     assert_eq!([0, 1, 2].map(|client| e.earned(client)), [EARNING_RATE / 3; 3]);
 }
+
+#[test]
+fn an_ejected_member_claims_what_is_left() {
+    let config = config();
+    let mut e = Epoch::new(config);
+    let rates = RunUpdateArgs { slashing_rate_per_client: Some(100), ..RunUpdateArgs::default() };
+    e.t.chain.accept(&[&e.t.owner], &[e.t.update(&rates)]);
+    // The first epoch pays all three; in the second nobody hears the third.
+    for (heard, absent) in [(vec![0, 1, 2], 0), (vec![0, 1], 1)] {
+        for client in 0..3 {
+            e.join(client);
+        }
+        e.tick_after(2, RunState::Warmup);
+        e.tick_after(config.warmup_time, RunState::RoundTrain);
+        for _ in 0..2 {
+            e.witness_round(&heard);
+            e.tick_after(config.round_witness_time, RunState::RoundTrain);
+        }
+        let due: Vec<_> = unhealthy_clients(&e.state().state.coordinator).collect();
+        assert_eq!(due.len(), absent);
+        for (client, proof) in due {
+            let check = e.t.run.health_check(&key(&e.clients[0]), HealthCheckArgs { client, proof });
+            e.send(0, check);
+        }
+        // An outage ends the epoch: no report at all.
+        e.tick_after(config.max_round_train_time, RunState::RoundWitness);
+        e.tick_after(config.round_witness_time, RunState::Cooldown);
+        e.tick_after(config.cooldown_time, RunState::WaitingForMembers);
+    }
+    assert_eq!([0, 1, 2].map(|client| e.earned(client)), [833, 833, 333]);
+    let third = e.clients[2].insecure_clone();
+    let user = key(&third);
+    create_associated(&mut e.t.chain, &third, &user, &e.t.mint);
+    let too_much = [e.t.open_book(&user, &user), e.t.claim(&user, 234)];
+    assert!(e.t.chain.send(&[&third], &too_much).is_err());
+    let rest = [e.t.open_book(&user, &user), e.t.claim(&user, 233)];
+    e.t.chain.accept(&[&third], &rest);
+    assert_eq!(amount(&e.t.chain, &associated(&user, &e.t.mint)), 233);
+    assert_eq!(e.claim_all(0), 833);
+}
