@@ -39,7 +39,7 @@ fn sources(folder: &Path, found: &mut String) {
 fn the_documents_name_every_code_and_tests_that_exist() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut code = String::new();
-    for folder in ["protocol/src", "protocol/tests", "tests/tests/programs", "chain/src", "actors/src"] {
+    for folder in ["protocol/src", "protocol/tests", "tests/tests/programs", "actors/src"] {
         sources(&root.join(folder), &mut code);
     }
     let text = std::fs::read_to_string(root.join("docs/PROGRAMS.md")).unwrap();
