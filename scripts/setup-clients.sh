@@ -93,7 +93,7 @@ fi
 "$python" -m pip --version >/dev/null 2>&1 || fail "find pip for $python (on Debian: apt-get install python3-pip)"
 mkdir -p "$root"
 exec 9>"$cache/clients.lock"
-flock 9
+flock --nonblock 9 || { say "another run fetches them, waiting for it"; flock 9; }
 rm -rf "$root"/.fresh.*
 certificates
 [ -x "$node" ] || install node "Node.js for machines without one" fill_node check_node

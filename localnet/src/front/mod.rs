@@ -22,6 +22,8 @@ pub(crate) use slots::{AccountSlots, note_slots};
 const SESSIONS_MAX: usize = 1_024;
 /// Both hand-shakes together are a few small packets on one machine.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// Before the next attempt to accept, where one failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `listener` until it is dropped, with `engine` behind it.
 pub(crate) async fn serve(listener: TcpListener, engine: SocketAddr, slots: Arc<AccountSlots>) {
@@ -44,7 +46,7 @@ pub(crate) async fn serve(listener: TcpListener, engine: SocketAddr, slots: Arc<
             // Out of file descriptors, or a connection that was reset at once; the listener itself does not break.
             Err(error) => {
                 tracing::debug!(%error, "websocket not accepted");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

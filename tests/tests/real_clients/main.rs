@@ -4,6 +4,7 @@
 
 mod clients;
 mod follow;
+mod pins;
 mod rewards;
 mod run;
 mod support;
