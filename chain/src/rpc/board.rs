@@ -6,6 +6,8 @@
 
 mod choice;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};

@@ -257,6 +257,7 @@ async fn health_tells_latency_errors_lag_and_who_is_first() {
     assert!(health[0].is_first && !health[1].is_first);
     assert_eq!((health[0].slot_lag, health[1].slot_lag), (Some(0), Some(10)));
     assert!(health[0].latency_ms.is_some() && health[0].p95_ms.is_some() && health[0].error_rate == 0.0);
+    two.set_slot(1_000);
     one.turn(Mood::Slams);
     balance(&rpc).await;
     let health = rpc.health();
