@@ -21,6 +21,24 @@ const PAUSE: Backoff = match Backoff::new(Duration::from_millis(250), Duration::
     Err(_) => panic!("a constant schedule must be valid"),
 };
 
+/// An endpoint is on another cluster than the others.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("use {endpoint}: its genesis hash is {genesis}, but that of {others} is {expected}: they are on different clusters")]
+pub struct ClusterMismatch {
+    /// The endpoint without its keys.
+    pub endpoint: String,
+    /// Its place among the configured pairs.
+    pub pair: usize,
+    /// What it names.
+    pub genesis: String,
+    /// Who names what is believed, without keys.
+    pub others: String,
+    /// Their places among the configured pairs.
+    pub other_pairs: Vec<usize>,
+    /// What is believed.
+    pub expected: String,
+}
+
 /// Why something that was said to a chain failed.
 #[derive(Debug, Error)]
 pub enum ChainError {
@@ -56,23 +74,8 @@ pub enum ChainError {
         endpoints: usize,
     },
     /// An endpoint is on another cluster than the others. It is not used.
-    #[error(
-        "use {endpoint}: its genesis hash is {genesis}, but that of {others} is {expected}: they are on different clusters"
-    )]
-    WrongCluster {
-        /// The endpoint without its keys.
-        endpoint: String,
-        /// Its place among the configured pairs.
-        pair: usize,
-        /// What it names.
-        genesis: String,
-        /// Who names what is believed.
-        others: String,
-        /// Their places among the configured pairs.
-        other_pairs: Vec<usize>,
-        /// What is believed.
-        expected: String,
-    },
+    #[error(transparent)]
+    WrongCluster(Box<ClusterMismatch>),
     /// No answer in time.
     #[error("get an answer from {endpoint} within {after:?}")]
     Timeout {

@@ -164,7 +164,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
 /// The pairs, once the operator has been told which of them serve only one purpose.
 fn told(endpoints: &EndpointVariables) -> Vec<EndpointPair> {
     for missing in &endpoints.missing {
-        tracing::warn!(variable = missing.variable, "{missing}");
+        tracing::warn!("{missing}");
     }
     if endpoints.pairs.iter().all(|pair| pair.ws.is_none()) {
         tracing::warn!("no websocket endpoint is set (WS_RPC): the run is followed by polling");

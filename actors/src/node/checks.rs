@@ -1,7 +1,7 @@
 //! What is looked at before a node joins anything, so that it refuses early and in words.
 
 use psyche_chain::ops;
-use psyche_chain::{ChainError, CoordinatorView, Rpc, RunInfo};
+use psyche_chain::{ChainError, ClusterMismatch, CoordinatorView, Rpc, RunInfo};
 
 use super::NodeError;
 use crate::CLIENT_VERSION;
@@ -14,9 +14,8 @@ const BALANCE_MIN: u64 = 100_000;
 /// That all endpoints which answer are on one cluster.
 pub(super) async fn one_cluster(rpc: &Rpc, config: &NodeConfig) -> Result<(), NodeError> {
     let Err(error) = rpc.check_clusters().await else { return Ok(()) };
-    let ChainError::WrongCluster { endpoint, pair, genesis, others, other_pairs, expected } = &error else {
-        return Err(error.into());
-    };
+    let ChainError::WrongCluster(mismatch) = error else { return Err(error.into()) };
+    let ClusterMismatch { endpoint, pair, genesis, others, other_pairs, expected } = mismatch.as_ref();
     let name = |pair: &usize| config.endpoint_names.get(*pair).map_or("RPC", String::as_str);
     let right: Vec<&str> = other_pairs.iter().map(name).collect();
     let problem = format!(

@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::Rpc;
 use super::board::{Board, Member, Notice};
-use crate::error::ChainError;
+use crate::error::{ChainError, ClusterMismatch};
 
 /// Whether requests flow to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -192,14 +192,14 @@ impl Rpc {
             Some((index, genesis, home, (0..board.members.len()).filter(names_home).collect::<Vec<_>>()))
         })?;
         let endpoint = self.endpoints().get(index)?;
-        Some(ChainError::WrongCluster {
+        Some(ChainError::WrongCluster(Box::new(ClusterMismatch {
             endpoint: endpoint.name.clone(),
             pair: endpoint.pair,
             genesis: genesis.to_string(),
             others: self.names(&others),
             other_pairs: others.iter().filter_map(|index| self.endpoints().get(*index)).map(|other| other.pair).collect(),
             expected: home.to_string(),
-        })
+        })))
     }
 }
 

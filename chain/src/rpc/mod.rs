@@ -221,8 +221,8 @@ impl Rpc {
         &self.0.endpoints
     }
 
-    /// Indices into [`Rpc::endpoints`] of those to which a transaction should be sent: everybody who may be asked now; where
-    /// that is nobody, everybody but those on another cluster.
+    /// Indices into [`Rpc::endpoints`] of those that a transaction should be sent to and whose word counts about it: alive, on
+    /// the right cluster, and not rate limited. May be none for a while; any call finds out who is back.
     pub(crate) fn healthy_endpoints(&self) -> Vec<usize> {
         self.board(|board| board.healthy(Instant::now()))
     }

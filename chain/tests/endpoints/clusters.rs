@@ -26,7 +26,7 @@ async fn the_odd_one_out_is_refused_even_if_it_is_the_first_and_is_asked_nothing
     for part in [servers[0].name(), servers[1].name(), servers[2].name(), OTHER.into(), OURS.into()] {
         assert!(text.contains(&part), "{text}");
     }
-    assert!(matches!(&error, ChainError::WrongCluster { pair: 0, other_pairs, .. } if *other_pairs == [1, 2]));
+    assert!(matches!(&error, ChainError::WrongCluster(wrong) if wrong.pair == 0 && wrong.other_pairs == [1, 2]));
     assert_eq!(error.retry(), Retry::Never);
     for _ in 0..10 {
         balance(&rpc).await;
@@ -121,7 +121,7 @@ async fn a_single_endpoint_that_comes_back_with_another_chain_is_a_typed_error()
     servers[0].up().await;
     for _ in 0..3 {
         let error = within(rpc.balance(WHO)).await.unwrap_err();
-        assert!(matches!(&error, ChainError::WrongCluster { genesis, expected, .. } if genesis == OTHER && expected == OURS));
+        assert!(matches!(&error, ChainError::WrongCluster(wrong) if wrong.genesis == OTHER && wrong.expected == OURS));
     }
     assert_eq!(circuits(&rpc).len(), 1);
     assert_eq!(servers[0].count("getBalance"), 1);

@@ -56,14 +56,10 @@ impl Board {
         self.current
     }
 
-    /// Where transactions should be sent: everywhere that a call would be; where there is none, everywhere but to another
-    /// cluster.
+    /// Everybody whose answers count and who may be asked now.
     pub(crate) fn healthy(&self, now: Instant) -> Vec<usize> {
-        let of = |wanted: &dyn Fn(&Member) -> bool| {
-            self.members.iter().enumerate().filter(|(_, member)| wanted(member)).map(|(index, _)| index).collect::<Vec<_>>()
-        };
-        let healthy = of(&|member| member.is_usable() && !member.is_limited(now));
-        if healthy.is_empty() { of(&|member| !member.refused) } else { healthy }
+        let members = self.members.iter().enumerate();
+        members.filter(|(_, member)| member.is_usable() && !member.is_limited(now)).map(|(index, _)| index).collect()
     }
 
     /// Endpoints that were never asked which cluster they are on. They count as asked now.

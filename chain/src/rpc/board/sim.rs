@@ -138,7 +138,7 @@ fn sim_hedging_cuts_the_tail_of_endpoints_that_stall_now_and_then() {
 }
 
 #[test]
-fn sim_a_primary_that_hangs_for_minutes_costs_one_call_and_not_all_of_them() {
+fn sim_a_primary_that_hangs_for_minutes_costs_two_calls_and_not_all_of_them() {
     let natures = [Nature::Silent(5, 15), Nature::Silent(0, 0)];
     let fixed = World::new(natures).run(false);
     let board = World::new(natures).run(true);

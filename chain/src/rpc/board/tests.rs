@@ -98,7 +98,7 @@ fn a_lagging_endpoint_loses_its_place_with_hysteresis() {
     assert_eq!(see([1_000, 1_000]), (vec![0, 1], false));
     assert_eq!(see([1_000, 1_100]), (vec![0, 1], false), "once may be chance");
     assert_eq!(see([1_001, 1_101]), (vec![1, 0], true));
-    assert_eq!(see([1_082, 1_102]).1, true, "twenty slots are too many to come back");
+    assert!(see([1_082, 1_102]).1, "twenty slots are too many to come back");
     assert_eq!(see([1_098, 1_103]), (vec![1, 0], false), "five are not; but the other one stays the first");
 }
 
@@ -212,14 +212,14 @@ fn of_three_the_one_with_an_absurd_slot_loses_its_place() {
 }
 
 #[test]
-fn transactions_go_to_everybody_who_may_be_asked_or_else_to_everybody_on_the_right_cluster() {
+fn transactions_go_to_everybody_who_is_alive_on_the_right_cluster_and_not_rate_limited() {
     let now = Instant::now();
     let mut board = board(3, now);
     board.failed(0, Fault::Dead, now, 0);
     board.limited(1, Some(S(5)), now);
     assert_eq!(board.healthy(now), [2]);
     board.failed(2, Fault::Dead, now, 0);
-    assert_eq!(board.healthy(now), [0, 1, 2]);
+    assert_eq!((board.healthy(now), board.healthy(now + S(5))), (vec![], vec![1]));
 }
 
 #[test]
