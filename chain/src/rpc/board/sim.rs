@@ -1,6 +1,6 @@
 //! The board in simulated time: what sticking to an endpoint, hedging and resting are worth, against asking in a fixed order
 //! with a time-out. One call after the other, each 200 ms after the last one's end. The figures stand in
-//! docs/decisions/0009-endpoint-health.md.
+//! docs/decisions/0010-endpoint-health.md.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may unwrap, and this one tells its figures")]
 
 use super::*;
