@@ -99,11 +99,13 @@ pub(super) struct Merger<T> {
     anew_at: Option<Slot>,
     delivered: usize,
     lost: bool,
+    /// A read found no account: whatever comes next is another one.
+    gone: bool,
 }
 
 impl<T> Default for Merger<T> {
     fn default() -> Self {
-        Self { last: None, remembered: VecDeque::new(), anew_at: None, delivered: 0, lost: false }
+        Self { last: None, remembered: VecDeque::new(), anew_at: None, delivered: 0, lost: false, gone: false }
     }
 }
 
@@ -111,6 +113,10 @@ impl<T: Watched> Merger<T> {
     /// Judges a decoded state.
     pub(super) fn offer(&mut self, state: T, seen: Seen) -> Verdict<T> {
         let Some(last) = &mut self.last else { return self.deliver(state, seen, Kind::PhaseChange) };
+        if self.gone {
+            let fresh = seen.read_after == Some(self.delivered) && seen.slot > last.floor;
+            return if fresh { self.deliver(state, seen, Kind::Anew) } else { Verdict::Doubtful };
+        }
         let (nonce, known) = (state.nonce(), last.state.nonce());
         if nonce == known && seen.print == last.print {
             // The same state, seen later: what is older than this can't be news either.
@@ -141,6 +147,12 @@ impl<T: Watched> Merger<T> {
         if !told || self.remembered.contains(&seen.print) { Verdict::Known } else { Verdict::Doubtful }
     }
 
+    /// Whether a phase may lie between the newest state and `state` that is about to be told.
+    pub(super) fn leaps(&self, state: &T) -> bool {
+        let ahead = |last: &Last<T>| state.nonce() > last.state.nonce().saturating_add(1) && state.is_phase_change(&last.state);
+        self.last.as_ref().is_some_and(ahead)
+    }
+
     fn deliver(&mut self, mut state: T, seen: Seen, kind: Kind) -> Verdict<T> {
         let slot = self.last.as_ref().map_or(seen.slot, |last| last.slot.max(seen.slot));
         if kind == Kind::Anew {
@@ -152,6 +164,7 @@ impl<T: Watched> Merger<T> {
         }
         self.remembered.push_back(seen.print);
         state.at_slot(slot);
+        self.gone = false;
         let floor = seen.heartbeat.min(Slot(slot.0.saturating_add(HEARTBEAT_AHEAD_MAX))).max(slot);
         self.last = Some(Last { state: state.clone(), slot, floor, print: seen.print });
         self.delivered += 1;
@@ -159,11 +172,18 @@ impl<T: Watched> Merger<T> {
         Verdict::News(state, kind)
     }
 
-    /// Notes that a read of `slot` begun after `after` deliveries found no account, or none that decodes; true where this
-    /// is news.
-    pub(super) fn lose(&mut self, slot: Slot, after: usize) -> bool {
-        let overtaken = after != self.delivered || self.last.as_ref().is_some_and(|last| slot < last.slot);
-        !overtaken && !std::mem::replace(&mut self.lost, true)
+    /// Notes that a read of `slot` begun after `after` deliveries found no account that decodes, and none at all where it is
+    /// `missing`; true where this is to be told.
+    pub(super) fn lose(&mut self, slot: Slot, after: usize, missing: bool) -> bool {
+        let overtaken = after != self.delivered || self.last.as_ref().is_some_and(|last| slot <= last.floor);
+        if overtaken {
+            return false;
+        }
+        if let Some(last) = self.last.as_mut().filter(|_| missing) {
+            self.gone = true;
+            last.floor = last.floor.max(slot);
+        }
+        !std::mem::replace(&mut self.lost, true)
     }
 
     /// How many states were delivered.

@@ -3,7 +3,8 @@
 //! Each websocket subscribes to the account, and to slots as a heartbeat: one that is silent for too long is dropped and
 //! connected anew. After every (re)connect, after the first heartbeat, and on a slow timer a read closes the gap; with every
 //! websocket down the account is polled. What arrives is merged into one sequence that never goes backwards
-//! ([`merge`](self)): ordered by nonce, then slot.
+//! ([`merge`](self)): ordered by nonce, then slot. Where a state leaps ahead into another phase, what belongs before it has
+//! a moment to arrive.
 //!
 //! The consumer's queue is bounded. When it is full, the oldest state that is no phase change is dropped; the newest state
 //! and every phase change stay, so a slow consumer misses nothing that it must act on, and stops nobody.
@@ -11,6 +12,7 @@
 //! [`watch_run`] follows a run: its coordinator account, and the instance that names it.
 
 mod merge;
+mod order;
 mod queue;
 mod reader;
 mod run;
@@ -23,10 +25,12 @@ use std::time::Duration;
 use psyche_messages::{Address, Backoff, Slot};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::ChainError;
 use crate::rpc::{AccountRead, Rpc};
 use merge::{Merger, Observation, Seen, Verdict};
+use order::Order;
 use queue::{Queue, Receiver};
 pub use run::{RunEvent, RunWatch, watch_run};
 
@@ -61,6 +65,8 @@ pub struct WatchConfig {
     pub read_gap: Duration,
     /// How long a read may take before another is begun beside it.
     pub read_patience: Duration,
+    /// How long a state that leaps ahead into another phase waits for what belongs before it.
+    pub hold: Duration,
     /// States that are no phase change and wait for the consumer at most.
     pub queue: usize,
     /// Phase changes that wait for the consumer at most: minutes of the fastest run.
@@ -85,6 +91,7 @@ impl Default for WatchConfig {
             refresh: Duration::from_secs(10),
             read_gap: Duration::from_millis(100),
             read_patience: Duration::from_secs(2),
+            hold: Duration::from_millis(150),
             queue: 16,
             queue_changes: 1_024,
             backoff: RECONNECT,
@@ -181,34 +188,86 @@ where
     T: Watched,
     D: Fn(AccountRead) -> Result<T, ChainError> + Send + Sync,
 {
-    let mut merger = Merger::default();
-    while let Some(observation) = observations.recv().await {
+    let mut desk = Desk { merger: Merger::default(), order: Order::new(shared.config.hold), shared, queue };
+    loop {
+        let waited = async {
+            match desk.order.until() {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            observation = observations.recv() => match observation {
+                Some(observation) => desk.take_in(observation, &decode),
+                None => return,
+            },
+            () = waited => desk.let_go(),
+        }
+    }
+}
+
+/// Where observations become one sequence.
+struct Desk<T> {
+    merger: Merger<T>,
+    order: Order<(T, Seen)>,
+    shared: Arc<Shared>,
+    queue: Queue<T>,
+}
+
+impl<T: Watched> Desk<T> {
+    fn take_in(&mut self, observation: Observation, decode: impl Fn(AccountRead) -> Result<T, ChainError>) {
         let (account, heartbeat, read) = match observation {
             Observation::Told { account, heartbeat } => (account, heartbeat, None),
             Observation::Read { slot, account: Some(account), after } => (account, slot, Some((slot, after))),
             Observation::Read { slot, account: None, after } => {
-                if merger.lose(slot, after) {
-                    queue.lose(ChainError::AccountMissing { what: "watched account", address: shared.address });
+                if self.merger.lose(slot, after, true) {
+                    self.queue.lose(ChainError::AccountMissing { what: "watched account", address: self.shared.address });
                 }
-                continue;
+                return;
             }
         };
         let (slot, print) = (account.slot, merge::fingerprint(&account));
         let seen = Seen { slot, print, heartbeat, read_after: read.map(|(_, after)| after) };
-        match decode(account).map(|state| merger.offer(state, seen)) {
-            Ok(Verdict::News(state, kind)) => {
-                shared.delivered.store(merger.delivered(), Ordering::Relaxed);
-                shared.rpc.note_slot(slot);
-                queue.push(state, kind);
-            }
-            Ok(Verdict::Known) => {}
-            Ok(Verdict::Doubtful) => shared.read_wanted.notify_one(),
+        match (decode(account), read) {
+            (Ok(state), _) => self.admit(state, seen),
             // What a websocket sent may be cut or stale; only what a read gives is the account's true state.
-            Err(error) => match read {
-                None => shared.read_wanted.notify_one(),
-                Some((slot, after)) if merger.lose(slot, after) => queue.lose(error),
-                Some(_) => {}
-            },
+            (Err(_), None) => self.shared.read_wanted.notify_one(),
+            (Err(error), Some((slot, after))) => {
+                if self.merger.lose(slot, after, false) {
+                    self.queue.lose(error);
+                }
+            }
+        }
+    }
+
+    /// Passes a state on, or keeps it for a moment where a websocket may still tell what belongs before it.
+    fn admit(&mut self, state: T, seen: Seen) {
+        let told = self.shared.connected.load(Ordering::Relaxed) > 0;
+        if told && self.merger.leaps(&state) {
+            let Some((state, seen)) = self.order.keep(state.nonce(), (state, seen), Instant::now()) else { return };
+            self.offer(state, seen);
+        } else {
+            self.offer(state, seen);
+        }
+        self.let_go();
+    }
+
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        while let Some((state, seen)) = self.order.next(|(state, _)| self.merger.leaps(state), now) {
+            self.offer(state, seen);
+        }
+    }
+
+    fn offer(&mut self, state: T, seen: Seen) {
+        match self.merger.offer(state, seen) {
+            Verdict::News(state, kind) => {
+                self.shared.delivered.store(self.merger.delivered(), Ordering::Relaxed);
+                self.shared.rpc.note_slot(seen.slot);
+                self.queue.push(state, kind);
+            }
+            Verdict::Known => {}
+            Verdict::Doubtful => self.shared.read_wanted.notify_one(),
         }
     }
 }

@@ -133,12 +133,34 @@ fn other_bytes_under_the_same_nonce_are_news_from_a_later_slot() {
 fn a_loss_is_reported_once_until_the_account_is_back() {
     let mut merger = Merger::default();
     assert_eq!(offer(&mut merger, 5, 100, None), phase(100));
-    assert!(!merger.lose(Slot(99), 1), "this read is older than what was seen");
-    assert!(!merger.lose(Slot(101), 0), "this read began earlier than what was seen");
-    assert!(merger.lose(Slot(101), 1));
-    assert!(!merger.lose(Slot(102), 1));
+    assert!(!merger.lose(Slot(99), 1, false), "this read is older than what was seen");
+    assert!(!merger.lose(Slot(101), 0, false), "this read began earlier than what was seen");
+    assert!(merger.lose(Slot(101), 1, false));
+    assert!(!merger.lose(Slot(102), 1, false));
     assert_eq!(offer(&mut merger, 5, 103, Some(1)), Verdict::Known);
-    assert!(merger.lose(Slot(104), 1), "it was readable in between");
+    assert!(merger.lose(Slot(104), 1, false), "it was readable in between");
+}
+
+#[test]
+fn an_account_that_was_gone_is_another_one_whatever_its_counter_says() {
+    let mut merger = Merger::default();
+    assert!(merger.lose(Slot(90), 0, true), "the first thing that is known may be that there is nothing");
+    assert_eq!(offer(&mut merger, 5, 100, Some(0)), phase(100));
+    assert!(merger.lose(Slot(103), 1, true));
+    assert_eq!(offer(&mut merger, 6, 104, None), Verdict::Doubtful, "it may be about the old one");
+    assert_eq!(offer(&mut merger, 5, 102, Some(1)), Verdict::Doubtful, "an endpoint that lags");
+    assert_eq!(offer(&mut merger, 6, 104, Some(1)), Verdict::News(104, Kind::Anew));
+    assert_eq!(offer(&mut merger, 7, 105, None), update(105));
+}
+
+#[test]
+fn a_state_leaps_if_a_phase_may_lie_before_it() {
+    let mut merger = Merger::default();
+    assert!(!merger.leaps(&plain(50).0), "nothing is known");
+    assert_eq!(offer(&mut merger, 15, 100, None), phase(100));
+    assert!(!merger.leaps(&plain(19).0) && !merger.leaps(&plain(3).0) && merger.leaps(&plain(20).0));
+    assert_eq!(offer(&mut merger, 19, 100, None), update(100));
+    assert!(!merger.leaps(&plain(20).0), "nothing can come before the next one");
 }
 
 proptest! {

@@ -1,0 +1,1 @@
+//! Changes of the run's account that its counter does not tell.

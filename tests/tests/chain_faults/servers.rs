@@ -1,0 +1,1 @@
+//! Servers that no chain is behind.
