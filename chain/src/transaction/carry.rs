@@ -134,8 +134,9 @@ impl<'a> Carrier<'a> {
         self.beside(join_all(rpc.healthy_endpoints().into_iter().map(vote))).await
     }
 
-    /// A transaction that landed without effect; its log tells which program refused.
-    async fn failed(&self, error: TransactionError) -> ChainError {
+    /// A transaction that landed without effect; its log tells which program refused. Takes itself whole, as the sendings
+    /// can't be shared between threads, and whoever waits for a transaction may do so on any.
+    async fn failed(self, error: TransactionError) -> ChainError {
         let logs = match &error {
             TransactionError::InstructionError(..) => logs_of(self.rpc, self.signed).await,
             _ => Vec::new(),

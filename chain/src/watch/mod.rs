@@ -173,9 +173,9 @@ where
     let (observed, observations) = mpsc::channel(OBSERVATIONS);
     let (queue, events) = queue::bounded(config.queue, config.queue_changes);
     let mut tasks = JoinSet::new();
-    for pair in &rpc.config().endpoints {
+    for (index, pair) in rpc.config().endpoints.iter().enumerate() {
         if let Some(ws) = &pair.ws {
-            tasks.spawn(socket::run(Arc::clone(&shared), ws.clone(), observed.clone()));
+            tasks.spawn(socket::run(Arc::clone(&shared), index, ws.clone(), observed.clone()));
         }
     }
     tasks.spawn(reader::run(Arc::clone(&shared), observed));

@@ -25,6 +25,8 @@ use crate::rpc::AccountRead;
 /// The library's queues have no bound, but they are emptied at once, and whoever fills them without end is cut off.
 const MESSAGES_MAX: u32 = 4_000;
 const FLOOD_WINDOW: Duration = Duration::from_secs(2);
+/// How often it is looked whether a provider of another chain has come to its senses.
+const DISTRUST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ enum End {
     Silent,
     /// More messages than any chain has to tell.
     Flooding,
+    /// Its provider turned out to serve another chain.
+    Distrusted,
     /// The library panicked. A watch that quietly loses a websocket for good would be worse than trying again.
     Panicked,
     /// Nobody listens to the watch any more.
@@ -44,11 +48,12 @@ enum End {
 }
 
 /// Keeps one websocket subscribed until nobody listens.
-pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<Observation>) {
+pub(super) async fn run(shared: Arc<Shared>, pair: usize, url: WsUrl, observed: mpsc::Sender<Observation>) {
     let mut attempt = 0;
     loop {
+        trusted(&shared, pair).await;
         let started = Instant::now();
-        let end = AssertUnwindSafe(connection(&shared, &url, &observed)).catch_unwind().await;
+        let end = AssertUnwindSafe(connection(&shared, pair, &url, &observed)).catch_unwind().await;
         let end = end.unwrap_or(End::Panicked);
         let lived = started.elapsed();
         tracing::debug!(endpoint = %url, ?end, lived_ms = lived.as_millis(), attempt, "websocket ended");
@@ -64,18 +69,27 @@ pub(super) async fn run(shared: Arc<Shared>, url: WsUrl, observed: mpsc::Sender<
     }
 }
 
-async fn connection(shared: &Shared, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
+/// Waits until the pair's websocket may be used.
+async fn trusted(shared: &Shared, pair: usize) {
+    let mut trust = shared.rpc.pair_trust();
+    while !shared.rpc.pair_trusted(pair) {
+        // An error means that the client is gone, and this watch with it before long.
+        let _changed = timeout(DISTRUST_PAUSE, trust.changed()).await;
+    }
+}
+
+async fn connection(shared: &Shared, pair: usize, url: &WsUrl, observed: &mpsc::Sender<Observation>) -> End {
     let within = shared.config.connect_timeout;
     let Some(client) = settled(url, timeout(within, PubsubClient::new(url.expose())).await) else {
         return End::NotConnected;
     };
-    let end = subscribed(shared, url, &client, observed).await;
+    let end = subscribed(shared, pair, url, &client, observed).await;
     // A dead connection can't be closed politely; it ends with the client in any case.
     let _closed = timeout(Duration::from_millis(200), client.shutdown()).await;
     end
 }
 
-async fn subscribed(shared: &Shared, url: &WsUrl, client: &PubsubClient, observed: &mpsc::Sender<Observation>) -> End {
+async fn subscribed(shared: &Shared, pair: usize, url: &WsUrl, client: &PubsubClient, observed: &mpsc::Sender<Observation>) -> End {
     let within = shared.config.connect_timeout;
     let config = RpcAccountInfoConfig {
         encoding: Some(UiAccountEncoding::Base64Zstd),
@@ -114,6 +128,9 @@ async fn subscribed(shared: &Shared, url: &WsUrl, client: &PubsubClient, observe
         }
         if flood.rises() {
             return End::Flooding;
+        }
+        if !shared.rpc.pair_trusted(pair) {
+            return End::Distrusted;
         }
     }
 }
