@@ -89,7 +89,13 @@ async fn connection(shared: &Shared, pair: usize, url: &WsUrl, observed: &mpsc::
     end
 }
 
-async fn subscribed(shared: &Shared, pair: usize, url: &WsUrl, client: &PubsubClient, observed: &mpsc::Sender<Observation>) -> End {
+async fn subscribed(
+    shared: &Shared,
+    pair: usize,
+    url: &WsUrl,
+    client: &PubsubClient,
+    observed: &mpsc::Sender<Observation>,
+) -> End {
     let within = shared.config.connect_timeout;
     let config = RpcAccountInfoConfig {
         encoding: Some(UiAccountEncoding::Base64Zstd),

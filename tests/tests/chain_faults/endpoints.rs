@@ -67,13 +67,18 @@ async fn chaos_the_primary_lags_a_hundred_slots() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_all_endpoints_are_down_for_a_minute() -> Result<()> {
     let (stage, record, mut play) = begin(FAST, Gait::Free, false).await?;
+    // The run stands still while it gets dark: what was told before has arrived.
+    play.go(Gait::Halt);
+    record.sees(play.settled().await?.nonce).await?;
     let from = stage.slot().await?;
     stage.all(Faults::link(Link::Down)).await;
     record.connected(0).await?;
+    stage.reach(from + 2).await?;
+    play.go(Gait::Free);
     let before = play.truth().changes.len();
     stage.pass(60).await?;
     ensure!(play.truth().changes.len() > before + 10, "the run goes on in the dark: {:?}", play.truth());
-    // The run stands still until the node is back: phases of which nobody could have known end here.
+    // And until the node is back: phases of which nobody could have known end here.
     play.go(Gait::Halt);
     play.settled().await?;
     let to = stage.slot().await?;

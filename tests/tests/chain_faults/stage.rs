@@ -148,7 +148,9 @@ pub(crate) fn client(endpoints: Vec<EndpointPair>) -> Result<Rpc> {
     let mut config = RpcConfig::new(endpoints);
     config.connect_timeout = Duration::from_secs(1);
     config.request_timeout = Duration::from_secs(3);
-    config.cooldown = Duration::from_secs(1);
+    config.cooldown = Duration::from_millis(400);
+    config.cooldown_max = Duration::from_secs(2);
+    config.survey_every = Duration::from_millis(700);
     Ok(Rpc::new(config)?)
 }
 

@@ -160,7 +160,7 @@ fn signature(question: &Value) -> Option<String> {
 }
 
 /// Asks the chain itself.
-pub(super) async fn ask(target: std::net::SocketAddr, method: &str, params: Value) -> Result<Value> {
+pub(crate) async fn ask(target: std::net::SocketAddr, method: &str, params: Value) -> Result<Value> {
     let question = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
     let request = Request::post(format!("http://{target}")).header(CONTENT_TYPE, "application/json");
     let response = Client::new().request(request.body(Body::from(question.to_string()))?).await?;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub(crate) use history::{History, Recording};
+pub(crate) use http::ask;
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

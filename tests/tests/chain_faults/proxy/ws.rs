@@ -44,7 +44,10 @@ async fn relay(stream: TcpStream, mut side: Side) -> Result<()> {
         return Ok(());
     }
     let client = accept_async(stream).await?;
-    let (server, _) = connect_async(format!("ws://{}", side.target)).await?;
+    // In a task of its own, which nobody aborts: the local chain's server does not survive a client that goes away in the
+    // middle of its handshake.
+    let target = format!("ws://{}", side.target);
+    let (server, _) = tokio::spawn(async move { connect_async(target).await }).await??;
     let mut relay = Relay { client, server, late: VecDeque::new(), overtaken: None, slot: 0 };
     loop {
         tokio::select! {
