@@ -34,5 +34,5 @@ pub use run::{CoordinatorView, RunInfo, watch_coordinator};
 pub use solana_instruction::{AccountMeta, Instruction};
 pub use solana_signature::Signature;
 pub use transaction::{Compute, Confirmed, Plan, Submitted};
-pub use wallet::{Wallet, WalletError, WalletWarning};
+pub use wallet::{Wallet, WalletError};
 pub use watch::{RunEvent, RunWatch, Watch, WatchConfig, WatchEvent, Watched, watch_account, watch_run};

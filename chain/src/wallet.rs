@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use psyche_messages::{Address, RunId, Secret};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use sha2::{Digest as _, Sha256};
 use solana_keypair::Keypair;
 use solana_signature::Signature;
@@ -29,6 +30,14 @@ pub enum WalletError {
     /// The public half does not belong to the secret half.
     #[error("read a wallet: its public half does not belong to its secret half")]
     Mismatch,
+    /// Others than its owner may use the file.
+    #[error("use the wallet file {path}: others can use it too (mode {mode:04o}); run `chmod 600 {path}`", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits, of which others than the owner's are set.
+        mode: u32,
+    },
     /// The file can't be read.
     #[error("read the wallet file {}", path.display())]
     Read {
@@ -49,18 +58,33 @@ pub enum WalletError {
     },
 }
 
-/// Something about a wallet file that its owner should change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WalletWarning {
-    /// The file.
-    pub path: PathBuf,
-    /// Its permission bits, of which others than the owner's are set.
-    pub mode: u32,
+/// The 64 bytes of a key pair while they are read: never more than one copy, and that one is wiped.
+struct KeyBytes(Zeroizing<[u8; 64]>);
+
+impl<'de> Deserialize<'de> for KeyBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(KeyBytesVisitor)
+    }
 }
 
-impl fmt::Display for WalletWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the wallet file {} can be used by others (mode {:04o}); chmod 600 it", self.path.display(), self.mode)
+struct KeyBytesVisitor;
+
+impl<'de> Visitor<'de> for KeyBytesVisitor {
+    type Value = KeyBytes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("64 numbers from 0 to 255")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<KeyBytes, A::Error> {
+        let mut bytes = Zeroizing::new([0_u8; 64]);
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = numbers.next_element()?.ok_or_else(|| A::Error::invalid_length(index, &self))?;
+        }
+        match numbers.next_element::<IgnoredAny>()? {
+            None => Ok(KeyBytes(bytes)),
+            Some(_) => Err(A::Error::invalid_length(bytes.len() + 1, &self)),
+        }
     }
 }
 
@@ -93,12 +117,7 @@ impl Wallet {
         }
         let mut bytes = Zeroizing::new([0_u8; 64]);
         if text.starts_with('[') {
-            let numbers: Vec<u8> = serde_json::from_str(text).map_err(|_no_array| WalletError::Text)?;
-            let numbers = Zeroizing::new(numbers);
-            if numbers.len() != bytes.len() {
-                return Err(WalletError::Text);
-            }
-            bytes.copy_from_slice(&numbers);
+            bytes = serde_json::from_str::<KeyBytes>(text).map_err(|_no_array| WalletError::Text)?.0;
         } else if !matches!(bs58::decode(text).onto(bytes.as_mut_slice()), Ok(64)) {
             return Err(WalletError::Text);
         }
@@ -106,18 +125,21 @@ impl Wallet {
         Ok(Self(Arc::new(keypair)))
     }
 
-    /// The wallet in a file, and a warning where others than its owner may use the file.
+    /// The wallet in a file that nobody but its owner may read or write.
     ///
     /// # Errors
-    /// [`WalletError`] for a file that can't be read or holds no wallet.
-    pub fn from_file(path: &Path) -> Result<(Self, Option<WalletWarning>), WalletError> {
+    /// [`WalletError`] for a file that others may use, that can't be read, or that holds no wallet.
+    pub fn from_file(path: &Path) -> Result<Self, WalletError> {
         let read = |source| WalletError::Read { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(read)?;
         let mode = file.metadata().map_err(read)?.permissions().mode() & 0o777;
-        let mut text = Zeroizing::new(String::new());
-        file.take(TEXT_LEN_MAX as u64 + 1).read_to_string(&mut text).map_err(read)?;
-        let warning = (mode & 0o077 != 0).then(|| WalletWarning { path: path.to_path_buf(), mode });
-        Ok((Self::from_text(&text)?, warning))
+        if mode & 0o077 != 0 {
+            return Err(WalletError::Exposed { path: path.to_path_buf(), mode });
+        }
+        // Room for all of it, so that growing leaves no copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * TEXT_LEN_MAX));
+        file.take(TEXT_LEN_MAX as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
+        Self::from_text(str::from_utf8(&bytes).map_err(|_no_text| WalletError::Text)?)
     }
 
     /// Writes a new file with a JSON array, readable by its owner only. An existing file is never overwritten.
@@ -127,9 +149,24 @@ impl Wallet {
     pub fn save(&self, path: &Path) -> Result<(), WalletError> {
         let write = |source| WalletError::Write { path: path.to_path_buf(), source };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(write)?;
-        let bytes = Zeroizing::new(self.0.to_bytes());
-        let text = Zeroizing::new(format!("{:?}", bytes.as_slice()).replace(' ', ""));
+        let text = self.to_json();
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(write)
+    }
+
+    /// The key pair as a JSON array, in one buffer that is wiped.
+    fn to_json(&self) -> Zeroizing<String> {
+        let bytes = Zeroizing::new(self.0.to_bytes());
+        let mut text = Zeroizing::new(String::with_capacity(4 * bytes.len() + 2));
+        for (index, byte) in bytes.iter().enumerate() {
+            text.push(if index == 0 { '[' } else { ',' });
+            for divisor in [100, 10, 1] {
+                if *byte >= divisor || divisor == 1 {
+                    text.push(char::from(b'0' + byte / divisor % 10));
+                }
+            }
+        }
+        text.push(']');
+        text
     }
 
     /// The public key.
@@ -188,19 +225,25 @@ mod tests {
         let wallet = Wallet::new();
         wallet.save(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let (read, warning) = Wallet::from_file(&path).unwrap();
-        assert_eq!((read.address(), warning), (wallet.address(), None));
+        assert_eq!(Wallet::from_file(&path).unwrap().address(), wallet.address());
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{:?}", wallet.keypair().to_bytes()).replace(' ', ""), "as other programs write it");
         assert!(matches!(wallet.save(&path), Err(WalletError::Write { .. })), "an existing wallet stays");
     }
 
     #[test]
-    fn a_file_that_others_may_read_gives_a_warning() {
+    fn a_file_that_others_may_use_is_refused_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("id.json");
         Wallet::new().save(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let (_wallet, warning) = Wallet::from_file(&path).unwrap();
-        assert_eq!(warning.unwrap(), WalletWarning { path, mode: 0o640 });
+        for mode in [0o640, 0o604, 0o620, 0o601, 0o777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = Wallet::from_file(&path).unwrap_err();
+            assert!(matches!(refused, WalletError::Exposed { .. }), "{mode:o}: {refused}");
+            assert!(refused.to_string().contains(&format!("chmod 600 {}", path.display())), "{refused}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        Wallet::from_file(&path).unwrap();
     }
 
     #[test]
@@ -219,7 +262,8 @@ mod tests {
         broken[63] ^= 1;
         let broken = Wallet::from_text(&format!("{broken:?}")).unwrap_err();
         assert!(matches!(broken, WalletError::Mismatch));
-        for text in ["", "[]", "[1,2,3]", "hunter2", &"1".repeat(5_000), "[300]", "{}"] {
+        let long = format!("[{}1]", "1,".repeat(64));
+        for text in ["", "[]", "[1,2,3]", "hunter2", &"1".repeat(5_000), "[300]", "{}", &long] {
             let refused = Wallet::from_text(text).unwrap_err();
             assert!(matches!(refused, WalletError::Text), "{text}");
             assert!(!refused.to_string().contains("hunter2"));

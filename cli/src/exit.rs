@@ -3,14 +3,17 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// What the process's exit code means; documented in `--help` and in docs/OPERATING.md.
+use psyche_chain::ChainError;
+
+/// What the process's exit code means; documented in `--help`, docs/CLI.md and docs/OPERATING.md from [`CODES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Exit {
     /// Something failed; the message says what.
     Failure = 1,
     /// The configuration cannot work; every violation is listed.
     Configuration = 3,
-    /// The run does not exist, or its account cannot be read.
+    /// The run does not exist.
     NoRun = 4,
     /// The wallet may not join the run.
     NotAuthorized = 5,
@@ -18,9 +21,59 @@ pub(crate) enum Exit {
     NoFunds = 6,
     /// No RPC endpoint answers.
     Unreachable = 7,
+    /// An account is of another version or kind than this program knows.
+    OtherLayout = 8,
+    /// A client with this key takes part already.
+    Member = 9,
     /// The run wants another version of the client.
     OtherVersion = 10,
+    /// The run is finished.
+    Finished = 11,
+    /// The run is paused, or was never started.
+    Paused = 12,
+    /// The run's roster is full.
+    RosterFull = 13,
+    /// The run has as many clients as its global batch has samples.
+    BatchFull = 14,
+    /// The run's state or a program does not allow it.
+    Refused = 15,
+    /// Stopped by Ctrl-C or SIGTERM before it was done.
+    Interrupted = 130,
 }
+
+/// An exit code as people read it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Code {
+    /// The number.
+    pub(crate) number: u8,
+    /// What it means.
+    pub(crate) meaning: &'static str,
+}
+
+const fn code(exit: Exit, meaning: &'static str) -> Code {
+    Code { number: exit as u8, meaning }
+}
+
+/// All of them.
+pub(crate) const CODES: &[Code] = &[
+    Code { number: 0, meaning: "done; for can-join: a join would succeed now" },
+    code(Exit::Failure, "failed, for the reason given"),
+    Code { number: 2, meaning: "wrong usage" },
+    code(Exit::Configuration, "unusable configuration, key or file; or endpoints of different networks"),
+    code(Exit::NoRun, "there is no such run"),
+    code(Exit::NotAuthorized, "the wallet is not authorized to join"),
+    code(Exit::NoFunds, "too few funds for transaction fees"),
+    code(Exit::Unreachable, "no RPC endpoint answers"),
+    code(Exit::OtherLayout, "an account is of another version or kind than this program knows"),
+    code(Exit::Member, "a client with this key takes part in the present epoch already"),
+    code(Exit::OtherVersion, "the run wants another version of the client"),
+    code(Exit::Finished, "the run is finished"),
+    code(Exit::Paused, "the run is paused, or was never started"),
+    code(Exit::RosterFull, "the run's roster is full"),
+    code(Exit::BatchFull, "the run has as many clients as its global batch has samples"),
+    code(Exit::Refused, "the run's state or a program does not allow it, for the reason given"),
+    code(Exit::Interrupted, "stopped by Ctrl-C or SIGTERM before it was done"),
+];
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -50,3 +103,80 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Our errors complete "failed to …"; people read the whole sentence.
+pub(crate) fn failed_to(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let text = format!("failed to {error}");
+    anyhow::Error::new(error).context(text)
+}
+
+/// What the chain's answer means for the process, in one sentence with its remedy.
+pub(crate) fn chain_failed(error: ChainError) -> anyhow::Error {
+    let (exit, remedy) = verdict(&error);
+    let problem = psyche_actors::chain_of(&error);
+    let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
+    anyhow::Error::new(Failure::new(exit, format!("failed to {problem}{remedy}")))
+}
+
+/// The exit code, and what helps, where the error itself does not say it.
+fn verdict(error: &ChainError) -> (Exit, &'static str) {
+    let endpoint = "check --rpc or the variable RPC (http://127.0.0.1:8899 is asked where neither is given), or name another \
+                    provider as RPC_2";
+    match error {
+        ChainError::AccountMissing { what: "run" | "coordinator account", .. } => {
+            (Exit::NoRun, "check --run-id, and of which network --rpc is")
+        }
+        ChainError::AccountMissing { what: "authorization", .. } => {
+            (Exit::NotAuthorized, "the join authority makes one with join-authorization-create")
+        }
+        ChainError::AccountMissing { .. } => (Exit::Refused, "check the address, and of which network --rpc is"),
+        ChainError::AccountOwner { .. } | ChainError::AccountMalformed { .. } | ChainError::AccountLayout { .. } => (
+            Exit::OtherLayout,
+            "it needs another version of this program, or other programs (COORDINATOR_PROGRAM_ID, AUTHORIZER_PROGRAM_ID, \
+             TREASURER_PROGRAM_ID)",
+        ),
+        ChainError::InsufficientFunds { .. } => (Exit::NoFunds, "send SOL to the wallet (on test networks: wallet airdrop)"),
+        ChainError::Http { status: 429, .. } => {
+            (Exit::Unreachable, "the provider takes no more requests for now: wait, or name another one as RPC_2")
+        }
+        ChainError::Unreachable { .. }
+        | ChainError::Timeout { .. }
+        | ChainError::Http { .. }
+        | ChainError::Malformed { .. }
+        | ChainError::Unfit { .. }
+        | ChainError::Behind { .. } => (Exit::Unreachable, endpoint),
+        ChainError::Endpoint(_) | ChainError::Wallet(_) => (Exit::Configuration, ""),
+        ChainError::Expired { .. } => (Exit::Failure, "nothing happened; try again"),
+        ChainError::Program { .. }
+        | ChainError::Transaction { .. }
+        | ChainError::NotPossible { .. }
+        | ChainError::Refused { .. } => (Exit::Refused, ""),
+        _ => (Exit::Failure, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_distinct_and_all_documented_for_operators() {
+        let guide = include_str!("../../docs/OPERATING.md");
+        for (index, code) in CODES.iter().enumerate() {
+            assert!(CODES[..index].iter().all(|other| other.number != code.number), "{code:?}");
+            let row = format!("| {} |", code.number);
+            assert!(guide.lines().any(|line| line.starts_with(&row)), "docs/OPERATING.md has no row {row}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_apart() {
+        let address = psyche_messages::Address([7; 32]);
+        let missing = |what| verdict(&ChainError::AccountMissing { what, address }).0;
+        assert_eq!(missing("run"), Exit::NoRun);
+        assert_eq!(missing("authorization"), Exit::NotAuthorized);
+        assert_eq!(missing("token"), Exit::Refused);
+    }
+}

@@ -87,7 +87,7 @@ impl Scene {
     async fn token(&self) -> Address {
         let endpoint = EndpointPair::of_rpc(self.chain.variables()[0].1.parse().unwrap());
         let rpc = Rpc::new(RpcConfig::new(vec![endpoint])).unwrap();
-        let (owner, _) = Wallet::from_file(&self.path("owner.json")).unwrap();
+        let owner = Wallet::from_file(&self.path("owner.json")).unwrap();
         let mint = ops::create_mint(&rpc, &owner, 6).await.unwrap();
         ops::mint_to(&rpc, &owner, mint, owner.address(), Points(1_000_000)).await.unwrap();
         mint

@@ -213,12 +213,7 @@ fn wallet(reader: &mut Reader, environment: &Environment) -> Option<Wallet> {
         return None;
     };
     match Wallet::from_file(Path::new(path)) {
-        Ok((wallet, warning)) => {
-            if let Some(warning) = warning {
-                tracing::warn!("{warning}");
-            }
-            Some(wallet)
-        }
+        Ok(wallet) => Some(wallet),
         Err(error) => {
             reader.refuse(
                 "WALLET_PRIVATE_KEY_PATH",

@@ -1,37 +1,48 @@
 //! Whether a wallet would get into a run, check by check. A node joins by the same rules.
 
-use psyche_messages::{Address, Lamports, Phase, RunId};
-use psyche_protocol::layout::MAX_CLIENTS;
+#[cfg(test)]
+mod tests;
 
-use super::grants::candidates;
+use psyche_messages::{Address, Lamports, Phase, RunId};
+use psyche_protocol::layout::{ClientState, MAX_CLIENTS};
+use serde::Serialize;
+
+use super::grants::{EVERYONE, Grant, candidates};
 use crate::error::ChainError;
 use crate::rpc::Rpc;
 use crate::run::{CoordinatorView, RunInfo};
 
 /// Less than this does not pay for an hour of transactions.
-const BALANCE_MIN: Lamports = Lamports(5_000_000);
+const BALANCE_COMFORTABLE: Lamports = Lamports(5_000_000);
+/// What a transaction with one signature costs at least.
+const FEE_MIN: u64 = 5_000;
 
 /// What is checked, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum JoinQuestion {
     /// A run of this name exists.
     RunExists,
-    /// There is a grant that could let the wallet in.
-    GrantExists,
-    /// A grant does let it in.
-    GrantValid,
     /// The run's account is of a kind and version that this node knows.
     AccountReadable,
-    /// The wallet is not a client of the present epoch already.
-    NotInEpoch,
-    /// The run is not finished.
-    NotFinished,
-    /// The roster has room, or the wallet is in it.
-    RosterHasRoom,
+    /// A grant lets the wallet in.
+    Authorized,
     /// The run wants this node's version.
     ClientVersion,
+    /// The run is not finished.
+    NotFinished,
+    /// The run is not paused.
+    NotPaused,
+    /// The wallet does not take part in the present epoch already.
+    NotMember,
+    /// The roster has room, or the wallet is in it.
+    RosterHasRoom,
+    /// The global batch has a sample for one more client.
+    BatchHasRoom,
     /// The wallet can pay for transactions.
     Balance,
+    /// The chain, asked to simulate the join, accepts it.
+    ChainAccepts,
 }
 
 /// How a check came out.
@@ -54,6 +65,18 @@ pub struct JoinCheck {
     pub answer: JoinAnswer,
 }
 
+/// Whose grant lets a wallet in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantedBy {
+    /// The run is open to everybody.
+    Everyone,
+    /// The wallet's own grant.
+    Wallet,
+    /// A grant whose grantee named the wallet as its delegate.
+    Delegate,
+}
+
 /// Everything that was checked. Checks that need what an earlier one did not find are left out.
 #[derive(Clone, Debug)]
 pub struct JoinReport {
@@ -61,6 +84,8 @@ pub struct JoinReport {
     pub run: Option<RunInfo>,
     /// Its state, if it can be read.
     pub view: Option<CoordinatorView>,
+    /// The grant that lets the wallet in, and what kind it is.
+    pub grant: Option<(GrantedBy, Grant)>,
     /// The checks, in order.
     pub checks: Vec<JoinCheck>,
 }
@@ -84,7 +109,8 @@ impl JoinReport {
 }
 
 /// Checks whether `user` would get into the run `run_id`: by `authorizer`'s grant if given, by everyone's, or by its own.
-/// `client_version` is compared with the one that the run wants, if given.
+/// `client_version` is compared with the one that the run wants, if given. Where nothing that can be read is in the way, the
+/// chain is asked to simulate the join: that is the last word.
 ///
 /// # Errors
 /// [`ChainError`] only where no endpoint answers; everything else is an answer.
@@ -95,33 +121,54 @@ pub async fn can_join(
     authorizer: Option<Address>,
     client_version: Option<&str>,
 ) -> Result<JoinReport, ChainError> {
-    let mut report = JoinReport { run: None, view: None, checks: Vec::new() };
+    let mut report = JoinReport { run: None, view: None, grant: None, checks: Vec::new() };
     let run = match rpc.run_info(run_id).await {
         Ok(run) => run,
-        Err(error) if unanswered(&error) => return Err(error),
         Err(error) => {
-            report.note(JoinQuestion::RunExists, JoinAnswer::No(format!("no run {:?}: failed to {error}", run_id.as_str())));
+            let (question, words) = match answered(error)? {
+                ChainError::AccountMissing { .. } => (
+                    JoinQuestion::RunExists,
+                    format!("there is no run {:?}: check its name, and which network the RPC endpoint is of", run_id.as_str()),
+                ),
+                error => (JoinQuestion::AccountReadable, other_layout(&error)),
+            };
+            report.note(question, JoinAnswer::No(words));
             return Ok(report);
         }
     };
     report.note(JoinQuestion::RunExists, JoinAnswer::Yes(format!("coordinator account {}", run.account)));
-    check_grants(rpc, &mut report, &run, user, authorizer).await?;
     match rpc.coordinator(run.account).await {
         Ok(view) => {
-            report.note(JoinQuestion::AccountReadable, JoinAnswer::Yes(format!("{} in epoch {}", view.phase(), view.epoch())));
-            check_state(&mut report, &view, user, client_version);
+            let found = format!("version {}, nonce {}, slot {}", view.account.version, view.nonce(), view.slot);
+            report.note(JoinQuestion::AccountReadable, JoinAnswer::Yes(found));
             report.view = Some(view);
         }
-        Err(error) if unanswered(&error) => return Err(error),
-        Err(error) => report.note(JoinQuestion::AccountReadable, JoinAnswer::No(format!("failed to {error}"))),
+        Err(error) => report.note(JoinQuestion::AccountReadable, JoinAnswer::No(other_layout(&answered(error)?))),
     }
-    report.run = Some(run);
+    check_grants(rpc, &mut report, &run, user, authorizer).await?;
+    if let Some(view) = report.view.clone() {
+        check_version(&mut report, &view, client_version);
+        check_state(&mut report, &view, user);
+    }
     check_balance(rpc, &mut report, user).await?;
+    report.run = Some(run);
     Ok(report)
 }
 
-const fn unanswered(error: &ChainError) -> bool {
-    error.moves_on() || matches!(error, ChainError::Refused { .. } | ChainError::Endpoint(_))
+/// Passes on errors that say nothing about the run.
+fn answered(error: ChainError) -> Result<ChainError, ChainError> {
+    match error {
+        ChainError::AccountMissing { .. }
+        | ChainError::AccountOwner { .. }
+        | ChainError::AccountMalformed { .. }
+        | ChainError::AccountLayout { .. } => Ok(error),
+        unanswered => Err(unanswered),
+    }
+}
+
+fn other_layout(error: &ChainError) -> String {
+    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    format!("failed to {error}{cause}; the run needs another version of this program, or the programs' ids are not its own")
 }
 
 async fn check_grants(
@@ -131,71 +178,135 @@ async fn check_grants(
     user: Address,
     authorizer: Option<Address>,
 ) -> Result<(), ChainError> {
-    let grants = match candidates(rpc, run, user, authorizer).await {
-        Ok(grants) => grants,
-        Err(error) if unanswered(&error) => return Err(error),
-        Err(error) => {
-            report.note(JoinQuestion::GrantExists, JoinAnswer::No(format!("failed to {error}")));
-            return Ok(());
+    let answer = match candidates(rpc, run, user, authorizer).await {
+        Ok(grants) => {
+            let (answer, by) = judge_grants(&grants, run, user, authorizer);
+            report.grant = by;
+            answer
         }
+        Err(error) => JoinAnswer::No(other_layout(&answered(error)?)),
     };
-    if grants.is_empty() {
-        let hint = match authorizer {
-            Some(authorizer) => format!("the run's join authority {} has granted nothing to {authorizer}", run.join_authority),
-            None => format!("ask the run's join authority {} to authorize {user}", run.join_authority),
-        };
-        report.note(JoinQuestion::GrantExists, JoinAnswer::No(hint));
-        return Ok(());
-    }
-    report.note(JoinQuestion::GrantExists, JoinAnswer::Yes(format!("{} found", grants.len())));
-    let answer = match grants.iter().find(|grant| grant.lets_in(user)) {
-        Some(grant) => JoinAnswer::Yes(format!("authorization {}", grant.address)),
-        None if grants.iter().all(|grant| !grant.active) => JoinAnswer::No("it is not active".into()),
-        None => JoinAnswer::No(format!("{user} is not among its delegates: the grantee must name it")),
-    };
-    report.note(JoinQuestion::GrantValid, answer);
+    report.note(JoinQuestion::Authorized, answer);
     Ok(())
 }
 
-fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address, client_version: Option<&str>) {
-    let account = &view.account;
-    let in_epoch = account.client_index(&user.0).is_some() && !matches!(view.phase(), Phase::Paused | Phase::Uninitialized);
-    report.note(
-        JoinQuestion::NotInEpoch,
-        if in_epoch {
-            JoinAnswer::No("a client with this key takes part in the present epoch already".into())
-        } else {
-            JoinAnswer::Yes("no client with this key takes part at present".into())
-        },
-    );
+/// Which of `grants` lets `user` in, in the order in which a node tries them, or why none does.
+fn judge_grants(
+    grants: &[Grant],
+    run: &RunInfo,
+    user: Address,
+    authorizer: Option<Address>,
+) -> (JoinAnswer, Option<(GrantedBy, Grant)>) {
+    let Some(grant) = grants.iter().find(|grant| grant.lets_in(user)) else {
+        return (JoinAnswer::No(why_not(grants, run, user, authorizer)), None);
+    };
+    let (by, words) = match grant.grantee {
+        EVERYONE => (GrantedBy::Everyone, format!("the run is open to everybody (authorization {})", grant.address)),
+        own if own == user => (GrantedBy::Wallet, format!("the wallet itself is authorized ({})", grant.address)),
+        grantee => (GrantedBy::Delegate, format!("as a delegate of {grantee} (authorization {})", grant.address)),
+    };
+    let answer = match authorizer {
+        Some(given) if given != grant.grantee => {
+            JoinAnswer::Warn(format!("{words}; not by the given authorizer: {}", why_not(grants, run, user, authorizer)))
+        }
+        _ => JoinAnswer::Yes(words),
+    };
+    (answer, Some((by, grant.clone())))
+}
+
+/// Why the given authorizer, or nobody at all, lets `user` in.
+fn why_not(grants: &[Grant], run: &RunInfo, user: Address, authorizer: Option<Address>) -> String {
+    let authority = run.join_authority;
+    let Some(given) = authorizer else {
+        return match grants.first() {
+            Some(grant) => format!("the authorization {} is not active; ask the join authority {authority}", grant.address),
+            None => format!(
+                "neither everybody nor {user} is authorized; ask the run's join authority {authority}, or name the authorizer \
+                 that made the wallet its delegate"
+            ),
+        };
+    };
+    match grants.iter().find(|grant| grant.grantee == given) {
+        None => format!("the run's join authority {authority} has granted nothing to {given}"),
+        Some(grant) if !grant.active => format!("the authorization of {given} is not active; ask the join authority {authority}"),
+        Some(_) => format!("{user} is no delegate of {given}, which has to name it with join-authorization-delegate"),
+    }
+}
+
+fn check_version(report: &mut JoinReport, view: &CoordinatorView, client_version: Option<&str>) {
+    let wanted = view.account.state.client_version.as_str();
+    let answer = match client_version {
+        Some(version) if accepts_version(wanted, version) => JoinAnswer::Yes(format!("the run wants {wanted:?}")),
+        Some(version) => JoinAnswer::No(format!("the run wants client version {wanted:?}, this is {version:?}; install that one")),
+        None => JoinAnswer::Yes(format!("the run wants {wanted:?}; not compared")),
+    };
+    report.note(JoinQuestion::ClientVersion, answer);
+}
+
+/// What the account says beside grants and version. Whether full lists take one more, the program decides, which may have
+/// places to give away: the simulation shows it.
+fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address) {
+    let (phase, state) = (view.phase(), &view.account.state);
+    let epoch = view.epoch();
     report.note(
         JoinQuestion::NotFinished,
-        match view.phase() {
-            Phase::Finished => JoinAnswer::No("the run is finished".into()),
-            Phase::Paused | Phase::Uninitialized => {
-                JoinAnswer::Warn("the run is paused: joining waits for its resumption".into())
-            }
-            phase => JoinAnswer::Yes(format!("the run is in {phase}")),
+        match phase {
+            Phase::Finished => JoinAnswer::No(format!("the run finished after step {}; nobody trains any more", view.step())),
+            _ => JoinAnswer::Yes(format!("step {} of {}", view.step(), state.coordinator.config.total_steps)),
         },
     );
-    let roster = account.state.clients_state.clients.len();
+    report.note(
+        JoinQuestion::NotPaused,
+        match phase {
+            Phase::Uninitialized => {
+                JoinAnswer::No("the run has never been started; its owner has to configure and resume it".into())
+            }
+            Phase::Paused => JoinAnswer::No("the run is paused; join when its owner has resumed it".into()),
+            _ if state.coordinator.pending_pause == 1 => {
+                JoinAnswer::Warn(format!("epoch {epoch} is in {phase}; the run pauses when it ends"))
+            }
+            Phase::WaitingForMembers => JoinAnswer::Yes(format!("the run waits for the members of epoch {epoch}")),
+            _ => JoinAnswer::Yes(format!("epoch {epoch} is in {phase}; who joins now takes part from the next one on")),
+        },
+    );
+    report.note(JoinQuestion::NotMember, membership(view, user));
+    let roster = &state.clients_state.clients;
+    let known = view.account.roster_client(&user.0).is_some();
+    let places = format!("{} of {MAX_CLIENTS} places are taken", roster.len());
     report.note(
         JoinQuestion::RosterHasRoom,
-        if roster < MAX_CLIENTS || account.roster_client(&user.0).is_some() {
-            JoinAnswer::Yes(format!("{roster} of {MAX_CLIENTS} places taken"))
+        if known {
+            JoinAnswer::Yes(format!("the wallet has a place; {places}"))
+        } else if roster.len() < MAX_CLIENTS {
+            JoinAnswer::Yes(places)
         } else {
-            JoinAnswer::No(format!("all {MAX_CLIENTS} places of the roster are taken for good"))
+            JoinAnswer::Warn(format!("{places}; only one that was given up can be had"))
         },
     );
-    let wanted = account.state.client_version.as_str();
+    let (batch, pending) = (usize::from(state.coordinator.config.global_batch_size_end), view.account.pending().count());
+    let figures = format!("{pending} clients have joined the next epoch, of at most {batch} samples a step");
     report.note(
-        JoinQuestion::ClientVersion,
-        match client_version {
-            Some(version) if accepts_version(wanted, version) => JoinAnswer::Yes(format!("the run wants {wanted:?}")),
-            Some(version) => JoinAnswer::No(format!("the run wants client version {wanted:?}, this is {version:?}")),
-            None => JoinAnswer::Yes(format!("the run wants {wanted:?}; not compared")),
-        },
+        JoinQuestion::BatchHasRoom,
+        if known || pending.max(roster.len()) < batch { JoinAnswer::Yes(figures) } else { JoinAnswer::Warn(figures) },
     );
+}
+
+/// Whether a client with this key is at work now: a second node with the same key would get in its way.
+fn membership(view: &CoordinatorView, user: Address) -> JoinAnswer {
+    let epoch = view.epoch();
+    let training = matches!(view.phase(), Phase::Warmup | Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown);
+    let client = view.account.client_index(&user.0).filter(|_| training);
+    let client = client.and_then(|index| view.account.clients().get(index));
+    match client.map(psyche_protocol::layout::EpochClient::client_state) {
+        Some(ClientState::Healthy) => {
+            JoinAnswer::No(format!("a client with this key takes part in epoch {epoch} already; use a key of its own for each node"))
+        }
+        Some(state) => JoinAnswer::Warn(format!("the client with this key is out of epoch {epoch} ({state:?}); it may join the next one")),
+        None if view.phase() == Phase::WaitingForMembers && view.account.is_pending(&user.0) => {
+            JoinAnswer::Warn(format!("a client with this key has joined epoch {epoch} already; joining again changes nothing"))
+        }
+        None => JoinAnswer::Yes("no client with this key takes part".into()),
+    }
 }
 
 /// Whether a run that wants clients of the version `wanted` takes one of the version `ours`. Runs that want none, or "test",
@@ -206,13 +317,20 @@ pub fn accepts_version(wanted: &str, ours: &str) -> bool {
 }
 
 async fn check_balance(rpc: &Rpc, report: &mut JoinReport, user: Address) -> Result<(), ChainError> {
-    let balance = rpc.balance(user).await?;
-    let found = format!("{} lamports", balance.0);
-    let answer = match balance {
-        Lamports(0) => JoinAnswer::No(format!("{user} holds nothing and can't pay for transactions")),
-        few if few < BALANCE_MIN => JoinAnswer::Warn(format!("only {found}: this lasts for few transactions")),
-        _ => JoinAnswer::Yes(found),
-    };
-    report.note(JoinQuestion::Balance, answer);
+    // Who pays must keep what makes an account exempt from rent.
+    let kept = rpc.rent_minimum(0).await?;
+    report.note(JoinQuestion::Balance, judge_balance(rpc.balance(user).await?, kept, user));
     Ok(())
+}
+
+fn judge_balance(balance: Lamports, kept: Lamports, user: Address) -> JoinAnswer {
+    let needed = kept.0.saturating_add(FEE_MIN);
+    let found = format!("{} lamports", balance.0);
+    if balance.0 < needed {
+        JoinAnswer::No(format!("{user} holds {found}, and needs at least {needed} to pay fees; send it SOL"))
+    } else if balance < BALANCE_COMFORTABLE {
+        JoinAnswer::Warn(format!("only {found}: this lasts for few transactions"))
+    } else {
+        JoinAnswer::Yes(found)
+    }
 }

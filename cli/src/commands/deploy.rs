@@ -47,7 +47,7 @@ fn show(progress: DeployProgress, shown: &Mutex<Option<String>>) {
 /// The key at `path`, made anew where there is none: its address is the program's id.
 fn keypair(path: &Path) -> Result<Wallet> {
     if path.exists() {
-        return Ok(Wallet::from_file(path).map_err(failed_to)?.0);
+        return Wallet::from_file(path).map_err(failed_to);
     }
     let key = Wallet::new();
     key.save(path).map_err(failed_to)?;

@@ -13,33 +13,36 @@ const STEPS_MAX: i64 = 100_000;
 
 /// How the local network is started.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  psyche-solana-client testnet --nodes 4 --devices 2 --steps 80")]
 pub(crate) struct TestnetArgs {
     /// Nodes; from three on, the last one joins late.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
+    #[arg(long, env = "TESTNET_NODES", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
     pub(crate) nodes: u16,
     /// Devices of each node (threads on this machine's CPU).
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(DEVICES_MAX)))]
+    #[arg(long, env = "TESTNET_DEVICES", default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(DEVICES_MAX)))]
     pub(crate) devices: u16,
     /// Steps that the run trains.
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=STEPS_MAX))]
+    #[arg(long, env = "TESTNET_STEPS", default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=STEPS_MAX))]
     pub(crate) steps: u32,
     /// Devices that every node splits its batch over; without --dp and --tp nodes differ.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(DEVICES_MAX)))]
+    #[arg(long, env = "TESTNET_DP", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(DEVICES_MAX)))]
     pub(crate) dp: Option<u16>,
     /// Devices that every node splits the model over.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(DEVICES_MAX)))]
+    #[arg(long, env = "TESTNET_TP", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(DEVICES_MAX)))]
     pub(crate) tp: Option<u16>,
     /// Print the summary as one JSON object on stdout.
-    #[arg(long)]
+    #[arg(long, env = "TESTNET_JSON", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) json: bool,
     /// Folder for wallets, logs, the plot and the summary; what an earlier testnet left there is removed.
-    #[arg(long, default_value = "testnet-out", value_name = "DIR")]
+    #[arg(long, env = "TESTNET_OUT", default_value = "testnet-out", value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// How many seconds the chain's clock advances in a real second.
-    #[arg(long, default_value_t = 8.0, value_name = "X", value_parser = chain_speed)]
+    #[arg(long, env = "TESTNET_CHAIN_SPEED", default_value_t = 8.0, value_name = "X", value_parser = chain_speed)]
     pub(crate) chain_speed: f64,
     /// Keep the nodes' snapshots and blobs; wallets, logs and events are always kept.
-    #[arg(long)]
+    #[arg(long, env = "TESTNET_KEEP", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) keep: bool,
 }
 

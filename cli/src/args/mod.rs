@@ -1,0 +1,130 @@
+//! The command line. Every option is a variable too, every default is shown, and every command shows an example.
+
+mod common;
+mod grants;
+mod node;
+mod owner;
+mod rewards;
+mod runs;
+#[cfg(test)]
+mod tests;
+mod tools;
+mod values;
+mod wallet;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use common::{ChainArgs, JsonArgs, RunArgs, TreasuryArgs, WalletArgs};
+pub(crate) use grants::{AuthorizeArgs, DelegateArgs, GrantArgs, GranteeArgs, ReadGrantArgs};
+pub(crate) use node::{CanJoinArgs, CheckArgs, TrainArgs};
+pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs, UpdateConfigArgs};
+pub(crate) use rewards::{ClaimArgs, TopUpArgs};
+pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs, RunState};
+pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
+#[cfg(feature = "localnet")]
+pub(crate) use tools::LocalnetArgs;
+pub(crate) use wallet::{CreateTokenArgs, MintTokensArgs, WalletCommand};
+
+#[cfg(feature = "localnet")]
+use crate::testnet::TestnetArgs;
+
+/// The last lines of `--help`.
+pub(crate) fn after_help() -> String {
+    let codes = crate::exit::CODES.iter().map(|code| format!("  {:>3}  {}\n", code.number, code.meaning));
+    format!(
+        "Exit codes:\n{}\nEvery option is a variable too, in the environment or in the file given with --env-file: the \
+         environment wins over the file, and an option wins over both. The wallet's private key is never an option: it is \
+         read from a file, or from the variable RAW_WALLET_PRIVATE_KEY.\n\nResults go to stdout, everything else to stderr.",
+        codes.collect::<String>()
+    )
+}
+
+/// Joins a decentralised training run with this machine's devices, and everything around it.
+#[derive(Debug, Parser)]
+#[command(name = "psyche-solana-client", version, after_help = after_help(), max_term_width = 110)]
+pub(crate) struct Cli {
+    /// File with variables, one NAME=value a line, for those that the environment does not set.
+    #[arg(long, global = true, env = "PSYCHE_ENV_FILE", value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// How logs are written to stderr.
+    #[arg(long, global = true, env = "LOGS", value_enum, default_value_t = Logs::Plain)]
+    pub(crate) logs: Logs,
+    /// What to do; `train` where nothing is named.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Logs {
+    /// Lines for people.
+    #[value(aliases = ["console", "tui", "tui-and-console"])]
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Join a run and train (also what happens without a subcommand).
+    Train(TrainArgs),
+    /// Check that the configuration can work, without doing anything.
+    CheckConfig(CheckArgs),
+    /// Check whether a wallet would get into a run, and why not.
+    CanJoin(CanJoinArgs),
+    /// List the runs of a coordinator program.
+    ListRuns(ListRunsArgs),
+    /// Print everything about a run as JSON.
+    JsonDumpRun(DumpRunArgs),
+    /// Print everything about a wallet in a run as JSON.
+    JsonDumpUser(DumpUserArgs),
+    /// Claim the rewards that a wallet has earned in a run.
+    TreasurerClaimRewards(ClaimArgs),
+    /// Add reward tokens to a run's treasury.
+    TreasurerTopUpRewards(TopUpArgs),
+    /// Create a run (owner).
+    CreateRun(CreateRunArgs),
+    /// Change a run's configuration, model or description (owner, while the run is paused).
+    UpdateConfig(UpdateConfigArgs),
+    /// Pause a run, or resume it with --resume (owner).
+    SetPaused(SetPausedArgs),
+    /// Set what an epoch pays, and what absence costs, from the next epoch on (owner).
+    SetFutureEpochRates(RatesArgs),
+    /// Close a run for good and get its rent back (owner, while the run is paused or finished).
+    CloseRun(CloseRunArgs),
+    /// Let a wallet, or everybody, join the runs of this join authority.
+    JoinAuthorizationCreate(AuthorizeArgs),
+    /// Print an authorization.
+    JoinAuthorizationRead(ReadGrantArgs),
+    /// Let further wallets join under an authorization that this wallet was granted.
+    JoinAuthorizationDelegate(DelegateArgs),
+    /// Take an authorization back.
+    JoinAuthorizationDelete(GrantArgs),
+    /// Move a run on where its time has come, again and again; nodes do it by themselves.
+    Tick(TickArgs),
+    /// Name the place of a run's newest checkpoint (a member of the epoch).
+    Checkpoint(CheckpointArgs),
+    /// Make and look at wallets and reward tokens.
+    #[command(subcommand)]
+    Wallet(WalletCommand),
+    /// Put the programs on a chain, under ids of one's own.
+    Deploy(DeployArgs),
+    /// Train a tokenizer on text and write its tokens.
+    Tokenize(TokenizeArgs),
+    /// Write a model's initial weights: the same bits on every machine.
+    InitModel(InitModelArgs),
+    /// Start a local Solana chain with the programs in place.
+    #[cfg(feature = "localnet")]
+    Localnet(LocalnetArgs),
+    /// Run several nodes on a local chain, from nothing to claimed rewards.
+    #[cfg(feature = "localnet")]
+    Testnet(TestnetArgs),
+    /// Print the help of all commands as Markdown: docs/CLI.md.
+    #[command(hide = true)]
+    PrintAllHelp,
+}

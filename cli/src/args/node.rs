@@ -1,0 +1,108 @@
+//! What nodes and their operators ask for: `train`, `check-config`, `can-join`.
+
+use clap::Args;
+use psyche_messages::{Address, RunId};
+
+use super::values::{address, run_id};
+use super::{ChainArgs, JsonArgs, WalletArgs};
+
+/// What `train` and `check-config` take: the options that people reach for; every other setting is a variable. They are
+/// read as text, so that everything that is wrong is told at once.
+#[derive(Debug, Default, Args)]
+#[command(after_help = crate::commands::variables_help())]
+pub(crate) struct TrainArgs {
+    /// URL of the primary Solana RPC endpoint.
+    #[arg(long, env = "RPC", hide_env_values = true, value_name = "URL")]
+    rpc: Option<String>,
+    /// URL of the primary endpoint's websocket.
+    #[arg(long, env = "WS_RPC", hide_env_values = true, value_name = "URL")]
+    ws_rpc: Option<String>,
+    /// The run to join.
+    #[arg(long, short = 'r', env = "RUN_ID")]
+    run_id: Option<String>,
+    /// Address that was granted the authorization under which this wallet joins; open runs and the wallet's own grant are
+    /// tried too.
+    #[arg(long, env = "AUTHORIZER", value_name = "ADDRESS")]
+    authorizer: Option<String>,
+    /// File with the wallet's private key, as a JSON array that only its owner may read.
+    #[arg(long, env = "WALLET_PRIVATE_KEY_PATH", value_name = "FILE")]
+    wallet_private_key_path: Option<String>,
+    /// Devices that the batch is split over [default: 1].
+    #[arg(long, env = "DATA_PARALLELISM", value_name = "N")]
+    data_parallelism: Option<String>,
+    /// Devices that the model is split over [default: 1].
+    #[arg(long, env = "TENSOR_PARALLELISM", value_name = "N")]
+    tensor_parallelism: Option<String>,
+    /// Samples that a device trains at a time [default: 1].
+    #[arg(long, env = "MICRO_BATCH_SIZE", value_name = "N")]
+    micro_batch_size: Option<String>,
+    /// auto, cpu or cpu:N [default: auto].
+    #[arg(long, env = "DEVICE")]
+    device: Option<String>,
+    /// TCP and UDP port for peers [default: any free one].
+    #[arg(long, env = "P2P_PORT", value_name = "PORT")]
+    p2p_port: Option<String>,
+    /// Members through which the others are found, separated by commas.
+    #[arg(long, env = "BOOTSTRAP_PEERS", value_name = "MULTIADDRS")]
+    bootstrap_peers: Option<String>,
+    /// Folder for blobs, snapshots and the event log [default: ./psyche-data].
+    #[arg(long, env = "DATA_DIR", value_name = "DIR")]
+    data_dir: Option<String>,
+}
+
+impl TrainArgs {
+    /// The options that were given, as variables.
+    pub(crate) fn into_variables(self) -> impl Iterator<Item = (String, String)> {
+        let options = [
+            ("RPC", self.rpc),
+            ("WS_RPC", self.ws_rpc),
+            ("RUN_ID", self.run_id),
+            ("AUTHORIZER", self.authorizer),
+            ("WALLET_PRIVATE_KEY_PATH", self.wallet_private_key_path),
+            ("DATA_PARALLELISM", self.data_parallelism),
+            ("TENSOR_PARALLELISM", self.tensor_parallelism),
+            ("MICRO_BATCH_SIZE", self.micro_batch_size),
+            ("DEVICE", self.device),
+            ("P2P_PORT", self.p2p_port),
+            ("BOOTSTRAP_PEERS", self.bootstrap_peers),
+            ("DATA_DIR", self.data_dir),
+        ];
+        options.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  psyche-solana-client check-config --env-file .env")]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) train: TrainArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line per check and exits with 0 only if a join would succeed now. Each obstacle has an exit code of its own; where \
+there are several, the first one gives the code.
+
+Example:
+  psyche-solana-client can-join --rpc <RPC> --run-id <RUN_ID> --authorizer <AUTHORIZER> --pubkey <PUBKEY>
+  RAW_WALLET_PRIVATE_KEY=\"$(cat id.json)\" psyche-solana-client can-join --run-id <RUN_ID> --json")]
+pub(crate) struct CanJoinArgs {
+    /// The run's name.
+    #[arg(long, short = 'r', env = "RUN_ID", value_parser = run_id)]
+    pub(crate) run_id: RunId,
+    /// Address that was granted the authorization and made the wallet its delegate; open runs and the wallet's own grant
+    /// are tried too.
+    #[arg(long, env = "AUTHORIZER", value_name = "ADDRESS", value_parser = address)]
+    pub(crate) authorizer: Option<Address>,
+    /// The wallet's address; read from RAW_WALLET_PRIVATE_KEY or the key file where it is not given.
+    #[arg(long, visible_aliases = ["address", "wallet", "user"], env = "ADDRESS", value_name = "ADDRESS", value_parser = address)]
+    pub(crate) pubkey: Option<Address>,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+}

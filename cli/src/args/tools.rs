@@ -1,0 +1,97 @@
+//! Tools around a run: programs, tokens, weights, a local chain.
+
+#[cfg(feature = "localnet")]
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+#[cfg(feature = "localnet")]
+use psyche_messages::Address;
+
+use super::{ChainArgs, WalletArgs};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Stopped half-way, the same command goes on from there.
+
+Example:
+  psyche-solana-client deploy --program coordinator.so --program-keypair coordinator.json --wallet-private-key-path owner.json")]
+pub(crate) struct DeployArgs {
+    /// The program's ELF file.
+    #[arg(long, env = "DEPLOY_PROGRAM", value_name = "FILE")]
+    pub(crate) program: PathBuf,
+    /// File with the key whose address becomes the program's id; made where it does not exist.
+    #[arg(long, env = "DEPLOY_PROGRAM_KEYPAIR", value_name = "FILE")]
+    pub(crate) program_keypair: PathBuf,
+    #[command(flatten)]
+    pub(crate) chain: ChainArgs,
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  psyche-solana-client tokenize --text book.txt --vocab-size 4096 --out tokens")]
+pub(crate) struct TokenizeArgs {
+    /// Text files.
+    #[arg(long, env = "TOKENIZE_TEXT", required = true, num_args = 1.., value_delimiter = ',', value_name = "FILE")]
+    pub(crate) text: Vec<PathBuf>,
+    /// Folder for tokens.bin and tokenizer.json.
+    #[arg(long, env = "TOKENIZE_OUT", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Entries of the vocabulary.
+    #[arg(long, env = "TOKENIZE_VOCAB_SIZE", default_value_t = 4096, value_name = "N")]
+    pub(crate) vocab_size: u32,
+    /// Use this tokenizer.json instead of training one.
+    #[arg(long, env = "TOKENIZE_TOKENIZER", value_name = "FILE", conflicts_with = "vocab_size")]
+    pub(crate) tokenizer: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  psyche-solana-client init-model --config config.json --seed 7 --out model")]
+pub(crate) struct InitModelArgs {
+    /// The model's config.json.
+    #[arg(long, env = "INIT_MODEL_CONFIG", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Seed of the weights: the same seed gives the same bits on every machine.
+    #[arg(long, env = "INIT_MODEL_SEED")]
+    pub(crate) seed: u64,
+    /// Folder for config.json and the weights.
+    #[arg(long, env = "INIT_MODEL_OUT", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// How the local chain is started.
+#[cfg(feature = "localnet")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints RPC=… and WS_RPC=…, then runs until Ctrl-C.
+
+Example:
+  psyche-solana-client localnet --chain-speed 8 --fund <WALLET>")]
+pub(crate) struct LocalnetArgs {
+    /// Address to listen on.
+    #[arg(long, env = "LOCALNET_BIND", default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// Port of the JSON-RPC server.
+    #[arg(long, env = "LOCALNET_RPC_PORT", default_value_t = 8899, value_name = "PORT")]
+    pub(crate) rpc_port: u16,
+    /// Port of the websocket server.
+    #[arg(long, env = "LOCALNET_WS_PORT", default_value_t = 8900, value_name = "PORT")]
+    pub(crate) ws_port: u16,
+    /// Length of a slot on the chain's clock, in milliseconds.
+    #[arg(long, env = "LOCALNET_SLOT_TIME_MS", default_value_t = 400, value_name = "MS")]
+    pub(crate) slot_time_ms: u64,
+    /// How many seconds the chain's clock advances in a real second.
+    #[arg(long, env = "LOCALNET_CHAIN_SPEED", default_value_t = 1.0, value_name = "X")]
+    pub(crate) chain_speed: f64,
+    /// Keep the chain's state in this file.
+    #[arg(long, env = "LOCALNET_LEDGER", value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Give this wallet 100 SOL at the start; may be repeated.
+    #[arg(long, env = "LOCALNET_FUND", value_delimiter = ',', value_name = "ADDRESS", value_parser = super::values::address)]
+    pub(crate) fund: Vec<Address>,
+}
