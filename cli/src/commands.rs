@@ -2,23 +2,27 @@
 
 mod authorization;
 mod can_join;
+mod checkpoint;
 mod deploy;
+mod help;
 mod init_model;
 #[cfg(feature = "localnet")]
 mod localnet;
 mod owner;
 mod rewards;
+mod runs;
 mod tokenize;
 mod train;
+mod update;
 mod wallet;
 
 use anyhow::Result;
 use psyche_actors::config::VARIABLES;
-use psyche_chain::{ChainError, ProgramIds, Rpc, RpcConfig, Wallet};
-use psyche_messages::Secret;
+use psyche_chain::{ProgramIds, Rpc, RpcConfig, Wallet, addresses};
+use psyche_messages::{Address, RunId, Secret};
 
-use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, WalletArgs};
-use crate::exit::{Exit, Failure};
+use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, TreasuryArgs, WalletArgs};
+pub(crate) use crate::exit::{Exit, Failure, chain_failed, failed_to};
 
 /// Carries `command` out; `train` where there is none.
 pub(crate) async fn run(command: Option<Command>) -> Result<()> {
@@ -26,18 +30,27 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
         Command::Train(args) => train::run(args).await,
         Command::CheckConfig(args) => train::check(args),
         Command::CanJoin(args) => can_join::run(args).await,
+        Command::ListRuns(args) => runs::list(args).await,
+        Command::JsonDumpRun(args) => runs::dump_run(args).await,
+        Command::JsonDumpUser(args) => runs::dump_user(args).await,
         Command::TreasurerClaimRewards(args) => rewards::claim(args).await,
         Command::TreasurerTopUpRewards(args) => rewards::top_up(args).await,
         Command::CreateRun(args) => owner::create(args).await,
-        Command::UpdateConfig(args) => owner::update(args).await,
+        Command::UpdateConfig(args) => update::run(args).await,
         Command::SetPaused(args) => owner::set_paused(args).await,
         Command::SetFutureEpochRates(args) => owner::set_rates(args).await,
+        Command::CloseRun(args) => owner::close(args).await,
         Command::JoinAuthorizationCreate(args) => authorization::create(args).await,
+        Command::JoinAuthorizationRead(args) => authorization::read(args).await,
         Command::JoinAuthorizationDelegate(args) => authorization::delegate(args).await,
+        Command::JoinAuthorizationDelete(args) => authorization::delete(args).await,
+        Command::Tick(args) => owner::tick(args).await,
+        Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Wallet(command) => wallet::run(command).await,
         Command::Deploy(args) => deploy::run(args).await,
         Command::Tokenize(args) => tokenize::run(&args),
         Command::InitModel(args) => init_model::run(&args),
+        Command::PrintAllHelp => help::run(),
         #[cfg(feature = "localnet")]
         Command::Localnet(args) => localnet::run(args).await,
         #[cfg(feature = "localnet")]
@@ -51,30 +64,12 @@ pub(crate) fn variables_help() -> String {
     format!("Variables:\n{}", lines.collect::<String>())
 }
 
-/// Our errors complete "failed to …"; people read the whole sentence.
-pub(crate) fn failed_to(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
-    let text = format!("failed to {error}");
-    anyhow::Error::new(error).context(text)
-}
-
-/// As [`failed_to`], with the exit code that the chain's answer calls for.
-pub(crate) fn chain_failed(error: ChainError) -> anyhow::Error {
-    let (exit, advice) = match &error {
-        ChainError::AccountMissing { .. } => (Exit::NoRun, "check --run-id, and which chain --rpc leads to"),
-        ChainError::InsufficientFunds { .. } => (Exit::NoFunds, "send SOL to the wallet (on test networks: wallet airdrop)"),
-        ChainError::Unreachable { .. } | ChainError::Timeout { .. } => {
-            (Exit::Unreachable, "check --rpc or the variable RPC: it must be your Solana RPC provider's URL")
-        }
-        _ => return failed_to(error),
-    };
-    anyhow::Error::new(Failure::new(exit, format!("failed to {}; {advice}", psyche_actors::chain_of(&error))))
-}
-
 /// The chain that `args` and the variables `RPC_2`, `RPC_3` and so on name.
 pub(crate) fn connect(args: &ChainArgs) -> Result<Rpc> {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let variables = environment.chain([("RPC".to_owned(), args.rpc.clone())]);
+    let websocket = args.ws_rpc.iter().map(|url| ("WS_RPC".to_owned(), url.clone()));
+    let variables = environment.chain([("RPC".to_owned(), args.rpc.clone())]).chain(websocket);
     let endpoints = psyche_actors::config::endpoints_from(variables)
         .map_err(|error| Failure::new(Exit::Configuration, format!("failed to {error}")))?;
     let mut config = RpcConfig::new(endpoints.pairs);
@@ -98,7 +93,8 @@ pub(crate) fn act(args: &RunArgs) -> Result<(Rpc, Wallet)> {
 /// The wallet that `args` or `RAW_WALLET_PRIVATE_KEY` name.
 pub(crate) fn wallet_of(args: &WalletArgs) -> Result<Wallet> {
     find_wallet(args)?.ok_or_else(|| {
-        let message = "no wallet: give --wallet-private-key-path, or set WALLET_PRIVATE_KEY_PATH or RAW_WALLET_PRIVATE_KEY";
+        let message = "no wallet: give --wallet-private-key-path, or set WALLET_PRIVATE_KEY_PATH or RAW_WALLET_PRIVATE_KEY \
+                       (`wallet new` makes a key file)";
         Failure::new(Exit::Configuration, message).into()
     })
 }
@@ -118,23 +114,30 @@ pub(crate) fn find_wallet(args: &WalletArgs) -> Result<Option<Wallet>> {
         return Ok(Some(wallet));
     }
     let Some(path) = &args.wallet_private_key_path else { return Ok(None) };
-    let (wallet, warning) = Wallet::from_file(path).map_err(|error| {
+    let wallet = Wallet::from_file(path).map_err(|error| {
         let problem = psyche_actors::chain_of(&error);
         Failure::new(Exit::Configuration, format!("the wallet file can't be used: failed to {problem}"))
     })?;
-    if let Some(warning) = warning {
-        crate::output::note(format_args!("warning: {warning}"));
-    }
     Ok(Some(wallet))
 }
 
-/// Runs something that can be interrupted without harm, until Ctrl-C.
-pub(crate) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        stop = crate::signals::stop_requested() => {
-            let signal = stop?;
-            Err(anyhow::anyhow!("stopped by {signal}; what was confirmed stays, and the same command goes on from there"))
-        }
+/// The address that was given, or that of the wallet.
+pub(crate) fn address_of(address: Option<Address>, wallet: &WalletArgs) -> Result<Address> {
+    match address {
+        Some(address) => Ok(address),
+        None => Ok(wallet_of(wallet)?.address()),
     }
+}
+
+/// Refuses where `args` names another treasury than the one that owns the run.
+pub(crate) async fn check_treasury(rpc: &Rpc, run_id: &RunId, args: &TreasuryArgs) -> Result<()> {
+    let Some(index) = args.treasurer_index else { return Ok(()) };
+    let run = rpc.run_info(run_id).await.map_err(chain_failed)?;
+    let named = addresses::treasury_run(rpc.programs(), index);
+    if named == run.main_authority {
+        return Ok(());
+    }
+    let owner = run.main_authority;
+    let message = format!("the run {run_id} belongs to {owner}, not to treasury {index} ({named}); leave --treasurer-index out");
+    Err(Failure::new(Exit::Refused, message).into())
 }

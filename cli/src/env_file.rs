@@ -45,6 +45,12 @@ pub(crate) fn read(path: &PathBuf) -> Result<Vec<(String, String)>> {
     Ok(variables)
 }
 
+/// A value without the blanks and the pair of quotes around it.
+pub(crate) fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote)).unwrap_or(value).trim()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
@@ -80,5 +86,12 @@ mod tests {
         writeln!(file, "# comment\nRPC=\"http://localhost:8899\"\nexport RUN_ID='demo'").unwrap();
         let read = read(&file.path().to_owned()).unwrap();
         assert_eq!(read, [("RPC".into(), "http://localhost:8899".into()), ("RUN_ID".into(), "demo".into())]);
+    }
+
+    #[test]
+    fn blanks_and_one_pair_of_quotes_do_not_belong_to_a_value() {
+        for (value, plain) in [(" a ", "a"), ("\"a\"", "a"), ("' a '", "a"), ("\"\"", ""), ("\"a", "\"a"), ("\"", "\"")] {
+            assert_eq!(unquoted(value), plain, "{value}");
+        }
     }
 }

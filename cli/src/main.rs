@@ -13,6 +13,8 @@ mod signals;
 #[cfg(feature = "localnet")]
 mod testnet;
 mod units;
+mod usage;
+mod work;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -29,7 +31,8 @@ fn main() -> ExitCode {
         output::note(format_args!("error: {error:#}"));
         return Exit::Configuration.into();
     }
-    let cli = Cli::parse();
+    tidy_variables();
+    let cli = Cli::try_parse().unwrap_or_else(|error| usage::without_keys(error).exit());
     if let Err(error) = start_logs(cli.logs) {
         output::note(format_args!("error: {error:#}"));
         return Exit::Configuration.into();
@@ -52,7 +55,8 @@ fn run(cli: Cli) -> Result<()> {
 /// Makes the file's variables those of the process, where it has none of that name: everything below reads one place.
 fn load_env_file() -> Result<()> {
     let args: Vec<_> = std::env::args_os().collect();
-    let Some(path) = env_file::named_in(&args)? else { return Ok(()) };
+    let named = env_file::named_in(&args)?.or_else(|| std::env::var_os("PSYCHE_ENV_FILE").map(Into::into));
+    let Some(path) = named.filter(|path| !path.as_os_str().is_empty()) else { return Ok(()) };
     for (name, value) in env_file::read(&path)? {
         if std::env::var_os(&name).is_none() {
             // SAFETY: this is the process's only thread so far.
@@ -60,6 +64,23 @@ fn load_env_file() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes blanks and quotes, which `docker run --env-file` leaves in place, off the variables that options read, and forgets
+/// those that are empty.
+fn tidy_variables() {
+    for name in usage::variables() {
+        let Ok(value) = std::env::var(&name) else { continue };
+        let tidy = env_file::unquoted(&value);
+        // SAFETY: this is the process's only thread so far.
+        unsafe {
+            if tidy.is_empty() {
+                std::env::remove_var(&name);
+            } else if tidy != value {
+                std::env::set_var(&name, tidy);
+            }
+        }
+    }
 }
 
 fn start_logs(logs: Logs) -> Result<()> {

@@ -16,6 +16,16 @@ pub(crate) fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
     out.flush()
 }
 
+/// Writes a whole page as it is.
+///
+/// # Errors
+/// If stdout is closed.
+pub(crate) fn text(page: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(page.as_bytes())?;
+    out.flush()
+}
+
 /// Writes the command's result as one JSON object.
 ///
 /// # Errors

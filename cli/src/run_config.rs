@@ -4,12 +4,17 @@
 //! TOML reader reports them.
 
 mod convert;
+mod load;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
+
+pub(crate) use load::load;
+#[cfg(test)]
+pub(crate) use tests::FULL as EXAMPLE;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -56,6 +61,17 @@ impl<'de> Deserialize<'de> for Finite {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
         if number.is_finite() { Ok(Self(number)) } else { Err(de::Error::custom("the number is not finite")) }
+    }
+}
+
+/// A finite number of half the precision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Finite32(pub(crate) f32);
+
+impl<'de> Deserialize<'de> for Finite32 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f32::deserialize(deserializer)?;
+        if number.is_finite() { Ok(Self(number)) } else { Err(de::Error::custom("the number is not finite in 32 bits")) }
     }
 }
 
@@ -234,15 +250,15 @@ pub(crate) enum LrSchedule {
 pub(crate) enum Optimizer {
     Dummy,
     AdamW {
-        betas: [f32; 2],
-        weight_decay: f32,
-        eps: f32,
-        clip_grad_norm: Option<f32>,
+        betas: [Finite32; 2],
+        weight_decay: Finite32,
+        eps: Finite32,
+        clip_grad_norm: Option<Finite32>,
     },
     Distro {
-        clip_grad_norm: Option<f32>,
-        weight_decay: Option<f32>,
-        compression_decay: f32,
+        clip_grad_norm: Option<Finite32>,
+        weight_decay: Option<Finite32>,
+        compression_decay: Finite32,
         compression_topk: u16,
         compression_chunk: u16,
         quantize_1bit: bool,

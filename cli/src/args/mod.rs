@@ -25,7 +25,7 @@ pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs, RunState};
 pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
 #[cfg(feature = "localnet")]
 pub(crate) use tools::LocalnetArgs;
-pub(crate) use wallet::{CreateTokenArgs, MintTokensArgs, WalletCommand};
+pub(crate) use wallet::{AirdropArgs, BalanceArgs, CreateTokenArgs, MintTokensArgs, NewWalletArgs, WalletCommand};
 
 #[cfg(feature = "localnet")]
 use crate::testnet::TestnetArgs;

@@ -87,6 +87,9 @@ pub(crate) struct DumpUserArgs {
     /// The wallet's address; read from RAW_WALLET_PRIVATE_KEY or the key file where it is not given.
     #[arg(long, visible_aliases = ["pubkey", "wallet", "user"], env = "ADDRESS", value_name = "ADDRESS", value_parser = address)]
     pub(crate) address: Option<Address>,
+    /// An address that may have made the wallet its delegate, for the grant by which it may join.
+    #[arg(long, env = "AUTHORIZER", value_name = "ADDRESS", value_parser = address)]
+    pub(crate) authorizer: Option<Address>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
     #[command(flatten)]

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use psyche_chain::Wallet;
 use psyche_chain::deploy::{DeployProgress, deploy};
 
-use super::{chain_failed, connect, failed_to, until_interrupted, wallet_of};
+use super::{chain_failed, connect, failed_to, wallet_of};
 use crate::args::DeployArgs;
-use crate::output;
+use crate::{output, work};
 
 /// Largest program that is read, in bytes: what an account can hold.
 const PROGRAM_BYTES_MAX: u64 = 10 << 20;
@@ -24,7 +24,8 @@ pub(crate) async fn run(args: DeployArgs) -> Result<()> {
     let program = keypair(&args.program_keypair)?;
     let shown = Mutex::new(None);
     let progress = |progress| show(progress, &shown);
-    let id = until_interrupted(async { deploy(&rpc, &wallet, &program, &elf, &progress).await.map_err(chain_failed) }).await?;
+    let done = async { deploy(&rpc, &wallet, &program, &elf, &progress).await.map_err(chain_failed) };
+    let id = work::resumable("deploying", done).await?;
     output::line(format_args!("{id}"))?;
     Ok(())
 }

@@ -1,21 +1,28 @@
-//! What a run's owner does: `create-run`, `update-config`, `set-paused`, `set-future-epoch-rates`.
+//! What a run's owner does: `create-run`, `set-paused`, `set-future-epoch-rates`, `close-run`; and `tick`.
 
-use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use psyche_chain::Rpc;
-use psyche_chain::ops::{self, NewRun, NewTreasury, RunUpdate};
-use psyche_messages::RunId;
-use psyche_protocol::layout::{FixedString, Metadata, Progress};
+use anyhow::Result;
+use psyche_chain::ops::{self, NewRun, NewTreasury, TickOutcome};
+use psyche_chain::{ChainError, Rpc};
+use psyche_messages::{Address, Points, RunId};
+use serde::Serialize;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::{act, chain_failed, until_interrupted};
-use crate::args::{CreateRunArgs, RatesArgs, SetPausedArgs, UpdateConfigArgs};
+use super::{act, chain_failed, check_treasury};
+use crate::args::{CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs};
 use crate::exit::{Exit, Failure};
-use crate::output;
-use crate::run_config::RunConfig;
+use crate::units::{Sol, Tokens, in_tokens};
+use crate::{output, signals, work};
 
-/// Largest configuration file that is read, in bytes.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
+#[derive(Serialize)]
+struct Created<'a> {
+    run_id: &'a RunId,
+    account: Address,
+    instance: Address,
+    main_authority: Address,
+    join_authority: Address,
+}
 
 pub(crate) async fn create(args: CreateRunArgs) -> Result<()> {
     let (rpc, wallet) = act(&args.on)?;
@@ -25,121 +32,156 @@ pub(crate) async fn create(args: CreateRunArgs) -> Result<()> {
         join_authority: args.join_authority,
         treasury: args.treasurer_collateral_mint.map(|mint| NewTreasury { mint, index: args.treasurer_index }),
     };
-    let run = until_interrupted(async { ops::create_run(&rpc, &wallet, &new).await.map_err(chain_failed) }).await?;
-    output::line(format_args!("{}", run.account))?;
+    let run = work::once("creating the run", async { ops::create_run(&rpc, &wallet, &new).await.map_err(chain_failed) }).await?;
+    let created = Created {
+        run_id: &run.run_id,
+        account: run.account,
+        instance: run.instance,
+        main_authority: run.main_authority,
+        join_authority: run.join_authority,
+    };
+    output::either(args.json.json, &created, format_args!("{}", run.account))?;
     output::note(format_args!("run {} is created and paused; update-config and set-paused --resume come next", args.on.run_id));
     Ok(())
 }
 
-pub(crate) async fn update(args: UpdateConfigArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
-    let file = args.config_path.as_deref().map(read_config).transpose()?;
-    let described =
-        args.name.is_some() || args.description.is_some() || args.num_parameters.is_some() || args.vocab_size.is_some();
-    let mut update = RunUpdate {
-        config: file.as_ref().map(|file| (&file.config).into()),
-        model: file.as_ref().map(|file| (&file.model).into()),
-        client_version: args.client_version.clone(),
-        ..RunUpdate::default()
-    };
-    if described || args.restart_from_step.is_some() {
-        let (_run, view) = rpc.fetch_run(&args.on.run_id).await.map_err(chain_failed)?;
-        let state = &view.account.state;
-        if described {
-            update.metadata = Some(metadata(&args, state.metadata)?);
-        }
-        if let Some(step) = args.restart_from_step {
-            let progress = &state.coordinator.progress;
-            update.progress = Some(Progress::new(progress.epoch, step, progress.epoch_start_data_index));
-        }
-    }
-    let confirmed =
-        until_interrupted(async { ops::update_run(&rpc, &wallet, &args.on.run_id, &update).await.map_err(chain_failed) });
-    for confirmed in confirmed.await? {
-        output::line(format_args!("{}", confirmed.signature))?;
-    }
-    Ok(())
-}
-
-/// Reads a run's TOML; errors name line and column.
-pub(crate) fn read_config(path: &Path) -> Result<RunConfig> {
-    let length = std::fs::metadata(path).with_context(|| format!("failed to read {}", path.display()))?.len();
-    if length > CONFIG_BYTES_MAX {
-        bail!("{} has {length} bytes; at most {CONFIG_BYTES_MAX} are accepted", path.display());
-    }
-    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
-    let config: RunConfig = toml::from_str(&text)
-        .map_err(|error| Failure::new(Exit::Configuration, format!("{} can't be used:\n{error}", path.display())))?;
-    check(&config).map_err(|problem| Failure::new(Exit::Configuration, format!("{}: {problem}", path.display())))?;
-    Ok(config)
-}
-
-/// What the program would refuse, in words.
-fn check(run: &RunConfig) -> Result<(), String> {
-    let config = &run.config;
-    let rules = [
-        (config.warmup_time < config.epoch_time, "warmup_time must be shorter than epoch_time"),
-        (config.max_round_train_time > 0, "max_round_train_time must not be 0"),
-        (config.max_round_train_time < config.epoch_time, "max_round_train_time must be shorter than epoch_time"),
-        (config.round_witness_time > 0, "round_witness_time must not be 0"),
-        (config.cooldown_time > 0, "cooldown_time must not be 0"),
-        (config.waiting_for_members_extra_time > 0, "waiting_for_members_extra_time must not be 0"),
-        (config.total_steps > 0, "total_steps must not be 0"),
-        (config.min_clients >= 1, "min_clients must not be 0"),
-        (config.min_clients <= config.init_min_clients, "init_min_clients must not be smaller than min_clients"),
-        (config.init_min_clients <= 256, "init_min_clients must not exceed 256"),
-        (config.witness_nodes <= config.min_clients.min(32), "witness_nodes must not exceed min_clients, nor 32"),
-        (config.global_batch_size_start > 0, "global_batch_size_start must not be 0"),
-        (
-            config.global_batch_size_start <= config.global_batch_size_end,
-            "global_batch_size_end must not be smaller than global_batch_size_start",
-        ),
-    ];
-    let broken: Vec<_> = rules.iter().filter(|(holds, _)| !holds).map(|(_, rule)| *rule).collect();
-    if !broken.is_empty() {
-        return Err(broken.join("; "));
-    }
-    if !psyche_protocol::layout::Config::from(config).check() {
-        return Err("the coordinator program would refuse [config]".into());
-    }
-    if !psyche_protocol::model::Model::from(&run.model).check() {
-        return Err("the coordinator program would refuse [model]: name a checkpoint, data and an optimizer".into());
-    }
-    Ok(())
-}
-
-fn metadata(args: &UpdateConfigArgs, mut metadata: Metadata) -> Result<Metadata> {
-    if let Some(name) = &args.name {
-        metadata.name = FixedString::new(name).context("--name: at most 64 bytes are accepted")?;
-    }
-    if let Some(description) = &args.description {
-        metadata.description = FixedString::new(description).context("--description: at most 280 bytes are accepted")?;
-    }
-    metadata.num_parameters = args.num_parameters.unwrap_or(metadata.num_parameters);
-    metadata.vocab_size = args.vocab_size.unwrap_or(metadata.vocab_size);
-    Ok(metadata)
-}
-
 pub(crate) async fn set_paused(args: SetPausedArgs) -> Result<()> {
     let (rpc, wallet) = act(&args.on)?;
-    let paused = !args.resume;
-    let confirmed =
-        until_interrupted(async { ops::set_paused(&rpc, &wallet, &args.on.run_id, paused).await.map_err(chain_failed) });
+    let (run_id, paused) = (&args.on.run_id, !args.resume);
+    let confirmed = work::resumable(if paused { "pausing the run" } else { "resuming the run" }, async {
+        check_treasury(&rpc, run_id, &args.treasury).await?;
+        ops::set_paused(&rpc, &wallet, run_id, paused).await.map_err(chain_failed)
+    });
     output::line(format_args!("{}", confirmed.await?.signature))?;
-    say_state(&rpc, &args.on.run_id).await;
+    say_state(&rpc, run_id).await;
     Ok(())
+}
+
+/// What a rate or an amount is in points, and in tokens where the decimals are known.
+struct Amount {
+    points: Points,
+    tokens: Option<(Tokens, Address)>,
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} points", self.points)?;
+        match &self.tokens {
+            Some((tokens, mint)) => write!(f, " ({tokens} tokens of {mint})"),
+            None => f.write_str(" (the run has no treasury that pays them)"),
+        }
+    }
 }
 
 pub(crate) async fn set_rates(args: RatesArgs) -> Result<()> {
-    if args.earning_rate.is_none() && args.slashing_rate.is_none() {
-        bail!("give --earning-rate, --slashing-rate or both");
+    let RatesArgs { earning_rate_total_shared, earning_rate_points, slashing_rate_per_client, slashing_rate_points, .. } = &args;
+    let (earning, slashing) = ((earning_rate_total_shared, earning_rate_points), (slashing_rate_per_client, slashing_rate_points));
+    if [earning, slashing].iter().all(|(tokens, points)| tokens.is_none() && points.is_none()) {
+        let message = "nothing to change: give --earning-rate-total-shared TOKENS, --slashing-rate-per-client TOKENS, or either \
+                       in points with --earning-rate-points and --slashing-rate-points";
+        return Err(Failure::new(Exit::Configuration, message).into());
     }
     let (rpc, wallet) = act(&args.on)?;
-    let confirmed = until_interrupted(async {
-        let set = ops::set_future_epoch_rates(&rpc, &wallet, &args.on.run_id, args.earning_rate, args.slashing_rate);
-        set.await.map_err(chain_failed)
+    let run_id = &args.on.run_id;
+    let work = work::resumable("setting the rates", async {
+        check_treasury(&rpc, run_id, &args.treasury).await?;
+        let token = reward_token(&rpc, run_id).await?;
+        let amount = |(tokens, points): (&Option<Tokens>, &Option<u64>)| amount(tokens.as_ref(), *points, token);
+        let (earning, slashing) = (amount(earning)?, amount(slashing)?);
+        let points = |amount: &Option<Amount>| amount.as_ref().map(|amount| amount.points.0);
+        let set = ops::set_future_epoch_rates(&rpc, &wallet, run_id, points(&earning), points(&slashing));
+        Ok((set.await.map_err(chain_failed)?, earning, slashing))
     });
-    output::line(format_args!("{}", confirmed.await?.signature))?;
+    let (confirmed, earning, slashing) = work.await?;
+    output::line(format_args!("{}", confirmed.signature))?;
+    if let Some(earning) = earning {
+        output::note(format_args!("from the next epoch on, an epoch pays {earning}, shared by those who finish it"));
+    }
+    if let Some(slashing) = slashing {
+        output::note(format_args!("from the next epoch on, a client that is ejected loses {slashing}"));
+    }
+    Ok(())
+}
+
+/// The token that the run's treasury pays, with its decimals; `None` where the run has no treasury.
+pub(super) async fn reward_token(rpc: &Rpc, run_id: &RunId) -> Result<Option<(Address, u8)>> {
+    let run = rpc.run_info(run_id).await.map_err(chain_failed)?;
+    let Some(treasury) = ops::treasury_of(rpc, &run).await.map_err(chain_failed)? else { return Ok(None) };
+    let decimals = ops::token_decimals(rpc, treasury.mint).await.map_err(chain_failed)?;
+    Ok(Some((treasury.mint, decimals)))
+}
+
+fn amount(tokens: Option<&Tokens>, points: Option<u64>, token: Option<(Address, u8)>) -> Result<Option<Amount>> {
+    let points = match (tokens, points, token) {
+        (None, None, _) => return Ok(None),
+        (_, Some(points), _) => Points(points),
+        (Some(tokens), None, Some((_, decimals))) => {
+            tokens.in_points(decimals).map_err(|problem| Failure::new(Exit::Configuration, problem))?
+        }
+        (Some(_), None, None) => {
+            let message = "the run has no treasury, so nothing says how many points a token is: give the rate in points";
+            return Err(Failure::new(Exit::Refused, message).into());
+        }
+    };
+    Ok(Some(Amount { points, tokens: token.map(|(mint, decimals)| (in_tokens(points, decimals), mint)) }))
+}
+
+pub(crate) async fn close(args: CloseRunArgs) -> Result<()> {
+    let (rpc, wallet) = act(&args.on)?;
+    let closed = ops::close_run(&rpc, &wallet, &args.on.run_id, args.spill);
+    let closed = work::resumable("closing the run", async { closed.await.map_err(chain_failed) }).await?;
+    if args.json.json {
+        output::json(&closed)?;
+    } else if let Some(signature) = closed.signature {
+        output::line(format_args!("{signature}"))?;
+    }
+    let refunded = Sol(closed.refunded);
+    output::note(format_args!("run {} is closed; its rent of {refunded} SOL went to {}", args.on.run_id, closed.spill));
+    Ok(())
+}
+
+pub(crate) async fn tick(args: TickArgs) -> Result<()> {
+    let (rpc, wallet) = act(&args.on)?;
+    let find = async { rpc.run_info(&args.on.run_id).await.map_err(chain_failed) };
+    let run = work::resumable("looking for the run", find).await?;
+    let mut next = interval(Duration::from_millis(args.ms_interval));
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stop = std::pin::pin!(signals::stop_requested());
+    let mut left = args.count;
+    while left != Some(0) {
+        tokio::select! {
+            _at = next.tick() => {}
+            signal = &mut stop => {
+                output::note(format_args!("stopped by {}", signal?));
+                return Ok(());
+            }
+        }
+        // A tick that is sent is waited for: it is over within a minute, and who leaves does not learn what came of it.
+        match ops::tick(&rpc, &wallet, &run).await {
+            Ok(outcome) => say_tick(&outcome)?,
+            // A provider that does not answer now may do so at the next tick.
+            Err(error) if left != Some(1) && !matches!(error.retry(), psyche_messages::Retry::Never) => {
+                output::note(format_args!("failed to {}; going on", psyche_actors::chain_of(&error)));
+            }
+            Err(error) => return Err(tick_failed(error)),
+        }
+        left = left.map(|left| left - 1);
+    }
+    Ok(())
+}
+
+fn tick_failed(error: ChainError) -> anyhow::Error {
+    chain_failed(error)
+}
+
+fn say_tick(outcome: &TickOutcome) -> Result<()> {
+    match outcome {
+        TickOutcome::Moved { from, to, step, signature } => match signature {
+            Some(signature) => output::line(format_args!("{from} → {to}, step {step}, {signature}"))?,
+            None => output::line(format_args!("{from} → {to}, step {step}, by somebody else's tick"))?,
+        },
+        TickOutcome::NothingToDo { phase, step } => output::note(format_args!("{phase}, step {step}: its time has not come")),
+    }
     Ok(())
 }
 

@@ -1,11 +1,15 @@
 //! `train` and `check-config`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use psyche_actors::node::End;
 use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError};
+use psyche_messages::Address;
+use serde::Serialize;
 
 use super::{chain_failed, failed_to};
-use crate::args::TrainArgs;
+use crate::args::{CheckArgs, TrainArgs};
 use crate::exit::{Exit, Failure};
 use crate::{output, signals};
 
@@ -57,20 +61,48 @@ async fn take_part(config: NodeConfig) -> Result<Result<(), NodeError>> {
     })
 }
 
-pub(crate) fn check(args: TrainArgs) -> Result<()> {
-    let config = configuration(args)?;
-    output::line(format_args!("the configuration can work"))?;
-    let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
-    output::note(format_args!("run      {}", config.run_id));
-    output::note(format_args!("wallet   {}", config.wallet.address()));
-    output::note(format_args!("rpc      {}", endpoints.join(", ")));
+/// A configuration that can work, without anything secret.
+#[derive(Serialize)]
+struct Checked {
+    run_id: String,
+    wallet: Address,
+    rpc: Vec<String>,
+    device: String,
+    data_parallelism: u16,
+    tensor_parallelism: u16,
+    micro_batch_size: u32,
+    cuda: String,
+    data_dir: PathBuf,
+}
+
+pub(crate) fn check(args: CheckArgs) -> Result<()> {
+    let json = args.json.json;
+    let config = configuration(args.train)?;
     let mesh = config.mesh;
+    let checked = Checked {
+        run_id: config.run_id.to_string(),
+        wallet: config.wallet.address(),
+        rpc: config.endpoints.iter().map(ToString::to_string).collect(),
+        device: config.device.to_string(),
+        data_parallelism: mesh.dp,
+        tensor_parallelism: mesh.tp,
+        micro_batch_size: mesh.micro_batch,
+        cuda: psyche_gpu::devices::cuda_report().to_string(),
+        data_dir: config.data_dir,
+    };
+    if json {
+        return output::json(&checked);
+    }
+    output::line(format_args!("the configuration can work"))?;
+    output::note(format_args!("run      {}", checked.run_id));
+    output::note(format_args!("wallet   {}", checked.wallet));
+    output::note(format_args!("rpc      {}", checked.rpc.join(", ")));
     output::note(format_args!(
         "devices  {} ({} × {} ranks, micro-batches of {})",
-        config.device, mesh.dp, mesh.tp, mesh.micro_batch
+        checked.device, mesh.dp, mesh.tp, mesh.micro_batch
     ));
-    output::note(format_args!("cuda     {}; this version trains on the CPU", psyche_gpu::devices::cuda_report()));
-    output::note(format_args!("data     {}", config.data_dir.display()));
+    output::note(format_args!("cuda     {}; this version trains on the CPU", checked.cuda));
+    output::note(format_args!("data     {}", checked.data_dir.display()));
     Ok(())
 }
 

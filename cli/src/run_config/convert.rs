@@ -5,7 +5,7 @@ use psyche_protocol::model as protocol;
 use psyche_protocol::{F32Bits, F64Bits};
 
 use super::{
-    Architecture, Checkpoint, Config, DataLocation, DataType, Finite, GcsRepo, Http, HttpLocation, HubRepo, Llm, LrSchedule,
+    Architecture, Checkpoint, Config, DataLocation, DataType, Finite, Finite32, GcsRepo, Http, HttpLocation, HubRepo, Llm, LrSchedule,
     Model, Optimizer, Shuffle, Text, TokenSize,
 };
 
@@ -203,8 +203,8 @@ fn f64_bits(number: Finite) -> F64Bits {
     F64Bits(number.0.to_bits())
 }
 
-fn f32_bits(number: f32) -> F32Bits {
-    F32Bits(number.to_bits())
+fn f32_bits(number: Finite32) -> F32Bits {
+    F32Bits(number.0.to_bits())
 }
 
 /// Both hold at most `N` bytes, so nothing is lost; see [`Text`].

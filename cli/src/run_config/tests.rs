@@ -4,7 +4,7 @@ use psyche_protocol::model as protocol;
 
 use super::*;
 
-const FULL: &str = r#"
+pub(crate) const FULL: &str = r#"
 [config]
 warmup_time = 30
 cooldown_time = 30
@@ -53,12 +53,12 @@ quantize_1bit = true
 "#;
 
 fn refusal(text: &str) -> String {
-    toml::from_str::<RunConfig>(text).unwrap_err().to_string()
+    load::parse(text).unwrap_err()
 }
 
 #[test]
 fn the_documented_file_is_read_in_full() {
-    let run: RunConfig = toml::from_str(FULL).unwrap();
+    let run = load::parse(FULL).unwrap();
     let model = protocol::Model::from(&run.model);
     let llm = model.llm();
     let protocol::Checkpoint::Hub(repo) = llm.checkpoint else { panic!("{:?}", llm.checkpoint) };
@@ -72,23 +72,34 @@ fn the_documented_file_is_read_in_full() {
 }
 
 #[test]
-fn unknown_keys_are_refused_with_their_line() {
-    let refused = refusal(&FULL.replace("cooldown_time = 30", "cooldown_time = 30\ncooldown_tiem = 3"));
-    assert!(refused.contains("cooldown_tiem") && refused.contains("line 5"), "{refused}");
+fn what_is_wrong_is_told_with_line_and_column() {
+    // The replaced text, its replacement, where the problem lies, and a word of it.
+    let cases = [
+        ("cooldown_time = 30", "cooldown_time = 30\ncooldown_tiem = 3", "line 5, column 1", "cooldown_tiem"),
+        ("min_clients = 2\ninit", "min_clients = 70000\ninit", "line 8, column 15", "70000"),
+        ("epoch_time = 600", "epoch_time = -600", "line 5, column 14", "-600"),
+        ("epoch_time = 600", "epoch_time = ", "line 5, column 14", ""),
+        ("epoch_time = 600", "epoch_time = 600\nepoch_time = 601", "line 6, column 1", "duplicate"),
+        ("some-org/some-model", &"m".repeat(65), "line 25, column 11", "65 bytes; the account holds 64"),
+        ("architecture = \"HfLlama\"", "architecture = \"Gpt\"", "line 19, column 16", "Gpt"),
+        ("base_lr = 4.0e-4", "base_lr = inf", "line 35, column 11", "not finite"),
+        ("compression_decay = 0.999", "compression_decay = 1e300", "line 43, column 21", "not finite"),
+        ("warmup_time = 30\ncooldown", "warmup_time = 600\ncooldown", "line 3, column 15", "shorter than epoch_time"),
+        ("witness_nodes = 0", "witness_nodes = 3", "line 10, column 17", "witness_nodes"),
+        ("total_steps = 5000\nverification", "verification", "line 2, column 1", "missing field `total_steps`"),
+    ];
+    for (what, instead, place, word) in cases {
+        assert!(FULL.contains(what), "{what}");
+        let refused = refusal(&FULL.replacen(what, instead, 1));
+        assert!(refused.starts_with(place) && refused.contains(word), "{instead}: {refused}");
+        assert!(!refused.contains('\n'), "{refused}");
+    }
 }
 
 #[test]
-fn missing_keys_are_named() {
-    let refused = refusal(&FULL.replace("total_steps = 5000\nverification", "verification"));
-    assert!(refused.contains("total_steps"), "{refused}");
-}
-
-#[test]
-fn values_out_of_range_and_long_texts_are_refused_with_their_line() {
-    let refused = refusal(&FULL.replace("min_clients = 2\ninit", "min_clients = 70000\ninit"));
-    assert!(refused.contains("line 8"), "{refused}");
-    let refused = refusal(&FULL.replace("some-org/some-model", &"m".repeat(65)));
-    assert!(refused.contains("65 bytes") && refused.contains("holds 64"), "{refused}");
+fn several_broken_rules_are_told_at_once() {
+    let refused = refusal(&FULL.replace("total_steps = 5000\nverification", "total_steps = 0\nverification").replace("cooldown_time = 30", "cooldown_time = 0"));
+    assert!(refused.contains("total_steps") && refused.contains("cooldown_time"), "{refused}");
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! What the command line's own parser says.
+
+use clap::CommandFactory as _;
+use clap::error::{ContextKind, ContextValue};
+use psyche_chain::Wallet;
+
+use crate::args::Cli;
+
+/// The variables that options read.
+pub(crate) fn variables() -> Vec<String> {
+    let mut names = Vec::new();
+    collect(&Cli::command(), &mut names);
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn collect(command: &clap::Command, names: &mut Vec<String>) {
+    let of_options = command.get_arguments().filter_map(|arg| arg.get_env());
+    names.extend(of_options.map(|name| name.to_string_lossy().into_owned()));
+    for inner in command.get_subcommands() {
+        collect(inner, names);
+    }
+}
+
+/// The same error, without a private key that somebody gave in the place of something else.
+pub(crate) fn without_keys(mut error: clap::Error) -> clap::Error {
+    let kinds = [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand, ContextKind::TrailingArg];
+    for kind in kinds {
+        let is_key = matches!(error.get(kind), Some(ContextValue::String(text)) if Wallet::from_text(text).is_ok());
+        if is_key {
+            let _shown = error.insert(kind, ContextValue::String("[a private key]".to_owned()));
+        }
+    }
+    error
+}
