@@ -138,6 +138,7 @@ pub(crate) async fn check_treasury(rpc: &Rpc, run_id: &RunId, args: &TreasuryArg
         return Ok(());
     }
     let owner = run.main_authority;
-    let message = format!("the run {run_id} belongs to {owner}, not to treasury {index} ({named}); leave --treasurer-index out");
+    let message =
+        format!("the run {run_id} belongs to {owner}, not to treasury {index} ({named}); leave --treasurer-index out");
     Err(Failure::new(Exit::Refused, message).into())
 }

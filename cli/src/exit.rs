@@ -150,6 +150,7 @@ fn verdict(error: &ChainError) -> (Exit, &'static str) {
         ChainError::Program { .. }
         | ChainError::Transaction { .. }
         | ChainError::NotPossible { .. }
+        | ChainError::Obstructed { .. }
         | ChainError::Refused { .. } => (Exit::Refused, ""),
         _ => (Exit::Failure, ""),
     }

@@ -8,7 +8,9 @@ use psyche_protocol::layout::{ClientState, MAX_CLIENTS};
 use serde::Serialize;
 
 use super::grants::{EVERYONE, Grant, candidates};
+use super::simulate::{JoinSimulation, simulate_join};
 use crate::error::ChainError;
+use crate::program_error::ProgramName;
 use crate::rpc::Rpc;
 use crate::run::{CoordinatorView, RunInfo};
 
@@ -106,6 +108,17 @@ impl JoinReport {
     fn note(&mut self, question: JoinQuestion, answer: JoinAnswer) {
         self.checks.push(JoinCheck { question, answer });
     }
+
+    /// Gives the check that the chain's refusal is about the chain's answer.
+    fn amend(&mut self, refusal: &ChainError) {
+        let cause = std::error::Error::source(refusal).map(|source| format!(": {source}")).unwrap_or_default();
+        let words = format!("the chain would refuse: failed to {refusal}{cause}");
+        let question = refused_question(refusal);
+        match self.checks.iter_mut().find(|check| check.question == question) {
+            Some(check) => check.answer = JoinAnswer::No(words),
+            None => self.note(question, JoinAnswer::No(words)),
+        }
+    }
 }
 
 /// Checks whether `user` would get into the run `run_id`: by `authorizer`'s grant if given, by everyone's, or by its own.
@@ -151,8 +164,29 @@ pub async fn can_join(
         check_state(&mut report, &view, user);
     }
     check_balance(rpc, &mut report, user).await?;
+    if let (true, Some(authorization)) = (report.can_join(), report.grant.as_ref().map(|(_, grant)| grant.address)) {
+        match simulate_join(rpc, &run, user, authorization, None).await? {
+            JoinSimulation::Accepted { units } => {
+                let words = format!("the chain accepts the join ({units} compute units)");
+                report.note(JoinQuestion::ChainAccepts, JoinAnswer::Yes(words));
+            }
+            JoinSimulation::Refused(error) => report.amend(&error),
+        }
+    }
     report.run = Some(run);
     Ok(report)
+}
+
+/// What the chain's refusal is about.
+fn refused_question(refusal: &ChainError) -> JoinQuestion {
+    match refusal.program_code(ProgramName::Coordinator) {
+        // Anchor's codes for a missing authorization, and for one that does not hold.
+        Some(2003 | 3012) => JoinQuestion::Authorized,
+        Some(6003) => JoinQuestion::RosterHasRoom,
+        Some(6022) => JoinQuestion::BatchHasRoom,
+        _ if matches!(refusal, ChainError::InsufficientFunds { .. }) => JoinQuestion::Balance,
+        _ => JoinQuestion::ChainAccepts,
+    }
 }
 
 /// Passes on errors that say nothing about the run.
@@ -228,7 +262,9 @@ fn why_not(grants: &[Grant], run: &RunInfo, user: Address, authorizer: Option<Ad
     };
     match grants.iter().find(|grant| grant.grantee == given) {
         None => format!("the run's join authority {authority} has granted nothing to {given}"),
-        Some(grant) if !grant.active => format!("the authorization of {given} is not active; ask the join authority {authority}"),
+        Some(grant) if !grant.active => {
+            format!("the authorization of {given} is not active; ask the join authority {authority}")
+        }
         Some(_) => format!("{user} is no delegate of {given}, which has to name it with join-authorization-delegate"),
     }
 }
@@ -237,7 +273,9 @@ fn check_version(report: &mut JoinReport, view: &CoordinatorView, client_version
     let wanted = view.account.state.client_version.as_str();
     let answer = match client_version {
         Some(version) if accepts_version(wanted, version) => JoinAnswer::Yes(format!("the run wants {wanted:?}")),
-        Some(version) => JoinAnswer::No(format!("the run wants client version {wanted:?}, this is {version:?}; install that one")),
+        Some(version) => {
+            JoinAnswer::No(format!("the run wants client version {wanted:?}, this is {version:?}; install that one"))
+        }
         None => JoinAnswer::Yes(format!("the run wants {wanted:?}; not compared")),
     };
     report.note(JoinQuestion::ClientVersion, answer);
@@ -283,7 +321,7 @@ fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address) {
             JoinAnswer::Warn(format!("{places}; only one that was given up can be had"))
         },
     );
-    let (batch, pending) = (usize::from(state.coordinator.config.global_batch_size_end), view.account.pending().count());
+    let (batch, pending) = (usize::from(state.coordinator.config.global_batch_size_end), state.clients_state.pending().count());
     let figures = format!("{pending} clients have joined the next epoch, of at most {batch} samples a step");
     report.note(
         JoinQuestion::BatchHasRoom,
@@ -298,10 +336,12 @@ fn membership(view: &CoordinatorView, user: Address) -> JoinAnswer {
     let client = view.account.client_index(&user.0).filter(|_| training);
     let client = client.and_then(|index| view.account.clients().get(index));
     match client.map(psyche_protocol::layout::EpochClient::client_state) {
-        Some(ClientState::Healthy) => {
-            JoinAnswer::No(format!("a client with this key takes part in epoch {epoch} already; use a key of its own for each node"))
+        Some(ClientState::Healthy) => JoinAnswer::No(format!(
+            "a client with this key takes part in epoch {epoch} already; use a key of its own for each node"
+        )),
+        Some(state) => {
+            JoinAnswer::Warn(format!("the client with this key is out of epoch {epoch} ({state:?}); it may join the next one"))
         }
-        Some(state) => JoinAnswer::Warn(format!("the client with this key is out of epoch {epoch} ({state:?}); it may join the next one")),
         None if view.phase() == Phase::WaitingForMembers && view.account.is_pending(&user.0) => {
             JoinAnswer::Warn(format!("a client with this key has joined epoch {epoch} already; joining again changes nothing"))
         }

@@ -27,7 +27,7 @@ use serde::Serializer;
 
 use crate::Signature;
 
-pub use can_join::{JoinAnswer, JoinCheck, JoinQuestion, JoinReport, accepts_version, can_join};
+pub use can_join::{GrantedBy, JoinAnswer, JoinCheck, JoinQuestion, JoinReport, accepts_version, can_join};
 pub use close::{RunClosed, close_run};
 pub use create::{NewRun, NewTreasury, create_run};
 pub use dump::{RunDump, UserDump, dump_run, dump_user};

@@ -7,34 +7,37 @@ use psyche_messages::{Address, RunId};
 
 use super::values::{address, run_id, switch};
 
+/// The heading over options about the chain.
+pub(crate) const CHAIN: &str = "Chain";
+/// The heading over options about who signs.
+pub(crate) const WALLET: &str = "Wallet";
+
 /// How a command reaches the chain.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Chain")]
 pub(crate) struct ChainArgs {
     /// URL of a Solana RPC endpoint; RPC_2, RPC_3 and so on are used when it fails.
-    #[arg(long, env = "RPC", hide_env_values = true, value_name = "URL", default_value = "http://127.0.0.1:8899")]
+    #[arg(long, help_heading = CHAIN, env = "RPC", hide_env_values = true, value_name = "URL", default_value = "http://127.0.0.1:8899")]
     pub(crate) rpc: String,
     /// URL of its websocket; commands other than train do without, and take it so that one set of options fits all.
-    #[arg(long, env = "WS_RPC", hide_env_values = true, value_name = "URL")]
+    #[arg(long, help_heading = CHAIN, env = "WS_RPC", hide_env_values = true, value_name = "URL")]
     pub(crate) ws_rpc: Option<String>,
     /// Another coordinator program than the default one.
-    #[arg(long, env = "COORDINATOR_PROGRAM_ID", value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, help_heading = CHAIN, env = "COORDINATOR_PROGRAM_ID", value_name = "ADDRESS", value_parser = address)]
     pub(crate) coordinator_program_id: Option<Address>,
     /// Another authorizer program than the default one.
-    #[arg(long, env = "AUTHORIZER_PROGRAM_ID", value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, help_heading = CHAIN, env = "AUTHORIZER_PROGRAM_ID", value_name = "ADDRESS", value_parser = address)]
     pub(crate) authorizer_program_id: Option<Address>,
     /// Another treasurer program than the default one.
-    #[arg(long, env = "TREASURER_PROGRAM_ID", value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, help_heading = CHAIN, env = "TREASURER_PROGRAM_ID", value_name = "ADDRESS", value_parser = address)]
     pub(crate) treasurer_program_id: Option<Address>,
 }
 
 /// Who signs and pays.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Wallet")]
 pub(crate) struct WalletArgs {
     /// File with the private key that signs and pays, as a JSON array that only its owner may read; the variable
     /// RAW_WALLET_PRIVATE_KEY holds the key itself instead, as a JSON array or base58.
-    #[arg(long, env = "WALLET_PRIVATE_KEY_PATH", value_name = "FILE")]
+    #[arg(long, help_heading = WALLET, env = "WALLET_PRIVATE_KEY_PATH", value_name = "FILE")]
     pub(crate) wallet_private_key_path: Option<PathBuf>,
 }
 

@@ -31,8 +31,10 @@ impl GranteeArgs {
 An authorization holds for every run whose join authority this wallet is.
 
 Example:
-  psyche-solana-client join-authorization-create --authorizer <WALLET> --wallet-private-key-path owner.json
-  psyche-solana-client join-authorization-create --permissionless --wallet-private-key-path owner.json")]
+  psyche-solana-client join-authorization-create --authorizer <WALLET> \\
+    --wallet-private-key-path owner.json
+  psyche-solana-client join-authorization-create --permissionless \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct AuthorizeArgs {
     #[command(flatten)]
     pub(crate) to: GranteeArgs,
@@ -48,7 +50,8 @@ Takes the authorization back at once. Its account is closed too where the progra
 after the last change.
 
 Example:
-  psyche-solana-client join-authorization-delete --authorizer <WALLET> --wallet-private-key-path owner.json")]
+  psyche-solana-client join-authorization-delete --authorizer <WALLET> \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct GrantArgs {
     #[command(flatten)]
     pub(crate) to: GranteeArgs,
@@ -61,7 +64,8 @@ pub(crate) struct GrantArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client join-authorization-read --join-authority <ADDRESS> --authorizer <WALLET> --json")]
+  psyche-solana-client join-authorization-read --join-authority <ADDRESS> \\
+    --authorizer <WALLET> --json")]
 pub(crate) struct ReadGrantArgs {
     /// The join authority that granted it; the wallet where it is not given.
     #[arg(long, env = "JOIN_AUTHORITY", value_name = "ADDRESS", value_parser = address)]
@@ -79,7 +83,9 @@ pub(crate) struct ReadGrantArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client join-authorization-delegate --join-authority <ADDRESS> --delegates-added <NODE>,<NODE> --wallet-private-key-path id.json")]
+  psyche-solana-client join-authorization-delegate \\
+    --join-authority <ADDRESS> --delegates-added <NODE>,<NODE> \\
+    --wallet-private-key-path id.json")]
 pub(crate) struct DelegateArgs {
     /// The join authority that granted the authorization.
     #[arg(long, env = "JOIN_AUTHORITY", value_name = "ADDRESS", value_parser = address)]

@@ -16,15 +16,15 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use common::{ChainArgs, JsonArgs, RunArgs, TreasuryArgs, WalletArgs};
-pub(crate) use grants::{AuthorizeArgs, DelegateArgs, GrantArgs, GranteeArgs, ReadGrantArgs};
+pub(crate) use common::{CHAIN, ChainArgs, JsonArgs, RunArgs, TreasuryArgs, WALLET, WalletArgs};
+pub(crate) use grants::{AuthorizeArgs, DelegateArgs, GrantArgs, ReadGrantArgs};
 pub(crate) use node::{CanJoinArgs, CheckArgs, TrainArgs};
 pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs, UpdateConfigArgs};
 pub(crate) use rewards::{ClaimArgs, TopUpArgs};
-pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs, RunState};
-pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
+pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
 #[cfg(feature = "localnet")]
 pub(crate) use tools::LocalnetArgs;
+pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
 pub(crate) use wallet::{AirdropArgs, BalanceArgs, CreateTokenArgs, MintTokensArgs, NewWalletArgs, WalletCommand};
 
 #[cfg(feature = "localnet")]

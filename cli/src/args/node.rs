@@ -86,8 +86,10 @@ Prints one line per check and exits with 0 only if a join would succeed now. Eac
 there are several, the first one gives the code.
 
 Example:
-  psyche-solana-client can-join --rpc <RPC> --run-id <RUN_ID> --authorizer <AUTHORIZER> --pubkey <PUBKEY>
-  RAW_WALLET_PRIVATE_KEY=\"$(cat id.json)\" psyche-solana-client can-join --run-id <RUN_ID> --json")]
+  psyche-solana-client can-join --rpc <RPC> --run-id <RUN_ID> \\
+    --authorizer <AUTHORIZER> --pubkey <PUBKEY>
+  RAW_WALLET_PRIVATE_KEY=\"$(cat id.json)\" psyche-solana-client can-join \\
+    --run-id <RUN_ID> --json")]
 pub(crate) struct CanJoinArgs {
     /// The run's name.
     #[arg(long, short = 'r', env = "RUN_ID", value_parser = run_id)]

@@ -14,7 +14,9 @@ use crate::units::Tokens;
 The run is created paused; update-config and set-paused --resume come next.
 
 Example:
-  psyche-solana-client create-run --run-id my-run --treasurer-collateral-mint <MINT> --wallet-private-key-path owner.json")]
+  psyche-solana-client create-run --run-id my-run \\
+    --treasurer-collateral-mint <MINT> \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct CreateRunArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,
@@ -39,7 +41,9 @@ pub(crate) struct CreateRunArgs {
 What is not given stays as it is. Configuration, model, progress and client version change only while the run is paused.
 
 Example:
-  psyche-solana-client update-config --run-id my-run --config-path run.toml --name \"My run\" --wallet-private-key-path owner.json")]
+  psyche-solana-client update-config --run-id my-run \\
+    --config-path run.toml --name \"My run\" \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct UpdateConfigArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,
@@ -76,7 +80,8 @@ pub(crate) struct UpdateConfigArgs {
 A run that trains pauses when its epoch ends.
 
 Example:
-  psyche-solana-client set-paused --run-id my-run --resume --wallet-private-key-path owner.json")]
+  psyche-solana-client set-paused --run-id my-run --resume \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct SetPausedArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,
@@ -93,8 +98,10 @@ A point is one base unit of the reward token: with 6 decimals, 1 token is 100000
 whose token says how many decimals there are.
 
 Example:
-  psyche-solana-client set-future-epoch-rates --run-id my-run --earning-rate-total-shared 2.5 --wallet-private-key-path owner.json
-  psyche-solana-client set-future-epoch-rates --run-id my-run --earning-rate-points 2500000 --wallet-private-key-path owner.json")]
+  psyche-solana-client set-future-epoch-rates --run-id my-run \\
+    --earning-rate-total-shared 2.5 --wallet-private-key-path owner.json
+  psyche-solana-client set-future-epoch-rates --run-id my-run \\
+    --earning-rate-points 2500000 --wallet-private-key-path owner.json")]
 pub(crate) struct RatesArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,
@@ -119,7 +126,8 @@ pub(crate) struct RatesArgs {
 Only a run without a treasury can be closed: the treasurer program has no instruction for it.
 
 Example:
-  psyche-solana-client close-run --run-id my-run --wallet-private-key-path owner.json")]
+  psyche-solana-client close-run --run-id my-run \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct CloseRunArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,
@@ -133,7 +141,8 @@ pub(crate) struct CloseRunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client tick --run-id my-run --count 10 --wallet-private-key-path id.json")]
+  psyche-solana-client tick --run-id my-run --count 10 \\
+    --wallet-private-key-path id.json")]
 pub(crate) struct TickArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,
@@ -148,7 +157,8 @@ pub(crate) struct TickArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client checkpoint --run-id my-run --repo some-org/some-model --wallet-private-key-path id.json")]
+  psyche-solana-client checkpoint --run-id my-run \\
+    --repo some-org/some-model --wallet-private-key-path id.json")]
 pub(crate) struct CheckpointArgs {
     #[command(flatten)]
     pub(crate) on: RunArgs,

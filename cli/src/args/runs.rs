@@ -79,7 +79,8 @@ pub(crate) struct DumpRunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client json-dump-user --rpc <RPC> --run-id <RUN_ID> --address <WALLET>")]
+  psyche-solana-client json-dump-user --rpc <RPC> --run-id <RUN_ID> \\
+    --address <WALLET>")]
 pub(crate) struct DumpUserArgs {
     /// The run's name.
     #[arg(long, short = 'r', env = "RUN_ID", value_parser = run_id)]

@@ -31,7 +31,8 @@ fn the_command_line_is_consistent() {
 fn every_option_of_every_command_is_a_variable_too() {
     for (name, command) in commands() {
         for arg in command.get_arguments() {
-            let help = matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version);
+            let help =
+                matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version);
             assert!(help || arg.get_env().is_some(), "{name} {:?} reads no variable", arg.get_id());
         }
     }

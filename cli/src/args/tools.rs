@@ -15,7 +15,9 @@ use super::{ChainArgs, WalletArgs};
 Stopped half-way, the same command goes on from there.
 
 Example:
-  psyche-solana-client deploy --program coordinator.so --program-keypair coordinator.json --wallet-private-key-path owner.json")]
+  psyche-solana-client deploy --program coordinator.so \\
+    --program-keypair coordinator.json \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct DeployArgs {
     /// The program's ELF file.
     #[arg(long, env = "DEPLOY_PROGRAM", value_name = "FILE")]
@@ -32,7 +34,8 @@ pub(crate) struct DeployArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client tokenize --text book.txt --vocab-size 4096 --out tokens")]
+  psyche-solana-client tokenize --text book.txt --vocab-size 4096 \\
+    --out tokens")]
 pub(crate) struct TokenizeArgs {
     /// Text files.
     #[arg(long, env = "TOKENIZE_TEXT", required = true, num_args = 1.., value_delimiter = ',', value_name = "FILE")]
@@ -51,7 +54,8 @@ pub(crate) struct TokenizeArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client init-model --config config.json --seed 7 --out model")]
+  psyche-solana-client init-model --config config.json --seed 7 \\
+    --out model")]
 pub(crate) struct InitModelArgs {
     /// The model's config.json.
     #[arg(long, env = "INIT_MODEL_CONFIG", value_name = "FILE")]

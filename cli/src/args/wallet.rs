@@ -53,7 +53,8 @@ pub(crate) struct WalletAddressArgs {
 #[command(after_help = "\
 Example:
   psyche-solana-client wallet balance --rpc <RPC> --address <WALLET>
-  psyche-solana-client wallet balance --rpc <RPC> --address <WALLET> --mint <MINT>")]
+  psyche-solana-client wallet balance --rpc <RPC> --address <WALLET> \\
+    --mint <MINT>")]
 pub(crate) struct BalanceArgs {
     /// The wallet's address, where there is no key.
     #[arg(long, visible_aliases = ["pubkey", "user"], env = "ADDRESS", value_name = "ADDRESS", value_parser = address)]
@@ -74,7 +75,8 @@ pub(crate) struct BalanceArgs {
 Only test networks have a faucet.
 
 Example:
-  psyche-solana-client wallet airdrop --rpc <RPC> --sol 2 --wallet-private-key-path id.json")]
+  psyche-solana-client wallet airdrop --rpc <RPC> --sol 2 \\
+    --wallet-private-key-path id.json")]
 pub(crate) struct AirdropArgs {
     /// The wallet's address, where there is no key.
     #[arg(long, visible_aliases = ["pubkey", "user"], env = "ADDRESS", value_name = "ADDRESS", value_parser = address)]
@@ -94,7 +96,8 @@ Prints the token's address, for create-run's --treasurer-collateral-mint. The wa
 made.
 
 Example:
-  psyche-solana-client wallet create-token --decimals 6 --supply 1000000 --wallet-private-key-path owner.json")]
+  psyche-solana-client wallet create-token --decimals 6 --supply 1000000 \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct CreateTokenArgs {
     /// Decimals of an amount: with 6, one token is 1000000 base units, each of which pays one point.
     #[arg(long, env = "TOKEN_DECIMALS", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
@@ -113,7 +116,8 @@ pub(crate) struct CreateTokenArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  psyche-solana-client wallet mint-tokens --mint <MINT> --tokens 1000 --wallet-private-key-path owner.json")]
+  psyche-solana-client wallet mint-tokens --mint <MINT> --tokens 1000 \\
+    --wallet-private-key-path owner.json")]
 pub(crate) struct MintTokensArgs {
     /// The token.
     #[arg(long, env = "MINT", value_name = "ADDRESS", value_parser = address)]

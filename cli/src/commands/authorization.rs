@@ -90,13 +90,13 @@ pub(crate) async fn delete(args: GrantArgs) -> Result<()> {
             }
             output::note(format_args!("the authorization of {who} is closed; its rent of {} SOL came back", Sol(refunded)));
         }
-        AuthorizationDeleted::Deactivated { closable_from, signature } => {
+        AuthorizationDeleted::Deactivated { closable_from, delegates, signature } => {
             if let Some(signature) = signature {
                 output::line(format_args!("{signature}"))?;
             }
             output::note(format_args!(
-                "the authorization of {who} lets nobody in any more; since it names delegates, its account can be closed by the \
-                 same command from Unix time {closable_from} on"
+                "the authorization of {who} lets nobody in any more; since it names delegates ({delegates}), the same command closes \
+                 its account from Unix time {closable_from} on"
             ));
         }
     }

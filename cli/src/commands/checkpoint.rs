@@ -25,7 +25,8 @@ pub(crate) async fn run(args: CheckpointArgs) -> Result<()> {
             output::note(format_args!("nothing to do: the run names this checkpoint already"));
         }
         CheckpointOutcome::Ignored { .. } => {
-            let message = "the program kept the checkpoint that the run names: it is of another kind (a repository or a bucket)";
+            let message =
+                "the program kept the checkpoint that the run names: it is of another kind (a repository or a bucket)";
             return Err(Failure::new(Exit::Refused, message).into());
         }
     }

@@ -6,9 +6,13 @@ use anyhow::Result;
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory as _};
 
-use crate::args::Cli;
+use crate::args::{CHAIN, Cli, WALLET};
 use crate::exit::CODES;
 use crate::output;
+
+/// Options that many commands share, by their heading, and what stands over them.
+const SHARED: [(&str, &str); 2] =
+    [(CHAIN, "Chain options: of every command that asks a chain"), (WALLET, "Wallet options: of every command that signs")];
 
 /// What the page begins with.
 const INTRODUCTION: &str = "\
@@ -41,6 +45,14 @@ pub(crate) fn markdown() -> String {
     }
     page.push_str("\n## Options of every command\n\n");
     options(&mut page, program.get_arguments().filter(|arg| arg.is_global_set()));
+    for (heading, about) in SHARED {
+        let _infallible = write!(page, "\n## {about}\n\n");
+        let sample = program.find_subcommand("create-run");
+        options(
+            &mut page,
+            sample.iter().flat_map(|command| command.get_arguments()).filter(|arg| arg.get_help_heading() == Some(heading)),
+        );
+    }
     for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
         section(&mut page, &program, command, "");
     }
@@ -56,9 +68,18 @@ fn section(page: &mut String, program: &Command, command: &Command, above: &str)
     let _infallible = write!(page, "\n## {name}\n\n{}\n", sentence(command.get_about()));
     if inner.is_empty() {
         let global = |arg: &&Arg| program.get_arguments().any(|other| other.is_global_set() && other.get_id() == arg.get_id());
-        let own: Vec<_> = command.get_arguments().filter(|arg| !global(arg) && !arg.is_hide_set()).collect();
-        page.push('\n');
-        options(page, own.into_iter());
+        let shared = |arg: &&Arg| SHARED.iter().any(|(heading, _)| arg.get_help_heading() == Some(heading));
+        let (shared, own): (Vec<_>, Vec<_>) =
+            command.get_arguments().filter(|arg| !global(arg) && !arg.is_hide_set()).partition(shared);
+        if own.iter().any(|arg| !is_help(arg)) {
+            page.push('\n');
+            options(page, own.into_iter());
+        }
+        let named = |heading: &str| shared.iter().any(|arg| arg.get_help_heading() == Some(heading));
+        let takes: Vec<_> = SHARED.iter().map(|(heading, _)| *heading).filter(|heading| named(heading)).collect();
+        if !takes.is_empty() {
+            let _infallible = write!(page, "\nAnd the options under {}.\n", takes.join(" and "));
+        }
     }
     if let Some(text) = command.get_after_help() {
         after(page, &plain(text));
@@ -68,9 +89,13 @@ fn section(page: &mut String, program: &Command, command: &Command, above: &str)
     }
 }
 
-/// The text behind a command's options: its examples become a block of code, as does a list of variables.
+/// The text behind a command's options: its examples become a block of code; variables are the operator's guide's matter.
 fn after(page: &mut String, text: &str) {
-    let (before, block) = match text.split_once("Example:\n").or_else(|| text.split_once("Variables:\n")) {
+    if text.starts_with("Variables:") {
+        page.push_str("\nEvery other setting is a variable: see [OPERATING.md](OPERATING.md).\n");
+        return;
+    }
+    let (before, block) = match text.split_once("Example:\n") {
         Some((before, block)) => (before.trim(), Some(block)),
         None => (text.trim(), None),
     };
@@ -88,9 +113,13 @@ fn after(page: &mut String, text: &str) {
 
 fn options<'a>(page: &mut String, args: impl Iterator<Item = &'a Arg>) {
     page.push_str("| option | variable | meaning |\n|---|---|---|\n");
-    for arg in args.filter(|arg| !matches!(arg.get_action(), ArgAction::Help | ArgAction::Version)) {
+    for arg in args.filter(|arg| !is_help(arg)) {
         let _infallible = writeln!(page, "| {} | {} | {} |", spelling(arg), variable(arg), meaning(arg));
     }
+}
+
+fn is_help(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
 }
 
 fn spelling(arg: &Arg) -> String {

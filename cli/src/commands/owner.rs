@@ -32,7 +32,8 @@ pub(crate) async fn create(args: CreateRunArgs) -> Result<()> {
         join_authority: args.join_authority,
         treasury: args.treasurer_collateral_mint.map(|mint| NewTreasury { mint, index: args.treasurer_index }),
     };
-    let run = work::once("creating the run", async { ops::create_run(&rpc, &wallet, &new).await.map_err(chain_failed) }).await?;
+    let run =
+        work::once("creating the run", async { ops::create_run(&rpc, &wallet, &new).await.map_err(chain_failed) }).await?;
     let created = Created {
         run_id: &run.run_id,
         account: run.account,
@@ -74,8 +75,10 @@ impl std::fmt::Display for Amount {
 }
 
 pub(crate) async fn set_rates(args: RatesArgs) -> Result<()> {
-    let RatesArgs { earning_rate_total_shared, earning_rate_points, slashing_rate_per_client, slashing_rate_points, .. } = &args;
-    let (earning, slashing) = ((earning_rate_total_shared, earning_rate_points), (slashing_rate_per_client, slashing_rate_points));
+    let RatesArgs { earning_rate_total_shared, earning_rate_points, slashing_rate_per_client, slashing_rate_points, .. } =
+        &args;
+    let (earning, slashing) =
+        ((earning_rate_total_shared, earning_rate_points), (slashing_rate_per_client, slashing_rate_points));
     if [earning, slashing].iter().all(|(tokens, points)| tokens.is_none() && points.is_none()) {
         let message = "nothing to change: give --earning-rate-total-shared TOKENS, --slashing-rate-per-client TOKENS, or either \
                        in points with --earning-rate-points and --slashing-rate-points";

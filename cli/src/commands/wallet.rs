@@ -49,7 +49,8 @@ async fn balance(args: BalanceArgs) -> Result<()> {
     });
     let (held, decimals) = asked.await?;
     let tokens = in_tokens(held, decimals);
-    let fields = json!({"address": address, "mint": mint, "base_units": held.0, "tokens": tokens.to_string(), "decimals": decimals});
+    let fields =
+        json!({"address": address, "mint": mint, "base_units": held.0, "tokens": tokens.to_string(), "decimals": decimals});
     output::either(args.json.json, &fields, format_args!("{tokens} tokens ({} base units) of {mint}", held.0))
 }
 
@@ -59,7 +60,8 @@ async fn airdrop(args: AirdropArgs) -> Result<()> {
     let asked = work::once("asking the faucet", async {
         rpc.airdrop(address, args.sol.0).await.map_err(|error| match error {
             psyche_chain::ChainError::Refused { .. } => {
-                Failure::new(Exit::Refused, "the faucet gives nothing: only test networks have one, and it has its limits").into()
+                Failure::new(Exit::Refused, "the faucet gives nothing: only test networks have one, and it has its limits")
+                    .into()
             }
             error => chain_failed(error),
         })

@@ -5,8 +5,8 @@ use psyche_protocol::model as protocol;
 use psyche_protocol::{F32Bits, F64Bits};
 
 use super::{
-    Architecture, Checkpoint, Config, DataLocation, DataType, Finite, Finite32, GcsRepo, Http, HttpLocation, HubRepo, Llm, LrSchedule,
-    Model, Optimizer, Shuffle, Text, TokenSize,
+    Architecture, Checkpoint, Config, DataLocation, DataType, Finite, Finite32, GcsRepo, Http, HttpLocation, HubRepo, Llm,
+    LrSchedule, Model, Optimizer, Shuffle, Text, TokenSize,
 };
 
 impl From<&Config> for layout::Config {

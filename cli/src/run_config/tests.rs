@@ -98,7 +98,11 @@ fn what_is_wrong_is_told_with_line_and_column() {
 
 #[test]
 fn several_broken_rules_are_told_at_once() {
-    let refused = refusal(&FULL.replace("total_steps = 5000\nverification", "total_steps = 0\nverification").replace("cooldown_time = 30", "cooldown_time = 0"));
+    let refused = refusal(
+        &FULL
+            .replace("total_steps = 5000\nverification", "total_steps = 0\nverification")
+            .replace("cooldown_time = 30", "cooldown_time = 0"),
+    );
     assert!(refused.contains("total_steps") && refused.contains("cooldown_time"), "{refused}");
 }
 

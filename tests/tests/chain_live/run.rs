@@ -259,14 +259,16 @@ async fn a_wallet_learns_what_is_in_its_way_before_it_joins() -> Result<()> {
     ops::create_run(&rpc, &owner, &new_run(&run_id, None)).await?;
     ops::update_run(&rpc, &owner, &run_id, &update()).await?;
     let authorizer = Some(master.address());
-    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::GrantExists));
+    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::Authorized));
 
     ops::authorization_create(&rpc, &owner, master.address()).await?;
-    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::GrantValid), "the delegate is not named yet");
+    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::Authorized), "the delegate is not named yet");
     let added = [delegate.address(), Wallet::new().address()];
     ops::authorization_delegate(&rpc, &master, owner.address(), false, &added).await?;
     ensure!(ops::authorization_delegate(&rpc, &master, owner.address(), false, &added).await?.is_empty());
-    ensure!(ask(None).await?.0 == Some(JoinQuestion::GrantExists), "without the authorizer nobody finds its grant");
+    ensure!(ask(None).await?.0 == Some(JoinQuestion::Authorized), "without the authorizer nobody finds its grant");
+    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::NotPaused));
+    ops::set_paused(&rpc, &owner, &run_id, false).await?;
     ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::Balance));
 
     rpc.airdrop(delegate.address(), psyche_messages::Lamports(crate::support::SOL)).await?;
@@ -275,6 +277,6 @@ async fn a_wallet_learns_what_is_in_its_way_before_it_joins() -> Result<()> {
     let other = ops::can_join(&rpc, &run_id, delegate.address(), authorizer, Some("another")).await?;
     ensure!(other.obstacle().unwrap().question == JoinQuestion::ClientVersion);
     ops::authorization_set_active(&rpc, &owner, master.address(), false).await?;
-    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::GrantValid), "the grant is switched off");
+    ensure!(ask(authorizer).await?.0 == Some(JoinQuestion::Authorized), "the grant is switched off");
     Ok(chain.stop().await?)
 }
