@@ -39,6 +39,9 @@ bench: host libtorch ## benchmarks of the inner loops (BENCH=name for one); figu
 programs: host ## build the on-chain programs to programs/elf/
 	programs/build.sh
 
+docs: build ## write docs/CLI.md anew, from the program
+	$(NODE) print-all-help >docs/CLI.md
+
 libtorch: ## fetch libtorch into .libtorch/, unless there is one
 	@scripts/setup-libtorch.sh >&2
 

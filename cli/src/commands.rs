@@ -99,11 +99,15 @@ pub(crate) fn wallet_of(args: &WalletArgs) -> Result<Wallet> {
     })
 }
 
+/// Whether the command line itself names a key file. Operators know the raw key to win over the variable with the path; a path
+/// on the command line is closer still.
+pub(crate) fn names_wallet_file() -> bool {
+    std::env::args_os().any(|arg| arg.to_string_lossy().starts_with("--wallet-private-key-path"))
+}
+
 /// As [`wallet_of`], where doing without is possible.
 pub(crate) fn find_wallet(args: &WalletArgs) -> Result<Option<Wallet>> {
-    // The reference client lets the raw key win over the variable with the path; a path on the command line is closer still.
-    let from_option = std::env::args_os().any(|arg| arg.to_string_lossy().starts_with("--wallet-private-key-path"));
-    if !from_option
+    if !names_wallet_file()
         && let Ok(raw) = std::env::var("RAW_WALLET_PRIVATE_KEY").map(Secret::new)
         && !raw.expose().trim().is_empty()
     {

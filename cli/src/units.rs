@@ -86,6 +86,14 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// The amount with its unit.
+    pub(crate) fn worded(&self) -> String {
+        let one = self.whole == 1 && self.fraction.is_empty();
+        format!("{self} token{}", if one { "" } else { "s" })
+    }
+}
+
 /// `points` in whole tokens of `decimals`.
 pub(crate) fn in_tokens(points: Points, decimals: u8) -> Tokens {
     let digits = format!("{:0>width$}", points.0, width = usize::from(decimals) + 1);

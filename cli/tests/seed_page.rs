@@ -7,8 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use psyche_chain::{EndpointPair, Rpc, RpcConfig, Wallet, ops};
-use psyche_messages::{Address, Points};
+use psyche_messages::Address;
 use support::{LocalChain, command, text};
 
 const RUN: &str = "seed";
@@ -18,42 +17,7 @@ const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32
 "num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
 "torch_dtype": "float32", "vocab_size": 300}"#;
 
-const RUN_CONFIG: &str = r#"
-[config]
-warmup_time = 60
-cooldown_time = 2
-epoch_time = 61
-max_round_train_time = 40
-round_witness_time = 1
-min_clients = 1
-init_min_clients = 1
-witness_nodes = 0
-global_batch_size_start = 2
-global_batch_size_end = 2
-total_steps = 5
-verification_percent = 0
-waiting_for_members_extra_time = 1
-
-[model.LLM]
-architecture = "HfLlama"
-data_type = "Pretraining"
-max_seq_len = 32
-data_location = { Local = "tokens" }
-
-[model.LLM.checkpoint.Hub]
-repo_id = "model"
-
-[model.LLM.lr_schedule.Constant]
-base_lr = 1.0e-3
-warmup_steps = 0
-warmup_init_lr = 0.0
-
-[model.LLM.optimizer.Distro]
-compression_decay = 0.999
-compression_chunk = 64
-compression_topk = 8
-quantize_1bit = true
-"#;
+const RUN_CONFIG: &str = include_str!("run.toml");
 
 /// A folder, a chain, and the two people.
 struct Scene {
@@ -82,16 +46,6 @@ impl Scene {
         succeeded(&self.run(&format!("wallet airdrop --rpc {rpc} --sol 20 --wallet-private-key-path {name}.json")));
         address.trim().parse().unwrap()
     }
-
-    /// A reward token whose whole supply the owner holds.
-    async fn token(&self) -> Address {
-        let endpoint = EndpointPair::of_rpc(self.chain.variables()[0].1.parse().unwrap());
-        let rpc = Rpc::new(RpcConfig::new(vec![endpoint])).unwrap();
-        let owner = Wallet::from_file(&self.path("owner.json")).unwrap();
-        let mint = ops::create_mint(&rpc, &owner, 6).await.unwrap();
-        ops::mint_to(&rpc, &owner, mint, owner.address(), Points(1_000_000)).await.unwrap();
-        mint
-    }
 }
 
 fn succeeded(output: &Output) -> String {
@@ -108,7 +62,9 @@ async fn the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards() {
     let scene = Scene { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
     let rpc = scene.chain.variables()[0].1;
     let (_owner, operator) = (scene.wallet("owner"), scene.wallet("operator"));
-    let mint = scene.token().await;
+    let rpc_option = format!("--rpc {rpc} --wallet-private-key-path owner.json");
+    let mint = succeeded(&scene.run(&format!("wallet create-token --supply 1 {rpc_option}")));
+    let mint = mint.trim();
 
     // The owner.
     write(&scene.path("text.txt"), &"In the beginning God created the heaven and the earth.\n".repeat(80));
@@ -118,8 +74,8 @@ async fn the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards() {
     succeeded(&scene.run("init-model --config config.json --seed 7 --out model"));
     scene.owner(&format!("create-run --treasurer-collateral-mint {mint}"));
     scene.owner("update-config --config-path run.toml --name Seed");
-    scene.owner("set-future-epoch-rates --earning-rate 700");
-    scene.owner("treasurer-top-up-rewards --amount 1000000");
+    scene.owner("set-future-epoch-rates --earning-rate-points 700");
+    scene.owner("treasurer-top-up-rewards --points 1000000");
 
     // Nobody may join yet, and the answer says why.
     let early = scene.run(&format!("can-join --rpc {rpc} --run-id {RUN} --authorizer {operator} --pubkey {operator}"));
@@ -157,8 +113,10 @@ async fn the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards() {
 
     // Claimed once, and only once.
     let claim = format!("treasurer-claim-rewards --rpc {rpc} --run-id {RUN} --wallet-private-key-path operator.json");
-    assert_eq!(succeeded(&scene.run(&claim)).trim(), "700");
-    let again = scene.run(&claim);
-    assert_eq!(succeeded(&again), "");
-    assert!(text(&again.stderr).contains("nothing to claim"), "{}", text(&again.stderr));
+    let claimed: serde_json::Value = serde_json::from_str(&succeeded(&scene.run(&format!("{claim} --json")))).unwrap();
+    assert_eq!((&claimed["kind"], &claimed["amount"], &claimed["claimed_in_all"]), (&"paid".into(), &700.into(), &700.into()));
+    let again = succeeded(&scene.run(&claim));
+    assert!(again.contains("nothing to claim"), "{again}");
+    let again: serde_json::Value = serde_json::from_str(&succeeded(&scene.run(&format!("{claim} --json")))).unwrap();
+    assert_eq!((&again["kind"], &again["signature"]), (&"nothing_to_claim".into(), &serde_json::Value::Null));
 }

@@ -300,6 +300,7 @@ fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address) {
                 JoinAnswer::No("the run has never been started; its owner has to configure and resume it".into())
             }
             Phase::Paused => JoinAnswer::No("the run is paused; join when its owner has resumed it".into()),
+            Phase::Finished => JoinAnswer::Yes("the run is not paused".into()),
             _ if state.coordinator.pending_pause == 1 => {
                 JoinAnswer::Warn(format!("epoch {epoch} is in {phase}; the run pauses when it ends"))
             }

@@ -65,7 +65,7 @@ pub(crate) struct TreasuryArgs {
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct JsonArgs {
-    /// Print one JSON object on stdout, for scripts.
+    /// Print the result as JSON on stdout, for scripts.
     #[arg(long, env = "PSYCHE_JSON", value_parser = switch())]
     pub(crate) json: bool,
 }

@@ -68,7 +68,7 @@ impl std::fmt::Display for Amount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} points", self.points)?;
         match &self.tokens {
-            Some((tokens, mint)) => write!(f, " ({tokens} tokens of {mint})"),
+            Some((tokens, mint)) => write!(f, " ({} of {mint})", tokens.worded()),
             None => f.write_str(" (the run has no treasury that pays them)"),
         }
     }

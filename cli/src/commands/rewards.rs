@@ -53,7 +53,7 @@ fn show(claimed: &Claimed, mint: Address, decimals: u8) -> Result<()> {
         ("claimed now", claimed.amount),
     ];
     for (name, points) in rows {
-        output::line(format_args!("{name:<16}{:>20} points  {} tokens", points.0, in_tokens(points, decimals)))?;
+        output::line(format_args!("{name:<16}{:>20} points  {}", points.0, in_tokens(points, decimals).worded()))?;
     }
     output::line(format_args!("{:<16}{mint}", "token"))?;
     if let Some(signature) = claimed.signature {
@@ -110,8 +110,8 @@ pub(crate) async fn top_up(args: TopUpArgs) -> Result<()> {
     let (confirmed, points, token) = moved.await?;
     output::line(format_args!("{}", confirmed.signature))?;
     if let Some((mint, decimals)) = token {
-        let tokens = in_tokens(points, decimals);
-        output::note(format_args!("the treasury of {run_id} got {points} points ({tokens} tokens of {mint})"));
+        let tokens = in_tokens(points, decimals).worded();
+        output::note(format_args!("the treasury of {run_id} got {points} points ({tokens} of {mint})"));
     }
     Ok(())
 }

@@ -110,6 +110,7 @@ fn configuration(args: TrainArgs) -> Result<NodeConfig> {
     // Later pairs win: options over variables. Variables that are no text are none of ours.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment = environment.filter(|(name, _)| name != "RAW_WALLET_PRIVATE_KEY" || !super::names_wallet_file());
     NodeConfig::from_variables(environment.chain(args.into_variables())).map_err(configuration_failed)
 }
 

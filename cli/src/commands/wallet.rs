@@ -51,7 +51,7 @@ async fn balance(args: BalanceArgs) -> Result<()> {
     let tokens = in_tokens(held, decimals);
     let fields =
         json!({"address": address, "mint": mint, "base_units": held.0, "tokens": tokens.to_string(), "decimals": decimals});
-    output::either(args.json.json, &fields, format_args!("{tokens} tokens ({} base units) of {mint}", held.0))
+    output::either(args.json.json, &fields, format_args!("{} ({} base units) of {mint}", tokens.worded(), held.0))
 }
 
 async fn airdrop(args: AirdropArgs) -> Result<()> {
@@ -86,7 +86,7 @@ async fn create_token(args: CreateTokenArgs) -> Result<()> {
     if supply > Points(0) {
         let made = async { ops::mint_to(&rpc, &wallet, mint, owner, supply).await.map_err(chain_failed) };
         work::once("making its supply", made).await?;
-        output::note(format_args!("{owner} holds {} tokens ({} base units)", args.supply, supply.0));
+        output::note(format_args!("{owner} holds {} ({} base units)", args.supply.worded(), supply.0));
     }
     let fields = json!({"mint": mint, "decimals": args.decimals, "base_units": supply.0, "owner": owner});
     output::either(args.json.json, &fields, format_args!("{mint}"))
@@ -103,6 +103,6 @@ async fn mint_tokens(args: MintTokensArgs) -> Result<()> {
     });
     let (confirmed, units) = made.await?;
     output::line(format_args!("{}", confirmed.signature))?;
-    output::note(format_args!("{to} got {} tokens ({} base units) of {}", args.tokens, units.0, args.mint));
+    output::note(format_args!("{to} got {} ({} base units) of {}", args.tokens.worded(), units.0, args.mint));
     Ok(())
 }

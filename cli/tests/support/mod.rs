@@ -2,12 +2,19 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test file uses its part; tests may unwrap")]
 
-use std::io::{BufRead as _, BufReader};
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 /// The binary, without any variable of this machine that it reads.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_psyche-solana-client"));
+    isolated(env!("CARGO_BIN_EXE_psyche-solana-client"))
+}
+
+/// `program`, without any variable of this machine that the binary reads.
+pub(crate) fn isolated(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let keep = ["PATH", "HOME", "LD_LIBRARY_PATH", "OMP_WAIT_POLICY", "TMPDIR"];
         if !keep.iter().any(|kept| name == *kept) {
@@ -49,6 +56,11 @@ impl LocalChain {
         Self { child, rpc, ws }
     }
 
+    /// Its RPC endpoint.
+    pub(crate) fn rpc(&self) -> &str {
+        &self.rpc
+    }
+
     /// What a node's environment says of it.
     pub(crate) fn variables(&self) -> [(&'static str, &str); 2] {
         [("RPC", &self.rpc), ("WS_RPC", &self.ws)]
@@ -60,4 +72,33 @@ impl Drop for LocalChain {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// Asks a JSON-RPC server over a connection of its own, and returns its whole answer as text.
+pub(crate) fn ask(rpc: &str, method: &str, params: &serde_json::Value) -> String {
+    let host = rpc.strip_prefix("http://").unwrap();
+    let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// A server that takes connections and never says anything. It lives as long as the test.
+pub(crate) fn silent_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming().take(1_000) {
+            held.extend(stream);
+        }
+    });
+    format!("http://{address}")
 }

@@ -1,0 +1,246 @@
+//! Bad input of every kind: one sentence that says what is wrong and what helps, the documented exit code, nothing on stdout,
+//! and no key anywhere.
+#![cfg(feature = "localnet")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use psyche_chain::{EndpointPair, ProgramIds, Rpc, RpcConfig, Wallet, addresses};
+use psyche_messages::Address;
+use serde_json::json;
+use support::{LocalChain, ask, command, text};
+
+const RUN_TOML: &str = include_str!("run.toml");
+
+/// A chain with a run, an owner who has funds, and a wallet that has none.
+struct Scene {
+    chain: LocalChain,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
+        for name in ["owner", "poor"] {
+            scene.good(&format!("wallet new --out {name}.json"));
+        }
+        std::fs::write(scene.path("run.toml"), RUN_TOML).unwrap();
+        scene.good("wallet airdrop --sol 20 --wallet-private-key-path owner.json");
+        for run in ["here", "broken", "foreign"] {
+            scene.good(&format!("create-run --run-id {run} --wallet-private-key-path owner.json"));
+        }
+        scene.good("update-config --run-id here --config-path run.toml --wallet-private-key-path owner.json");
+        scene.good("join-authorization-create --permissionless --wallet-private-key-path owner.json");
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn address(&self, name: &str) -> Address {
+        Wallet::from_file(&self.path(&format!("{name}.json"))).unwrap().address()
+    }
+
+    /// Runs a command line in the folder, with the chain as its provider.
+    fn run(&self, line: &str) -> Output {
+        self.run_with(line, &[])
+    }
+
+    fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Output {
+        let mut command = command();
+        command.current_dir(self.folder.path()).args(line.split_whitespace());
+        command.envs(self.chain.variables()).envs(variables.iter().copied()).output().unwrap()
+    }
+
+    fn good(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn write(&self, name: &str, content: &str, mode: u32) {
+        std::fs::write(self.path(name), content).unwrap();
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn rpc(&self) -> Rpc {
+        Rpc::new(RpcConfig::new(vec![EndpointPair::parse(self.chain.rpc(), "").unwrap()])).unwrap()
+    }
+
+    /// Writes `data` into an account, as no transaction could.
+    fn set_account(&self, address: Address, owner: Address, data: &[u8]) {
+        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+        let account = json!({"lamports": 1_000_000_000_u64, "owner": owner.to_string(), "executable": false, "data": hex});
+        let answer = ask(self.chain.rpc(), "surfnet_setAccount", &json!([address.to_string(), account]));
+        assert!(answer.contains("\"result\""), "{answer}");
+    }
+}
+
+/// That `output` is a refusal with `code`: one sentence on stderr with all of `parts`, and nothing on stdout.
+fn assert_refused(what: &str, output: &Output, code: i32, parts: &[&str]) {
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{what}\n{out}{err}");
+    for part in parts {
+        assert!(err.contains(part), "{what}: {part:?} is not in:\n{err}");
+    }
+    let sentences: Vec<_> = err.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(sentences.len(), 1, "{what}\n{err}");
+    // The parser of the command line adds its usage below.
+    if code != 2 {
+        assert_eq!(err.lines().last(), Some(sentences[0]), "{what}: the sentence is the last line\n{err}");
+        assert!(out.is_empty(), "{what}\n{out}");
+    }
+    assert!(!err.contains("0x") && !err.contains("Some("), "{what}: a sentence, not a dump\n{err}");
+}
+
+const OWNER: &str = "--wallet-private-key-path owner.json";
+const POOR: &str = "--wallet-private-key-path poor.json";
+const NOBODY: &str = "4SHugWqSXwKE5fqDchkJcPEqnoZE22VYKtSTVm7axbT7";
+
+#[test]
+fn what_cannot_be_meant_is_refused_as_wrong_usage_in_words() {
+    let scene = Scene { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
+    let long = "r".repeat(33);
+    let cases: [(String, &[&str]); 12] = [
+        (format!("can-join --run-id {long} --pubkey {NOBODY}"), &["1 to 32 bytes", "33 bytes"]),
+        ("can-join --run-id here --pubkey nonsense".into(), &["32 bytes in base58"]),
+        ("treasurer-top-up-rewards --run-id here --points -5".into(), &["points", "from 0"]),
+        ("treasurer-top-up-rewards --run-id here --points 0".into(), &["at least 1 point"]),
+        ("treasurer-top-up-rewards --run-id here --collateral-amount -0.5".into(), &["whole tokens from 0"]),
+        ("treasurer-top-up-rewards --run-id here".into(), &["--collateral-amount"]),
+        ("set-future-epoch-rates --run-id here --earning-rate-points 99999999999999999999".into(), &["from 0"]),
+        ("wallet airdrop --sol -1".into(), &["SOL"]),
+        ("tick --run-id here --ms-interval 0".into(), &["1..=3600000"]),
+        ("join-authorization-create".into(), &["--authorizer", "--permissionless"]),
+        ("no-such-command".into(), &["no-such-command"]),
+        ("set-paused".into(), &["--run-id"]),
+    ];
+    for (line, parts) in &cases {
+        assert_refused(line, &scene.run(line), 2, parts);
+    }
+}
+
+#[test]
+fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
+    let scene = Scene::new();
+    let owner = scene.address("owner");
+    scene.write("open.json", &std::fs::read_to_string(scene.path("owner.json")).unwrap(), 0o644);
+    scene.write("half.json", "[1,2,3]", 0o600);
+    scene.write("no-toml.toml", "[config\n", 0o600);
+    scene.write("typo.toml", &RUN_TOML.replace("cooldown_time", "cooldown_tiem"), 0o600);
+    scene.write("less.toml", &RUN_TOML.replace("total_steps = 5\n", ""), 0o600);
+    scene.write("range.toml", &RUN_TOML.replace("min_clients = 1", "min_clients = 70000"), 0o600);
+    scene.write("rules.toml", &RUN_TOML.replace("witness_nodes = 0", "witness_nodes = 9"), 0o600);
+    let update = |file: &str| format!("update-config --run-id here --config-path {file} {OWNER}");
+    let cases: Vec<(String, i32, Vec<&str>)> = vec![
+        // Keys.
+        ("set-paused --run-id here".into(), 3, vec!["no wallet", "wallet new"]),
+        ("set-paused --run-id here --wallet-private-key-path open.json".into(), 3, vec!["mode 0644", "chmod 600 open.json"]),
+        ("wallet address --wallet-private-key-path half.json".into(), 3, vec!["64 numbers"]),
+        ("wallet address --wallet-private-key-path nowhere.json".into(), 3, vec!["nowhere.json"]),
+        ("wallet new --out owner.json".into(), 1, vec!["owner.json"]),
+        // Files.
+        (update("no-toml.toml"), 3, vec!["no-toml.toml, line 1, column 8"]),
+        (update("typo.toml"), 3, vec!["typo.toml, line 3, column 1", "cooldown_tiem"]),
+        (update("less.toml"), 3, vec!["less.toml, line 1, column 1", "total_steps"]),
+        (update("range.toml"), 3, vec!["range.toml, line 7, column 15", "70000"]),
+        (update("rules.toml"), 3, vec!["rules.toml, line 9, column 17", "witness_nodes must not exceed"]),
+        (update("nowhere.toml"), 3, vec!["nowhere.toml"]),
+        (format!("update-config --run-id here --name {} {OWNER}", "n".repeat(65)), 3, vec!["64 bytes"]),
+        (format!("update-config --run-id here {OWNER}"), 15, vec!["nothing is to be changed"]),
+        // Runs and those who may change them.
+        (format!("set-paused --run-id nowhere {OWNER}"), 4, vec!["run", "--run-id"]),
+        (format!("can-join --run-id nowhere --pubkey {NOBODY} --json"), 4, vec!["nowhere", "RPC endpoint"]),
+        ("json-dump-run --run-id nowhere".into(), 4, vec!["--run-id"]),
+        (format!("json-dump-user --run-id nowhere --address {NOBODY}"), 4, vec!["--run-id"]),
+        (format!("tick --run-id nowhere --count 1 {OWNER}"), 4, vec!["--run-id"]),
+        (format!("create-run --run-id here {OWNER}"), 15, vec!["exists"]),
+        (format!("set-paused --run-id here --resume {POOR}"), 15, vec!["belongs to"]),
+        (format!("close-run --run-id here {POOR}"), 15, vec!["belongs to"]),
+        (format!("create-run --run-id new {POOR}"), 6, vec!["SOL"]),
+        (format!("set-paused --run-id here --treasurer-index 5 {OWNER}"), 15, vec!["--treasurer-index"]),
+        // Authorizations.
+        (format!("join-authorization-read --join-authority {NOBODY} --permissionless"), 5, vec!["join-authorization-create"]),
+        (format!("join-authorization-delegate --join-authority {owner} --delegates-added {NOBODY} {OWNER}"), 5, vec![
+            "join-authorization-create",
+        ]),
+        (format!("join-authorization-delegate --join-authority {owner} {OWNER}"), 3, vec!["--delegates-added"]),
+        // Rewards and tokens.
+        (format!("treasurer-claim-rewards --run-id here {OWNER}"), 15, vec!["treasury"]),
+        (format!("treasurer-top-up-rewards --run-id here --points 5 {OWNER}"), 15, vec!["treasury"]),
+        (format!("set-future-epoch-rates --run-id here --earning-rate-total-shared 1 {OWNER}"), 15, vec!["treasury", "points"]),
+        (format!("set-future-epoch-rates --run-id here {OWNER}"), 3, vec!["--earning-rate-total-shared"]),
+        (format!("wallet balance --address {NOBODY} --mint {NOBODY}"), 15, vec!["token"]),
+        (format!("wallet create-token --decimals 2 --supply 0.001 {OWNER}"), 3, vec!["2 decimals"]),
+        // Endpoints.
+        (format!("can-join --run-id here --pubkey {NOBODY} --rpc ftp://host"), 3, vec!["RPC", "http"]),
+        (format!("can-join --run-id here --pubkey {NOBODY} --rpc http://127.0.0.1:9"), 7, vec!["127.0.0.1:9", "RPC"]),
+    ];
+    for (line, code, parts) in &cases {
+        let output = scene.run(line);
+        let json = line.ends_with("--json");
+        let output = if json { Output { stdout: Vec::new(), ..output } } else { output };
+        assert_refused(line, &output, *code, parts);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_of_another_version_or_kind_are_said_to_be_that() {
+    let scene = Scene::new();
+    let (rpc, programs) = (scene.rpc(), ProgramIds::default());
+    let run = rpc.run_info(&"broken".parse().unwrap()).await.unwrap();
+    let mut account = rpc.account(run.account).await.unwrap().unwrap().data;
+    account[8] = 2;
+    scene.set_account(run.account, programs.coordinator, &account);
+    let foreign = rpc.run_info(&"foreign".parse().unwrap()).await.unwrap();
+    scene.set_account(foreign.account, Address([0; 32]), &[]);
+    scene.set_account(addresses::instance(&programs, &"garbage".parse().unwrap()), programs.coordinator, &[7; 173]);
+    for run in ["broken", "foreign", "garbage"] {
+        for line in [format!("json-dump-run --run-id {run}"), format!("set-paused --run-id {run} {OWNER}")] {
+            let output = scene.run(&line);
+            if line.starts_with("json") {
+                assert_refused(&line, &output, 8, &["another version of this program"]);
+            }
+        }
+        let output = scene.run(&format!("can-join --run-id {run} --pubkey {NOBODY}"));
+        assert_eq!(output.status.code(), Some(8), "{run}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("✗ account"), "{run}: {}", text(&output.stdout));
+    }
+    // Another program's accounts are of another kind too, or not there at all.
+    let other = scene.run_with("json-dump-run --run-id here", &[("COORDINATOR_PROGRAM_ID", NOBODY)]);
+    assert!(other.status.success(), "the default program by its name: {}", text(&other.stderr));
+    let stranger = programs.treasurer.to_string();
+    let other = scene.run_with("json-dump-run --run-id here", &[("COORDINATOR_PROGRAM_ID", &stranger)]);
+    assert_refused("another program", &other, 4, &["--run-id"]);
+}
+
+#[test]
+fn empty_and_quoted_variables_are_what_they_were_meant_to_be() {
+    let scene = Scene { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
+    let rpc = format!("\"{}\"", scene.chain.rpc());
+    let address = format!(" '{NOBODY}' ");
+    let variables = [("RPC", rpc.as_str()), ("ADDRESS", &address), ("AUTHORIZER", ""), ("RPC_2", "\"\""), ("PSYCHE_JSON", "yes")];
+    let output = scene.run_with("wallet balance", &variables);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let balance: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(balance["address"], NOBODY);
+    let wrong = scene.run_with("wallet balance", &[("ADDRESS", NOBODY), ("PSYCHE_JSON", "perhaps")]);
+    assert_refused("a switch that is neither on nor off", &wrong, 2, &["--json"]);
+}
+
+#[test]
+fn everything_that_can_be_an_option_can_come_from_a_file_of_variables() {
+    let scene = Scene::new();
+    let file = format!("RUN_ID=here\nADDRESS={NOBODY}\nRPC='{}'\n", scene.chain.rpc());
+    scene.write("some.env", &file, 0o600);
+    let mut command = command();
+    let output = command.current_dir(Path::new(scene.folder.path())).args(["can-join", "--env-file", "some.env"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(12), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("open to everybody"), "{}", text(&output.stdout));
+}
