@@ -31,11 +31,22 @@ pub(crate) fn load(path: &Path) -> Result<RunConfig> {
 /// Reads `text`; a problem begins with its line and column.
 pub(super) fn parse(text: &str) -> Result<RunConfig, String> {
     let config: RunConfig = toml::from_str(text).map_err(|error| {
-        let words = error.message().replace('\n', " ");
+        let words = plain(error.message());
         format!("{}: {words}", place(text, error.span()))
     })?;
     check(&config).map_err(|(keys, problem)| format!("{}: {problem}", place(text, find(text, keys))))?;
     Ok(config)
+}
+
+/// The reader's words, on one line and without the names of our types.
+fn plain(message: &str) -> String {
+    let mut words = message.replace('\n', " ");
+    for (name, max) in [("u8", u64::from(u8::MAX)), ("u16", u16::MAX.into()), ("u32", u32::MAX.into()), ("u64", u64::MAX)] {
+        if let Some(before) = words.strip_suffix(&format!("expected {name}")) {
+            words = format!("{before}a whole number from 0 to {max} is accepted");
+        }
+    }
+    words
 }
 
 /// Line and column of a range of bytes, both counted from 1; the column in characters.
