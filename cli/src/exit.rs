@@ -139,7 +139,11 @@ fn verdict(error: &ChainError) -> (Exit, &'static str) {
         ChainError::Http { status: 429, .. } => {
             (Exit::Unreachable, "the provider takes no more requests for now: wait, or name another one as RPC_2")
         }
+        ChainError::WrongCluster { .. } => {
+            (Exit::Configuration, "take the endpoint of the other network out of RPC, RPC_2 and so on")
+        }
         ChainError::Unreachable { .. }
+        | ChainError::NoneHealthy { .. }
         | ChainError::Timeout { .. }
         | ChainError::Http { .. }
         | ChainError::Malformed { .. }
