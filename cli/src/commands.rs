@@ -23,6 +23,7 @@ use psyche_messages::{Address, RunId, Secret};
 
 use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, TreasuryArgs, WalletArgs};
 pub(crate) use crate::exit::{Exit, Failure, chain_failed, failed_to};
+use crate::work;
 
 /// Carries `command` out; `train` where there is none.
 pub(crate) async fn run(command: Option<Command>) -> Result<()> {
@@ -65,7 +66,7 @@ pub(crate) fn variables_help() -> String {
 }
 
 /// The chain that `args` and the variables `RPC_2`, `RPC_3` and so on name.
-pub(crate) fn connect(args: &ChainArgs) -> Result<Rpc> {
+pub(crate) async fn connect(args: &ChainArgs) -> Result<Rpc> {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let websocket = args.ws_rpc.iter().map(|url| ("WS_RPC".to_owned(), url.clone()));
@@ -74,7 +75,14 @@ pub(crate) fn connect(args: &ChainArgs) -> Result<Rpc> {
         .map_err(|error| Failure::new(Exit::Configuration, format!("failed to {error}")))?;
     let mut config = RpcConfig::new(endpoints.pairs);
     config.programs = program_ids(args);
-    Rpc::new(config).map_err(chain_failed)
+    let several = config.endpoints.len() > 1;
+    let rpc = Rpc::new(config).map_err(chain_failed)?;
+    if several {
+        // What one network says must not be acted upon in another.
+        work::resumable("asking the endpoints for their networks", async { rpc.check_clusters().await.map_err(chain_failed) })
+            .await?;
+    }
+    Ok(rpc)
 }
 
 fn program_ids(args: &ChainArgs) -> ProgramIds {
@@ -86,8 +94,10 @@ fn program_ids(args: &ChainArgs) -> ProgramIds {
 }
 
 /// The chain and the wallet of somebody who acts on a run.
-pub(crate) fn act(args: &RunArgs) -> Result<(Rpc, Wallet)> {
-    Ok((connect(&args.chain)?, wallet_of(&args.wallet)?))
+pub(crate) async fn act(args: &RunArgs) -> Result<(Rpc, Wallet)> {
+    // A wallet that can't be used is told before anybody is asked anything.
+    let wallet = wallet_of(&args.wallet)?;
+    Ok((connect(&args.chain).await?, wallet))
 }
 
 /// The wallet that `args` or `RAW_WALLET_PRIVATE_KEY` name.

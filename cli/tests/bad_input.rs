@@ -5,80 +5,20 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use psyche_chain::{EndpointPair, ProgramIds, Rpc, RpcConfig, Wallet, addresses};
+use psyche_chain::{ProgramIds, addresses};
 use psyche_messages::Address;
-use serde_json::json;
-use support::{LocalChain, ask, command, text};
+use support::{RUN_TOML, Scene, command, other_network, text};
 
-const RUN_TOML: &str = include_str!("run.toml");
-
-/// A chain with a run, an owner who has funds, and a wallet that has none.
-struct Scene {
-    chain: LocalChain,
-    folder: tempfile::TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let scene = Self { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
-        for name in ["owner", "poor"] {
-            scene.good(&format!("wallet new --out {name}.json"));
-        }
-        std::fs::write(scene.path("run.toml"), RUN_TOML).unwrap();
-        scene.good("wallet airdrop --sol 20 --wallet-private-key-path owner.json");
-        for run in ["here", "broken", "foreign"] {
-            scene.good(&format!("create-run --run-id {run} --wallet-private-key-path owner.json"));
-        }
-        scene.good("update-config --run-id here --config-path run.toml --wallet-private-key-path owner.json");
-        scene.good("join-authorization-create --permissionless --wallet-private-key-path owner.json");
-        scene
+/// A chain with a few runs.
+fn scene() -> Scene {
+    let scene = Scene::with_run("here");
+    for run in ["broken", "foreign"] {
+        scene.good(&format!("create-run --run-id {run} {OWNER}"));
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn address(&self, name: &str) -> Address {
-        Wallet::from_file(&self.path(&format!("{name}.json"))).unwrap().address()
-    }
-
-    /// Runs a command line in the folder, with the chain as its provider.
-    fn run(&self, line: &str) -> Output {
-        self.run_with(line, &[])
-    }
-
-    fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Output {
-        let mut command = command();
-        command.current_dir(self.folder.path()).args(line.split_whitespace());
-        command.envs(self.chain.variables()).envs(variables.iter().copied()).output().unwrap()
-    }
-
-    fn good(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    fn write(&self, name: &str, content: &str, mode: u32) {
-        std::fs::write(self.path(name), content).unwrap();
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn rpc(&self) -> Rpc {
-        Rpc::new(RpcConfig::new(vec![EndpointPair::parse(self.chain.rpc(), "").unwrap()])).unwrap()
-    }
-
-    /// Writes `data` into an account, as no transaction could.
-    fn set_account(&self, address: Address, owner: Address, data: &[u8]) {
-        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
-        let account = json!({"lamports": 1_000_000_000_u64, "owner": owner.to_string(), "executable": false, "data": hex});
-        let answer = ask(self.chain.rpc(), "surfnet_setAccount", &json!([address.to_string(), account]));
-        assert!(answer.contains("\"result\""), "{answer}");
-    }
+    scene.good(&format!("join-authorization-create --permissionless {OWNER}"));
+    scene
 }
 
 /// That `output` is a refusal with `code`: one sentence on stderr with all of `parts`, and nothing on stdout.
@@ -128,7 +68,7 @@ fn what_cannot_be_meant_is_refused_as_wrong_usage_in_words() {
 
 #[test]
 fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
-    let scene = Scene::new();
+    let scene = scene();
     let owner = scene.address("owner");
     scene.write("open.json", &std::fs::read_to_string(scene.path("owner.json")).unwrap(), 0o644);
     scene.write("half.json", "[1,2,3]", 0o600);
@@ -194,7 +134,7 @@ fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_of_another_version_or_kind_are_said_to_be_that() {
-    let scene = Scene::new();
+    let scene = scene();
     let (rpc, programs) = (scene.rpc(), ProgramIds::default());
     let run = rpc.run_info(&"broken".parse().unwrap()).await.unwrap();
     let mut account = rpc.account(run.account).await.unwrap().unwrap().data;
@@ -223,8 +163,18 @@ async fn accounts_of_another_version_or_kind_are_said_to_be_that() {
 }
 
 #[test]
+fn endpoints_of_different_networks_are_not_mixed() {
+    let scene = Scene::empty();
+    let (ours, other) = (scene.chain.rpc().to_owned(), other_network());
+    for line in [format!("wallet balance --address {NOBODY}"), format!("json-dump-user --run-id here --address {NOBODY}")] {
+        let output = scene.run_with(&line, &[("RPC", &ours), ("RPC_2", &other)]);
+        assert_refused(&line, &output, 3, &["different clusters", "RPC_2", other.strip_prefix("http://").unwrap()]);
+    }
+}
+
+#[test]
 fn empty_and_quoted_variables_are_what_they_were_meant_to_be() {
-    let scene = Scene { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() };
+    let scene = Scene::empty();
     let rpc = format!("\"{}\"", scene.chain.rpc());
     let address = format!(" '{NOBODY}' ");
     let variables =
@@ -239,11 +189,11 @@ fn empty_and_quoted_variables_are_what_they_were_meant_to_be() {
 
 #[test]
 fn everything_that_can_be_an_option_can_come_from_a_file_of_variables() {
-    let scene = Scene::new();
+    let scene = scene();
     let file = format!("RUN_ID=here\nADDRESS={NOBODY}\nRPC='{}'\n", scene.chain.rpc());
     scene.write("some.env", &file, 0o600);
     let mut command = command();
-    let output = command.current_dir(Path::new(scene.folder.path())).args(["can-join", "--env-file", "some.env"]).output();
+    let output = command.current_dir(scene.path("")).args(["can-join", "--env-file", "some.env"]).output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(12), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("open to everybody"), "{}", text(&output.stdout));

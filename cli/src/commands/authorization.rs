@@ -12,7 +12,7 @@ use crate::units::Sol;
 use crate::{output, work};
 
 pub(crate) async fn create(args: AuthorizeArgs) -> Result<()> {
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = (connect(&args.chain).await?, wallet_of(&args.wallet)?);
     let grantee = args.to.grantee();
     let made = ops::authorization_create(&rpc, &wallet, grantee);
     let grant = work::resumable("authorizing", async { made.await.map_err(chain_failed) }).await?;
@@ -27,7 +27,7 @@ fn who(grantee: Address) -> String {
 }
 
 pub(crate) async fn read(args: ReadGrantArgs) -> Result<()> {
-    let (rpc, grantee) = (connect(&args.chain)?, args.to.grantee());
+    let (rpc, grantee) = (connect(&args.chain).await?, args.to.grantee());
     let grantor = address_of(args.join_authority, &args.wallet)?;
     let read = ops::authorization_read(&rpc, grantor, grantee);
     let Some(grant) = work::resumable("asking the chain", async { read.await.map_err(chain_failed) }).await? else {
@@ -57,7 +57,7 @@ pub(crate) async fn delegate(args: DelegateArgs) -> Result<()> {
         let message = "nothing to change: name wallets with --delegates-added, or remove all with --delegates-clear";
         return Err(Failure::new(Exit::Configuration, message).into());
     }
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = (connect(&args.chain).await?, wallet_of(&args.wallet)?);
     let (authority, clear) = (args.join_authority, args.delegates_clear);
     let named = ops::authorization_delegate(&rpc, &wallet, authority, clear, &args.delegates_added);
     let confirmed = work::resumable("naming delegates", async { named.await.map_err(chain_failed) }).await?;
@@ -79,7 +79,7 @@ pub(crate) async fn delegate(args: DelegateArgs) -> Result<()> {
 }
 
 pub(crate) async fn delete(args: GrantArgs) -> Result<()> {
-    let (rpc, wallet, grantee) = (connect(&args.chain)?, wallet_of(&args.wallet)?, args.to.grantee());
+    let (rpc, wallet, grantee) = (connect(&args.chain).await?, wallet_of(&args.wallet)?, args.to.grantee());
     let deleted = ops::authorization_delete(&rpc, &wallet, grantee, None);
     let who = who(grantee);
     match work::resumable("taking the authorization back", async { deleted.await.map_err(chain_failed) }).await? {

@@ -13,7 +13,7 @@ use crate::{output, work};
 
 pub(crate) async fn run(args: CanJoinArgs) -> Result<()> {
     let wallet = address_of(args.pubkey, &args.wallet)?;
-    let rpc = connect(&args.chain)?;
+    let rpc = connect(&args.chain).await?;
     let asked = ops::can_join(&rpc, &args.run_id, wallet, args.authorizer, Some(CLIENT_VERSION));
     let report = work::resumable("asking the chain", async { asked.await.map_err(chain_failed) }).await?;
     let answer = Answer::new(&args.run_id, wallet, &report);

@@ -13,7 +13,7 @@ use crate::{output, work};
 
 pub(crate) async fn run(args: CheckpointArgs) -> Result<()> {
     let instruction = Instruction { checkpoint: place(&args)? };
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let run_id = &args.on.run_id;
     let named = work::resumable("naming the checkpoint", async {
         let run = rpc.run_info(run_id).await.map_err(chain_failed)?;

@@ -15,7 +15,7 @@ use crate::{output, work};
 const PROGRAM_BYTES_MAX: u64 = 10 << 20;
 
 pub(crate) async fn run(args: DeployArgs) -> Result<()> {
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = (connect(&args.chain).await?, wallet_of(&args.wallet)?);
     let length = std::fs::metadata(&args.program).with_context(|| format!("failed to read {}", args.program.display()))?.len();
     if length > PROGRAM_BYTES_MAX {
         bail!("{} has {length} bytes; at most {PROGRAM_BYTES_MAX} fit into an account", args.program.display());

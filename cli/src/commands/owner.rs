@@ -25,7 +25,7 @@ struct Created<'a> {
 }
 
 pub(crate) async fn create(args: CreateRunArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let new = NewRun {
         run_id: args.on.run_id.clone(),
         client_version: args.client_version,
@@ -47,7 +47,7 @@ pub(crate) async fn create(args: CreateRunArgs) -> Result<()> {
 }
 
 pub(crate) async fn set_paused(args: SetPausedArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let (run_id, paused) = (&args.on.run_id, !args.resume);
     let confirmed = work::resumable(if paused { "pausing the run" } else { "resuming the run" }, async {
         check_treasury(&rpc, run_id, &args.treasury).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn set_rates(args: RatesArgs) -> Result<()> {
                        in points with --earning-rate-points and --slashing-rate-points";
         return Err(Failure::new(Exit::Configuration, message).into());
     }
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let run_id = &args.on.run_id;
     let work = work::resumable("setting the rates", async {
         check_treasury(&rpc, run_id, &args.treasury).await?;
@@ -130,7 +130,7 @@ fn amount(tokens: Option<&Tokens>, points: Option<u64>, token: Option<(Address, 
 }
 
 pub(crate) async fn close(args: CloseRunArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let closed = ops::close_run(&rpc, &wallet, &args.on.run_id, args.spill);
     let closed = work::resumable("closing the run", async { closed.await.map_err(chain_failed) }).await?;
     if args.json.json {
@@ -144,7 +144,7 @@ pub(crate) async fn close(args: CloseRunArgs) -> Result<()> {
 }
 
 pub(crate) async fn tick(args: TickArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let find = async { rpc.run_info(&args.on.run_id).await.map_err(chain_failed) };
     let run = work::resumable("looking for the run", find).await?;
     let mut next = interval(Duration::from_millis(args.ms_interval));

@@ -24,7 +24,7 @@ struct Answer<'a> {
 }
 
 pub(crate) async fn claim(args: ClaimArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let (run_id, limit) = (&args.on.run_id, args.max_claimed_points.map(Points));
     let claim = work::once("claiming", async {
         check_treasury(&rpc, run_id, &args.treasury).await?;
@@ -89,7 +89,7 @@ fn conclude(claimed: &Claimed, run_id: &RunId, index: Option<u64>) -> Result<()>
 }
 
 pub(crate) async fn top_up(args: TopUpArgs) -> Result<()> {
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let run_id = &args.on.run_id;
     let moved = work::once("moving the tokens", async {
         check_treasury(&rpc, run_id, &args.treasury).await?;

@@ -8,7 +8,7 @@ use crate::args::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
 use crate::{output, work};
 
 pub(crate) async fn list(args: ListRunsArgs) -> Result<()> {
-    let rpc = connect(&args.chain)?;
+    let rpc = connect(&args.chain).await?;
     let filter = RunFilter {
         phase: args.state.map(Into::into),
         main_authority: args.main_authority,
@@ -51,14 +51,14 @@ fn printable(text: &str) -> String {
 }
 
 pub(crate) async fn dump_run(args: DumpRunArgs) -> Result<()> {
-    let rpc = connect(&args.chain)?;
+    let rpc = connect(&args.chain).await?;
     let dump = ops::dump_run(&rpc, &args.run_id);
     output::json(&work::resumable("reading the run", async { dump.await.map_err(chain_failed) }).await?)
 }
 
 pub(crate) async fn dump_user(args: DumpUserArgs) -> Result<()> {
     let address = address_of(args.address, &args.wallet)?;
-    let rpc = connect(&args.chain)?;
+    let rpc = connect(&args.chain).await?;
     let dump = ops::dump_user(&rpc, &args.run_id, address, args.authorizer);
     output::json(&work::resumable("reading the run", async { dump.await.map_err(chain_failed) }).await?)
 }

@@ -18,7 +18,7 @@ pub(crate) async fn run(args: UpdateConfigArgs) -> Result<()> {
         client_version: args.client_version.clone(),
         ..RunUpdate::default()
     };
-    let (rpc, wallet) = act(&args.on)?;
+    let (rpc, wallet) = act(&args.on).await?;
     let run_id = &args.on.run_id;
     let confirmed = work::resumable("updating the run", async {
         check_treasury(&rpc, run_id, &args.treasury).await?;

@@ -35,7 +35,7 @@ fn new(args: &NewWalletArgs) -> Result<()> {
 
 async fn balance(args: BalanceArgs) -> Result<()> {
     let address = address_of(args.address, &args.wallet)?;
-    let rpc = connect(&args.chain)?;
+    let rpc = connect(&args.chain).await?;
     let Some(mint) = args.mint else {
         let asked = async { rpc.balance(address).await.map_err(chain_failed) };
         let balance = work::resumable("asking for the balance", asked).await?;
@@ -56,7 +56,7 @@ async fn balance(args: BalanceArgs) -> Result<()> {
 
 async fn airdrop(args: AirdropArgs) -> Result<()> {
     let address = address_of(args.address, &args.wallet)?;
-    let rpc = connect(&args.chain)?;
+    let rpc = connect(&args.chain).await?;
     let asked = work::once("asking the faucet", async {
         rpc.airdrop(address, args.sol.0).await.map_err(|error| match error {
             psyche_chain::ChainError::Refused { .. } => {
@@ -74,7 +74,7 @@ async fn airdrop(args: AirdropArgs) -> Result<()> {
 
 async fn create_token(args: CreateTokenArgs) -> Result<()> {
     let supply = args.supply.in_points(args.decimals).map_err(|problem| Failure::new(Exit::Configuration, problem))?;
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = (connect(&args.chain).await?, wallet_of(&args.wallet)?);
     let owner = wallet.address();
     let mint = work::once("making the token", async {
         let mint = ops::create_mint(&rpc, &wallet, args.decimals).await.map_err(chain_failed)?;
@@ -93,7 +93,7 @@ async fn create_token(args: CreateTokenArgs) -> Result<()> {
 }
 
 async fn mint_tokens(args: MintTokensArgs) -> Result<()> {
-    let (rpc, wallet) = (connect(&args.chain)?, wallet_of(&args.wallet)?);
+    let (rpc, wallet) = (connect(&args.chain).await?, wallet_of(&args.wallet)?);
     let to: Address = args.to.unwrap_or_else(|| wallet.address());
     let made = work::once("making tokens", async {
         let decimals = ops::token_decimals(&rpc, args.mint).await.map_err(chain_failed)?;

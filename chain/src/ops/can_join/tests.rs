@@ -6,6 +6,7 @@ use psyche_messages::{ChainTime, Slot};
 use psyche_protocol::layout::{CoordinatorAccount, EpochClient, NodeIdentity, RosterClient, RunState};
 
 use super::*;
+use crate::program_error::ProgramRefusal;
 
 const USER: Address = Address([1; 32]);
 const MASTER: Address = Address([2; 32]);
@@ -135,7 +136,8 @@ fn full_lists_are_told_and_left_to_the_chain_to_judge() {
         [(6022, JoinQuestion::BatchHasRoom), (6003, JoinQuestion::RosterHasRoom), (6015, JoinQuestion::ChainAccepts)]
     {
         let mut report = state_report(&full(4, 4));
-        report.amend(&ChainError::Program { purpose: "the join", program, code, meaning: None });
+        let refusal = ProgramRefusal::of(program, code);
+        report.amend(&ChainError::Program { purpose: "the join", program, code, refusal });
         assert_eq!(report.obstacle().unwrap().question, question, "{code}");
     }
 }
