@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender};
 use solana_loader_v3_interface::get_program_data_address;
@@ -32,6 +32,8 @@ const PORT_POLL: Duration = Duration::from_millis(10);
 const COMMANDS_MAX: usize = 1_024;
 /// Where the ledger keeps the chain's clock, beside the engine's own "latest_slot".
 const CLOCK_KEY: &str = "psyche_clock_ms";
+/// Where the ledger keeps when the chain was founded, in nanoseconds of the machine's clock.
+const FOUNDED_KEY: &str = "psyche_founded_ns";
 /// Where the engine looks for the slot to go on from.
 const SLOT_KEY: &str = "latest_slot";
 
@@ -248,6 +250,7 @@ impl Engine {
         };
         let engine = |error: surfpool_core::error::SurfpoolError| LocalnetError::Engine { reason: error.to_string() };
         let (mut svm, events, geyser) = SurfnetSvm::new_with_db(ledger, config).map_err(engine)?;
+        found(&mut svm)?;
         resume_clock(&mut svm)?;
         Ok((svm, events, geyser))
     }
@@ -270,6 +273,25 @@ fn bracketed(host: IpAddr) -> String {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     }
+}
+
+/// Gives each chain a genesis hash of its own, which a ledger keeps: the engine has one for all, and clients tell clusters
+/// apart by it.
+fn found(svm: &mut SurfnetSvm) -> Result<(), LocalnetError> {
+    let engine = |error: surfpool_core::storage::StorageError| LocalnetError::Engine { reason: error.to_string() };
+    let founded = match svm.slot_checkpoint.get(&FOUNDED_KEY.to_string()).map_err(engine)? {
+        Some(founded) => founded,
+        None => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let founded = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            svm.slot_checkpoint.store(FOUNDED_KEY.to_string(), founded).map_err(engine)?;
+            founded
+        }
+    };
+    // Nothing but the hash depends on it.
+    svm.genesis_config.creation_time = i64::try_from(founded).unwrap_or(i64::MAX);
+    svm.cached_genesis_hash = Some(svm.genesis_config.hash());
+    Ok(())
 }
 
 /// Lets the clock of a reopened ledger go on from where it was: the engine itself begins again at the machine's time, which

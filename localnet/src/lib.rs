@@ -13,7 +13,7 @@
 //! - `accountSubscribe` knows neither `dataSlice` nor `minContextSlot`; `blockSubscribe` and `voteSubscribe` are refused, as
 //!   most providers do.
 //! - `getRecentPrioritizationFees` lists only blocks that hold transactions with a price; it is empty on an idle chain.
-//! - `getSupply` is zero, there are no vote accounts and no leader schedule, and all local chains have one genesis hash.
+//! - `getSupply` is zero, and there are no vote accounts and no leader schedule.
 //! - The slot count starts again after a restart with a ledger.
 //!
 //! The programs' bytes are the caller's business: they come in through [`LocalnetConfig::programs`] and are executable,

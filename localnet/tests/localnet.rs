@@ -198,6 +198,7 @@ async fn a_ledger_outlives_the_chain_and_its_clock_never_runs_backwards() -> Res
         Ok((now.1 >= begin.1 + 20).then_some(now))
     });
     let before = before.await?;
+    let genesis = rpc.get_genesis_hash().await?;
     chain.stop().await?;
 
     let chain = Localnet::start(config).await?;
@@ -206,6 +207,10 @@ async fn a_ledger_outlives_the_chain_and_its_clock_never_runs_backwards() -> Res
     let after = chain_time(&rpc).await?;
     ensure!(after.0 >= before.0 && after.1 >= before.1, "the chain went from {before:?} to {after:?}");
     ensure!(after.1 - before.1 < 30, "the chain jumped from {before:?} to {after:?}");
+    ensure!(rpc.get_genesis_hash().await? == genesis, "it is another chain now");
+    let other = Localnet::start(quick()).await?;
+    ensure!(client(&other).get_genesis_hash().await? != genesis, "two chains are one");
+    other.stop().await?;
     Ok(chain.stop().await?)
 }
 
