@@ -187,7 +187,8 @@ impl Race<'_> {
         let p95 = rpc.board(|board| board.members.get(index).and_then(|member| member.latency.p95()));
         // An airdrop that is asked for twice comes twice.
         let may_hedge = self.started.len() == 1 && request != RpcRequest::RequestAirdrop;
-        self.hedge_at = may_hedge.then(|| now + hedge_after(p95));
+        let (min, max) = (rpc.config().hedge_after_min, rpc.config().hedge_after_max);
+        self.hedge_at = may_hedge.then(|| now + hedge_after(p95, min, max));
     }
 
     /// The next answer; meanwhile, when the time has come and the budget allows it, the next endpoint is asked as well.

@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-/// Earliest hedge: below this a second request costs more than it can win.
-pub(crate) const HEDGE_AFTER_MIN: Duration = Duration::from_millis(100);
-/// Latest hedge.
-pub(crate) const HEDGE_AFTER_MAX: Duration = Duration::from_secs(2);
 /// When to hedge while too little is known about an endpoint.
 const HEDGE_AFTER_DEFAULT: Duration = Duration::from_millis(500);
 /// Requests that pay for one hedge: hedging adds at most a tenth to the load in the long run.
@@ -13,9 +9,9 @@ const REQUESTS_PER_HEDGE: u32 = 10;
 /// Hedges that can be saved up.
 const SAVED_MAX: u32 = 10;
 
-/// How long an endpoint is waited for before the next one is asked as well: its p95, within bounds.
-pub(crate) fn hedge_after(p95: Option<Duration>) -> Duration {
-    p95.map_or(HEDGE_AFTER_DEFAULT, |p95| p95.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX))
+/// How long an endpoint is waited for before the next one is asked as well: its p95, within `min` and `max`.
+pub(crate) fn hedge_after(p95: Option<Duration>, min: Duration, max: Duration) -> Duration {
+    p95.unwrap_or(HEDGE_AFTER_DEFAULT).min(max).max(min)
 }
 
 /// A token bucket: requests fill it, hedges empty it.
@@ -57,6 +53,7 @@ mod tests {
     #[test]
     fn a_hedge_is_sent_after_the_p95_within_bounds() {
         let ms = Duration::from_millis;
+        let hedge_after = |p95| hedge_after(p95, ms(100), ms(2_000));
         assert_eq!(hedge_after(None), ms(500));
         for (p95, after) in [(0, 100), (99, 100), (100, 100), (101, 101), (2_000, 2_000), (2_001, 2_000), (60_000, 2_000)] {
             assert_eq!(hedge_after(Some(ms(p95))), ms(after));

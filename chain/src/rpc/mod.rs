@@ -62,6 +62,10 @@ pub struct RpcConfig {
     pub cooldown: Duration,
     /// Longest such rest.
     pub cooldown_max: Duration,
+    /// Shortest wait before a read is sent to a second endpoint as well: below this it costs more than it can win.
+    pub hedge_after_min: Duration,
+    /// Longest such wait.
+    pub hedge_after_max: Duration,
     /// How often each of several endpoints is asked for its slot while calls are made; one that is on another cluster is
     /// asked again after three times as long.
     pub survey_every: Duration,
@@ -85,6 +89,8 @@ impl RpcConfig {
             call_timeout: Duration::from_secs(30),
             cooldown: Duration::from_secs(1),
             cooldown_max: Duration::from_secs(60),
+            hedge_after_min: Duration::from_millis(100),
+            hedge_after_max: Duration::from_secs(2),
             survey_every: Duration::from_secs(10),
             fee_floor_micro_lamports: 0,
             fee_ceiling_micro_lamports: 1_000_000,

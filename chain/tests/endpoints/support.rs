@@ -12,12 +12,14 @@ pub(crate) const WHO: Address = Address([7; 32]);
 pub(crate) const NEVER: Duration = Duration::from_secs(600);
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The configuration of a client that no time-out of its own saves from waiting.
+/// The configuration of a client that neither a time-out of its own nor a second endpoint saves from waiting: a machine that
+/// is busy for a second must not look like an endpoint that hangs.
 pub(crate) fn config<'a>(servers: impl IntoIterator<Item = &'a Server>) -> RpcConfig {
     let mut config = RpcConfig::new(servers.into_iter().map(Server::pair).collect());
     config.request_timeout = NEVER;
     config.call_timeout = NEVER;
     config.survey_every = NEVER;
+    (config.hedge_after_min, config.hedge_after_max) = (NEVER, NEVER);
     config.cooldown = Duration::from_millis(50);
     config.cooldown_max = Duration::from_millis(200);
     config

@@ -78,7 +78,7 @@ impl World {
         let ready = board.plan(now).ready;
         board.hedges.earn();
         let first = self.ask(ready[0], self.now);
-        let hedge_at = hedge_after(board.members[ready[0]].latency.p95());
+        let hedge_at = hedge_after(board.members[ready[0]].latency.p95(), MS(100), MS(2_000));
         let second = ready.get(1).filter(|_| first.is_none_or(|first| first > hedge_at) && board.hedges.spend());
         let second = second.map(|second| (*second, self.ask(*second, self.now + hedge_at).map(|elapsed| hedge_at + elapsed)));
         match (first, second) {
