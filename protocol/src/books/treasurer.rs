@@ -178,8 +178,8 @@ pub struct Purse {
 #[inline]
 pub fn check_purse(book: &Run, user: &Pubkey, purse: &Purse) -> Outcome {
     let closer = purse.close_authority.is_some_and(|closer| closer != *user);
-    let safe = !purse.has_delegate && !(purse.is_native && closer);
-    ensure(purse.mint == book.collateral_mint && purse.owner == *user && safe, TreasurerError::WrongParty)
+    let exposed = purse.has_delegate || (purse.is_native && closer);
+    ensure(purse.mint == book.collateral_mint && purse.owner == *user && !exposed, TreasurerError::WrongParty)
 }
 
 /// Points that can be claimed: earned, not slashed, not claimed yet. `member` is the user's entry in the run's roster;
