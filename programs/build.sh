@@ -111,6 +111,8 @@ build() { # folder for the .so files
     # No path of this machine may reach the output (panic messages carry file names).
     "--remap-path-prefix=$repo=psyche" "--remap-path-prefix=$rust_src=rust"
     "--remap-path-prefix=$(readlink -f "$rust_src")=rust"
+    # The compiler resolves links to its own folder, and those only.
+    "--remap-path-prefix=$(readlink -f "$tools/rustweb")/usr/lib/rustlib/src/rust=rust"
   )
   # The folder to remap exists only once the sources are there.
   (cd "$here" && cargo fetch --locked --quiet) || fail "the sources of the dependencies could not be fetched"

@@ -15,6 +15,7 @@ pub(crate) const ACCOUNT_DID_NOT_DESERIALIZE: u32 = 3003;
 pub(crate) const ACCOUNT_NOT_ENOUGH_KEYS: u32 = 3005;
 pub(crate) const ACCOUNT_OWNED_BY_WRONG_PROGRAM: u32 = 3007;
 pub(crate) const INVALID_PROGRAM_ID: u32 = 3008;
+pub(crate) const INVALID_PROGRAM_EXECUTABLE: u32 = 3009;
 pub(crate) const ACCOUNT_NOT_SIGNER: u32 = 3010;
 pub(crate) const ACCOUNT_NOT_INITIALIZED: u32 = 3012;
 pub(crate) const DECLARED_PROGRAM_ID_MISMATCH: u32 = 4100;

@@ -25,7 +25,7 @@ const TOLERANCE_UNITS: u64 = 50;
 const DELEGATES_AT_ONCE: usize = 25;
 
 /// Where the table is.
-const DOCUMENT: &str = "PROGRAMS-authorizer-treasurer.md";
+const DOCUMENT: &str = "PROGRAMS.md";
 
 type Costs = Vec<(String, u64)>;
 

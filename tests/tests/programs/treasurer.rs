@@ -372,6 +372,17 @@ fn a_claim_refuses_every_wrong_account() {
 }
 
 #[test]
+fn a_program_that_cannot_run_is_none() {
+    let (mut t, user) = funded();
+    let claim = t.claim(&key(&user), 1);
+    let token_program = super::chain::address(&ids::TOKEN_PROGRAM);
+    let mut account = t.chain.svm.get_account(&token_program).unwrap();
+    account.executable = false;
+    t.chain.svm.set_account(token_program, account).unwrap();
+    t.chain.refuse(INVALID_PROGRAM_EXECUTABLE, &[&user], &claim);
+}
+
+#[test]
 fn data_that_is_no_instruction_is_refused() {
     let mut t = Treasury::created(Chain::new(), "paid");
     let update = t.update(&RunUpdateArgs::default());
