@@ -73,7 +73,34 @@ fn sim_a_node_whose_parameters_break_notices_and_heals() {
 
 #[test]
 fn sim_honest_nodes_agree_whatever_a_liar_says() {
-    for_each_seed(12, |seed| World::new(seed, 4 + seed as usize / 4 % 2, Faults::lossy(seed).with_lie(seed)).run());
+    for_each_seed(15, |seed| World::new(seed, 4 + seed as usize / 5 % 2, Faults::lossy(seed).with_lie(seed)).run());
+}
+
+/// What each node lost in points.
+fn slashed(world: &World) -> Vec<u64> {
+    (0..world.nodes.len()).map(|node| world.chain.points(node).1).collect()
+}
+
+#[test]
+fn sim_a_slanderer_has_nobody_slashed() {
+    for_each_seed(6, |seed| {
+        let mut world = World::new(seed, 4 + seed as usize % 2, Faults::NONE.with_slander());
+        world.run();
+        assert!(slashed(&world).iter().all(|points| *points == 0), "{:?}", slashed(&world));
+    });
+}
+
+#[test]
+fn sim_who_is_away_for_rounds_is_slashed_and_nobody_else() {
+    let total = std::cell::Cell::new(0);
+    for_each_seed(6, |seed| {
+        let mut world = World::new(seed, 4, Faults::NONE.with_long_crash(40_000 + 2_000 * seed));
+        world.run();
+        let lost = slashed(&world);
+        assert!(lost.iter().filter(|points| **points > 0).count() <= 1, "{lost:?}");
+        total.set(total.get() + lost.iter().sum::<u64>());
+    });
+    assert!(total.get() > 0 || sim::verbose(), "nobody was ever found absent");
 }
 
 #[test]

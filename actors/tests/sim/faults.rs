@@ -14,10 +14,12 @@ pub(crate) enum Lie {
     VouchForAll,
     /// Announces results and never serves them.
     Withhold,
+    /// Reports to have heard from nobody.
+    Slander,
 }
 
 impl Lie {
-    const ALL: [Self; 4] = [Self::Equivocate, Self::FalseDigest, Self::VouchForAll, Self::Withhold];
+    const ALL: [Self; 5] = [Self::Equivocate, Self::FalseDigest, Self::VouchForAll, Self::Withhold, Self::Slander];
 }
 
 /// Everything that goes wrong. Probabilities in percent, times in milliseconds.
@@ -134,6 +136,17 @@ impl Faults {
 
     pub(crate) fn with_lie(mut self, seed: u64) -> Self {
         self.lie = Some(Lie::ALL[seed as usize % Lie::ALL.len()]);
+        self
+    }
+
+    pub(crate) fn with_slander(mut self) -> Self {
+        self.lie = Some(Lie::Slander);
+        self
+    }
+
+    /// A node dies for as long as several rounds take.
+    pub(crate) fn with_long_crash(mut self, at_ms: u64) -> Self {
+        self.crash = Some((at_ms, 40_000));
         self
     }
 

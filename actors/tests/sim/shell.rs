@@ -44,6 +44,11 @@ impl World {
                 {
                     vouch_for_all(witness);
                 }
+                if self.lies(node, Lie::Slander)
+                    && let ChainAction::Witness { witness, .. } = &mut action
+                {
+                    witness.participant_bloom.bits = [0; 16];
+                }
                 self.soon(1_200, Happening::Execute { node, life, id, action });
             }
             Effect::Report(event) => self.checks.report(&event),
