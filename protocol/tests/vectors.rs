@@ -362,6 +362,33 @@ fn seeds_and_shuffles_equal_the_vectors() {
 }
 
 #[test]
+fn elections_and_keys_equal_the_vectors() {
+    let hexes = |text: &str| -> Vec<[u8; 32]> {
+        text.split(',').filter(|hex| !hex.is_empty()).map(|text| hex::decode(text).unwrap().try_into().unwrap()).collect()
+    };
+    for vector in vectors("elected") {
+        let mut account = CoordinatorAccount::zeroed_boxed();
+        let epoch = &mut account.state.coordinator.epoch_state;
+        let dropped = hexes(vector.text("dropped"));
+        for number in 0..vector.u64("count") as u32 {
+            let signer = psyche_protocol::hash::sha256(&[b"signer", &number.to_le_bytes()]);
+            let mut client = EpochClient::new(NodeIdentity { signer, p2p_identity: [0; 32] });
+            if dropped.contains(&signer) {
+                client.state = ClientState::Dropped.number();
+            }
+            assert!(epoch.clients.push(&client));
+        }
+        *epoch.current_round_mut() = round(vector.u64("seed"), epoch.clients.len() as u16, 0);
+        let elected: Vec<[u8; 32]> = checkpointers(&account).into_iter().flatten().collect();
+        assert_eq!(elected, hexes(vector.text("is_")));
+    }
+    for vector in vectors("key") {
+        let key = vector.bytes("bytes").try_into().unwrap();
+        assert_eq!(psyche_protocol::keys::is_public_key(&key), vector.u64("is_") == 1, "{key:?}");
+    }
+}
+
+#[test]
 fn batches_equal_the_vectors() {
     for vector in vectors("assign") {
         let round = round(vector.u64("seed"), vector.u64("count") as u16, vector.u64("data_index"));

@@ -306,6 +306,50 @@ def tree(leaves):
     return sha(b"\1", tree(leaves[:split]), tree(leaves[split:]))
 
 
+def elected(random_seed, signers, dropped):
+    role = role_seed(random_seed, b"checkpoint")
+    return sorted((s for s in signers if s not in dropped), key=lambda signer: sha(role, signer))[:3]
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, P - 2, P) % P
+
+
+def point(key):
+    """The point that the bytes name, or None (RFC 8032, 5.1.3; a y beyond the prime is reduced)."""
+    number = int.from_bytes(key, "little")
+    y = (number & (2**255 - 1)) % P
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    return (x, y) if x * x % P == square else None
+
+
+def double(x, y):
+    t = D * x * x * y * y
+    return 2 * x * y * pow(1 + t, P - 2, P) % P, (y * y + x * x) * pow(1 - t, P - 2, P) % P
+
+
+def is_public_key(key):
+    found = point(key)
+    for _ in range(3):
+        found = found and double(*found)
+    return found is not None and found != (0, 1)
+
+
+def elections_and_keys():
+    for random_seed in (0, 7, 0xDEADBEEFCAFEF00D, U64):
+        for count in (1, 2, 3, 4, 33, 256):
+            signers = [sha(b"signer", struct.pack("<I", i)) for i in range(count)]
+            dropped = signers[:: max(4, count // 5)][1:]
+            emit("elected", seed=random_seed, count=count, dropped=dropped, is_=elected(random_seed, signers, dropped))
+    keys = [sha(b"key", bytes([i])) for i in range(40)]
+    keys += [(y | sign << 255).to_bytes(32, "little") for y in (0, 1, 2, 3, 4, P - 1, P, P + 1, P + 2, P + 3, P + 4, 2**255 - 1) for sign in (0, 1)]
+    for key in keys:
+        emit("key", bytes=key, is_=int(is_public_key(key)))
+
+
 def selections():
     for stamp, slot in ((0, 0), (1_700_000_000, 123_456_789), (-5, 7), ((1 << 63) - 1, U64)):
         emit("seed", time=stamp, slot=slot, is_=int.from_bytes(sha(struct.pack("<qQ", stamp, slot))[:8], "little"))
@@ -350,3 +394,4 @@ models()
 instructions()
 accounts()
 selections()
+elections_and_keys()
