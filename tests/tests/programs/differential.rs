@@ -290,7 +290,7 @@ fn noise_code(data: &[u8]) -> u32 {
 
 fn run_seed(seed: u64) -> Seen {
     let mut random = Random(seed);
-    let mut pair = Pair::new(seed % 2 == 0);
+    let mut pair = Pair::new(seed.is_multiple_of(2));
     for step in 0..STEPS {
         let (who, deed) = choose::next(&pair, &mut random);
         let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pair.act(who, &deed)));

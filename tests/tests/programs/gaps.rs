@@ -256,7 +256,7 @@ fn a_full_roster_gives_away_places_without_points_only() {
         let mut signer = [0xee; 32];
         signer[..8].copy_from_slice(&(number as u64).to_le_bytes());
         let mut gone = RosterClient::new(NodeIdentity { signer, p2p_identity: [1; 32] }, u64::from(number < 250));
-        (gone.earned, gone.slashed) = (u64::from(number != 100 && number < 200), u64::from(number >= 200 && number < 250));
+        (gone.earned, gone.slashed) = (u64::from(number != 100 && number < 200), u64::from((200..250).contains(&number)));
         assert!(roster.clients.push(&gone));
     }
     let patch = |t: &mut Owned, state: &CoordinatorAccount| {
