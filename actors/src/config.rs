@@ -72,6 +72,29 @@ pub struct P2pConfig {
     pub bootstrap: Vec<String>,
 }
 
+/// What a compute unit of the node's transactions may cost, in millionths of a lamport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeeBounds {
+    /// At least this, also where the chain knows no recent fees.
+    pub floor_micro_lamports: u64,
+    /// At most this, whatever recent fees say.
+    pub cap_micro_lamports: u64,
+}
+
+impl Default for FeeBounds {
+    fn default() -> Self {
+        Self { floor_micro_lamports: 0, cap_micro_lamports: 1_000_000 }
+    }
+}
+
+/// The bounds of priority fees that `variables` (pairs of name and value) name.
+///
+/// # Errors
+/// [`ConfigError`] with every violation, by the variable's name.
+pub fn fees_from(variables: impl IntoIterator<Item = (String, String)>) -> Result<FeeBounds, ConfigError> {
+    environment::read_fees(variables)
+}
+
 /// When earned rewards are claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimPolicy {
@@ -108,6 +131,8 @@ pub struct NodeConfig {
     pub models_dir: PathBuf,
     /// When rewards are claimed.
     pub claim: ClaimPolicy,
+    /// What transactions may cost.
+    pub fees: FeeBounds,
     /// The programs on chain.
     pub programs: ProgramIds,
 }

@@ -9,8 +9,9 @@
 //! Changes of points and claims to the event log.
 //!
 //! # State and invariants
-//! Earned points as the newest state of the account says, claimed points as the participant's account says. At most one
-//! claim is under way.
+//! Earned and lost points as the newest state of the account says, claimed points as the participant's account says, and what
+//! the treasury holds. At most one claim is under way; the next one begins by reading what is left, so nothing is claimed
+//! twice.
 //!
 //! # Mailbox (bound, policy when full)
 //! 64 messages; senders wait.
@@ -27,10 +28,10 @@ use std::sync::Arc;
 use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, ResponseActFuture, WrapFuture as _,
 };
-use psyche_chain::ops::{self, Claimed};
+use psyche_chain::ops::{self, ClaimKind, Claimed, RunPoints};
 use psyche_chain::{ChainError, Rpc, RunInfo, Wallet};
 use psyche_messages::{Command, NodeEvent, Points};
-use psyche_protocol::layout::CoordinatorAccount;
+use psyche_protocol::layout::{CoordinatorAccount, RosterClient};
 use tokio::sync::Mutex;
 
 use crate::chain_of;
@@ -74,15 +75,41 @@ impl Command for ClaimRewards {
 pub struct Standing {
     /// Earned in all.
     pub earned: Points,
+    /// Lost again.
+    pub slashed: Points,
     /// Claimed in all.
     pub claimed: Points,
+    /// What the treasury held when it was looked at last; `None` before that.
+    pub treasury: Option<Points>,
 }
 
 impl Standing {
-    /// Earned and not claimed yet.
+    /// Earned, neither lost nor claimed yet.
     #[must_use]
     pub const fn claimable(&self) -> Points {
-        Points(self.earned.0.saturating_sub(self.claimed.0))
+        Points(self.earned.0.saturating_sub(self.slashed.0).saturating_sub(self.claimed.0))
+    }
+
+    /// Notes what the roster says; whether that is news.
+    fn note_roster(&mut self, member: Option<&RosterClient>) -> bool {
+        let (earned, slashed) = member.map_or((0, 0), |member| (member.earned, member.slashed));
+        let before = core::mem::replace(self, Self { earned: Points(earned), slashed: Points(slashed), ..*self });
+        *self != before
+    }
+
+    /// Notes what was read at the treasury; whether that is news for somebody who counts points. Claims never shrink, so an
+    /// older answer changes nothing.
+    fn note_treasury(&mut self, points: &RunPoints) -> bool {
+        self.treasury = Some(points.treasury);
+        let news = points.claimed > self.claimed;
+        self.claimed = self.claimed.max(points.claimed);
+        news
+    }
+
+    /// Notes how a claim came out.
+    fn note_claim(&mut self, claimed: &Claimed) {
+        self.claimed = self.claimed.max(claimed.claimed_in_all);
+        self.treasury = Some(Points(claimed.before.treasury.0.saturating_sub(claimed.amount.0)));
     }
 }
 
@@ -119,7 +146,8 @@ impl RewardsActor {
     fn claimed(&mut self, outcome: &Result<Claimed, ChainError>) {
         match outcome {
             Ok(claimed) => {
-                self.standing.claimed = claimed.claimed_in_all;
+                self.standing.note_claim(claimed);
+                self.tell(claimed);
                 if let Some(signature) = &claimed.signature {
                     let signature = signature.to_string();
                     self.links.events.report(NodeEvent::RewardsClaimed { amount: claimed.amount, signature });
@@ -139,8 +167,34 @@ impl RewardsActor {
         }
     }
 
+    /// Says plainly where a treasury holds too little.
+    fn tell(&self, claimed: &Claimed) {
+        if matches!(claimed.kind, ClaimKind::PaidInPart | ClaimKind::TreasuryEmpty) {
+            let (paid, left, lacks) = (claimed.amount, claimed.left, claimed.treasury_lacks);
+            tracing::warn!(actor = "rewards", %paid, %left, %lacks, "the run's treasury holds too little to pay all points");
+        }
+    }
+
+    /// Reads anew what was claimed, here or elsewhere, and what the treasury holds.
+    fn refresh(&self, ctx: &mut Context<Self>) {
+        let links = self.links.clone();
+        let read = async move { ops::points(&links.rpc, &links.run, links.wallet.address()).await };
+        ctx.spawn(read.into_actor(self).map(|read, actor, _| match read {
+            Ok(points) => {
+                // Before the account was seen, its first state brings the report.
+                if actor.standing.note_treasury(&points) && actor.standing.earned > Points(0) {
+                    actor.report();
+                }
+            }
+            Err(error) => tracing::warn!(actor = "rewards", error = %chain_of(&error), "could not read what was claimed"),
+        }));
+    }
+
     fn report(&self) {
-        let Standing { earned, claimed } = self.standing;
+        let Standing { earned, claimed, slashed, .. } = self.standing;
+        if slashed > Points(0) {
+            tracing::warn!(actor = "rewards", %slashed, "points were lost for absence");
+        }
         self.links.events.report(NodeEvent::PointsChanged { earned, claimed });
     }
 }
@@ -151,19 +205,7 @@ impl Actor for RewardsActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
         // What was claimed before this process began.
-        let links = self.links.clone();
-        let read = async move { ops::points(&links.rpc, &links.run, links.wallet.address()).await };
-        ctx.spawn(read.into_actor(self).map(|read, actor, _| match read {
-            Ok(points) if points.claimed > actor.standing.claimed => {
-                actor.standing.claimed = points.claimed;
-                // Otherwise the account was not seen yet, and its first state brings the report.
-                if actor.standing.earned > Points(0) {
-                    actor.report();
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(actor = "rewards", error = %chain_of(&error), "could not read what was claimed"),
-        }));
+        self.refresh(ctx);
     }
 }
 
@@ -172,15 +214,15 @@ impl Handler<Ask<CoordinatorSeen>> for RewardsActor {
 
     fn handle(&mut self, Ask(CoordinatorSeen(account)): Ask<CoordinatorSeen>, ctx: &mut Self::Context) {
         let wallet = self.links.wallet.address();
-        let earned = account.roster_client(&wallet.0).map_or(0, |client| client.earned);
-        if Points(earned) == self.standing.earned {
+        if !self.standing.note_roster(account.roster_client(&wallet.0)) {
             return;
         }
-        self.standing.earned = Points(earned);
         self.report();
-        if self.links.policy == ClaimPolicy::Automatic {
+        if self.links.policy == ClaimPolicy::Automatic && self.standing.claimable() > Points(0) {
             let claim = self.claim().into_actor(self);
             ctx.spawn(claim.map(|outcome, actor, _| actor.claimed(&outcome)));
+        } else {
+            self.refresh(ctx);
         }
     }
 }
@@ -212,5 +254,47 @@ impl Handler<Ask<SettleRewards>> for RewardsActor {
             return Box::pin(async {}.into_actor(self));
         }
         Box::pin(self.claim().into_actor(self).map(|outcome, actor, _| actor.claimed(&outcome)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use psyche_protocol::layout::NodeIdentity;
+
+    use super::*;
+
+    fn member(earned: u64, slashed: u64) -> RosterClient {
+        let id = NodeIdentity { signer: [1; 32], p2p_identity: [2; 32] };
+        let mut member = RosterClient::new(id, 3);
+        (member.earned, member.slashed) = (earned, slashed);
+        member
+    }
+
+    fn points(claimed: u64, treasury: u64) -> RunPoints {
+        RunPoints { claimed: Points(claimed), treasury: Points(treasury), ..RunPoints::default() }
+    }
+
+    #[test]
+    fn points_are_news_once() {
+        let mut standing = Standing::default();
+        assert!(!standing.note_roster(None));
+        assert!(standing.note_roster(Some(&member(50, 0))) && !standing.note_roster(Some(&member(50, 0))));
+        assert!(standing.note_roster(Some(&member(50, 20))), "what is lost is news, too");
+        assert_eq!(standing.claimable(), Points(30));
+    }
+
+    #[test]
+    fn an_older_answer_unclaims_nothing() {
+        let mut standing = Standing::default();
+        assert!(standing.note_roster(Some(&member(100, 0))));
+        assert!(standing.note_treasury(&points(40, 500)));
+        assert!(!standing.note_treasury(&points(0, 540)));
+        assert_eq!((standing.claimed, standing.claimable()), (Points(40), Points(60)));
+    }
+
+    #[test]
+    fn more_lost_than_earned_leaves_nothing_to_claim() {
+        let standing = Standing { earned: Points(10), slashed: Points(30), ..Standing::default() };
+        assert_eq!(standing.claimable(), Points(0));
     }
 }

@@ -16,7 +16,7 @@ use crate::convert::key;
 use crate::error::ChainError;
 use crate::program_error::LOADER_V3;
 use crate::rpc::{AccountRead, Rpc};
-use crate::transaction::{Compute, Confirmed, Plan};
+use crate::transaction::{Compute, Plan, Submitted};
 use crate::wallet::Wallet;
 
 /// Bytes of one write: with everything around them they fill a transaction.
@@ -76,11 +76,10 @@ pub async fn deploy(
     fill(rpc, wallet, &buffer, elf, progress).await?;
     progress(DeployProgress::Activating);
     match present {
-        None => create(rpc, wallet, program, &buffer, elf.len()).await?,
-        Some(present) => upgrade(rpc, wallet, id, &buffer, elf.len(), present.capacity()).await?,
+        None => create(rpc, wallet, program, &buffer, elf).await?,
+        Some(present) => upgrade(rpc, wallet, id, &buffer, elf, present.capacity()).await?,
     };
-    let now = present_program(rpc, wallet, id).await?;
-    if !now.is_some_and(|now| now.holds(elf)) {
+    if !deployed(rpc, wallet, id, elf).await? {
         return Err(refused("the chain does not hold the bytes that were deployed".into()));
     }
     progress(DeployProgress::Done);
@@ -202,13 +201,19 @@ async fn write(rpc: &Rpc, wallet: &Wallet, buffer: Address, at: usize, bytes: &[
     Ok(bytes.len())
 }
 
-async fn create(rpc: &Rpc, wallet: &Wallet, program: &Wallet, buffer: &Wallet, len: usize) -> Result<Confirmed, ChainError> {
+/// Whether the program at `id` is `elf` now.
+async fn deployed(rpc: &Rpc, wallet: &Wallet, id: Address, elf: &[u8]) -> Result<bool, ChainError> {
+    Ok(present_program(rpc, wallet, id).await?.is_some_and(|now| now.holds(elf)))
+}
+
+async fn create(rpc: &Rpc, wallet: &Wallet, program: &Wallet, buffer: &Wallet, elf: &[u8]) -> Result<Submitted, ChainError> {
     let Lamports(rent) = rpc.rent_minimum(State::size_of_program()).await?;
     let (payer, program_key, buffer_key) = (key(wallet.address()), key(program.address()), key(buffer.address()));
-    let deploy = loader::deploy_with_max_program_len(&payer, &program_key, &buffer_key, &payer, rent, len);
+    let deploy = loader::deploy_with_max_program_len(&payer, &program_key, &buffer_key, &payer, rent, elf.len());
     let deploy = deploy.map_err(|_too_long| unbuilt())?;
     let signers = [program];
-    rpc.submit(&plan(wallet, &signers, &deploy, Compute::Simulated)).await
+    let done = || deployed(rpc, wallet, program.address(), elf);
+    rpc.submit_until(&plan(wallet, &signers, &deploy, Compute::Simulated), done).await
 }
 
 async fn upgrade(
@@ -216,19 +221,21 @@ async fn upgrade(
     wallet: &Wallet,
     id: Address,
     buffer: &Wallet,
-    len: usize,
+    elf: &[u8],
     capacity: usize,
-) -> Result<Confirmed, ChainError> {
-    let (payer, id) = (key(wallet.address()), key(id));
-    if let Some(more) = len.checked_sub(capacity).filter(|more| *more > 0) {
+) -> Result<Submitted, ChainError> {
+    let (payer, address, id) = (key(wallet.address()), id, key(id));
+    if let Some(more) = elf.len().checked_sub(capacity).filter(|more| *more > 0) {
         let more = u32::try_from(more.max(EXTENSION_MIN)).map_err(|_too_long| unbuilt())?;
         let extend = [loader::extend_program(&id, Some(&payer), more)];
-        let extended = rpc.submit(&plan(wallet, &[], &extend, Compute::Simulated)).await?;
+        let grown = async || Ok(present_program(rpc, wallet, address).await?.is_some_and(|now| now.capacity() >= elf.len()));
+        let extended = rpc.submit_to(&plan(wallet, &[], &extend, Compute::Simulated), grown).await?;
         // A program can't change twice in one slot.
         rpc.wait_for_slot(psyche_messages::Slot(extended.slot.0 + 2)).await?;
     }
     let upgrade = [loader::upgrade(&id, &key(buffer.address()), &payer, &payer)];
-    rpc.submit(&plan(wallet, &[], &upgrade, Compute::Simulated)).await
+    let done = || deployed(rpc, wallet, address, elf);
+    rpc.submit_until(&plan(wallet, &[], &upgrade, Compute::Simulated), done).await
 }
 
 fn plan<'a>(wallet: &'a Wallet, signers: &'a [&'a Wallet], instructions: &'a [Instruction], compute: Compute) -> Plan<'a> {

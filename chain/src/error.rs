@@ -180,6 +180,12 @@ pub enum ChainError {
         /// Why.
         reason: &'static str,
     },
+    /// A transaction is on the chain, and no endpoint keeps it.
+    #[error("find the transaction {signature} in any endpoint's history")]
+    HistoryMissing {
+        /// Its signature.
+        signature: Signature,
+    },
     /// An account that must exist does not.
     #[error("find the {what} at {address}")]
     AccountMissing {
@@ -252,7 +258,7 @@ impl ChainError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Transaction { reason, .. } if passes(reason) => Retry::After(PAUSE),
-            Self::Unfit { .. } => Retry::NextEndpoint,
+            Self::Unfit { .. } | Self::HistoryMissing { .. } => Retry::NextEndpoint,
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Malformed { .. }

@@ -12,7 +12,7 @@ use psyche_net::NetConfig;
 use serde::Deserialize;
 
 use super::{
-    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig, PARALLELISM_MAX,
+    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig, PARALLELISM_MAX,
     Violation,
 };
 
@@ -47,6 +47,14 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "DATA_PATH", meaning: "the training data, where it is not at the place that the run names" },
     Variable { name: "MODELS_DIR", meaning: "folder in which the run's checkpoint is looked up (default .)" },
     Variable { name: "CLAIM_REWARDS", meaning: "manual or auto (default manual)" },
+    Variable {
+        name: "PRIORITY_FEE_FLOOR_MICRO_LAMPORTS",
+        meaning: "least price of a compute unit, in millionths of a lamport (default 0)",
+    },
+    Variable {
+        name: "PRIORITY_FEE_CAP_MICRO_LAMPORTS",
+        meaning: "highest price of a compute unit, whatever others pay (default 1000000)",
+    },
     Variable { name: "COORDINATOR_PROGRAM_ID", meaning: "another coordinator program than the default one" },
     Variable { name: "AUTHORIZER_PROGRAM_ID", meaning: "another authorizer program than the default one" },
     Variable { name: "TREASURER_PROGRAM_ID", meaning: "another treasurer program than the default one" },
@@ -70,6 +78,8 @@ struct Environment {
     data_path: Option<String>,
     models_dir: Option<String>,
     claim_rewards: Option<String>,
+    priority_fee_floor_micro_lamports: Option<String>,
+    priority_fee_cap_micro_lamports: Option<String>,
     coordinator_program_id: Option<String>,
     authorizer_program_id: Option<String>,
     treasurer_program_id: Option<String>,
@@ -139,6 +149,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let device = device(&mut reader, &environment);
     let p2p = p2p(&mut reader, &environment);
     let claim = claim(&mut reader, &environment);
+    let fees = fees(&mut reader, &environment);
     let programs = programs(&mut reader, &environment);
     let authorizer = address(&mut reader, "AUTHORIZER", environment.authorizer.as_ref());
     match (run_id, wallet) {
@@ -155,6 +166,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             data_path: folder(environment.data_path.as_ref()),
             models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
             claim,
+            fees,
             programs,
         }),
         _ => Err(ConfigError { violations: reader.violations }),
@@ -263,6 +275,29 @@ fn claim(reader: &mut Reader, environment: &Environment) -> ClaimPolicy {
             ClaimPolicy::Manual
         }
     }
+}
+
+fn fees(reader: &mut Reader, environment: &Environment) -> FeeBounds {
+    const FLOOR: &str = "PRIORITY_FEE_FLOOR_MICRO_LAMPORTS";
+    const CAP: &str = "PRIORITY_FEE_CAP_MICRO_LAMPORTS";
+    let accepted = "a whole number of millionths of a lamport is accepted";
+    let (floor, cap) = (&environment.priority_fee_floor_micro_lamports, &environment.priority_fee_cap_micro_lamports);
+    let defaults = FeeBounds::default();
+    let bounds = FeeBounds {
+        floor_micro_lamports: reader.parse(FLOOR, floor.as_ref(), accepted).unwrap_or(defaults.floor_micro_lamports),
+        cap_micro_lamports: reader.parse(CAP, cap.as_ref(), accepted).unwrap_or(defaults.cap_micro_lamports),
+    };
+    if bounds.cap_micro_lamports < bounds.floor_micro_lamports {
+        reader.refuse(CAP, format!("is less than {FLOOR}"));
+    }
+    bounds
+}
+
+/// The bounds of fees that `variables` name; see [`super::fees_from`].
+pub(super) fn read_fees(variables: impl IntoIterator<Item = (String, String)>) -> Result<FeeBounds, ConfigError> {
+    let mut reader = Reader::default();
+    let bounds = fees(&mut reader, &envy::from_iter(variables).unwrap_or_default());
+    if reader.violations.is_empty() { Ok(bounds) } else { Err(ConfigError { violations: reader.violations }) }
 }
 
 fn programs(reader: &mut Reader, environment: &Environment) -> ProgramIds {

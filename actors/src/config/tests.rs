@@ -49,6 +49,18 @@ fn the_seed_pages_variables_are_understood_with_quotes_and_blanks() {
 }
 
 #[test]
+fn priority_fees_have_a_floor_and_a_cap() {
+    let (floor, cap) = ("PRIORITY_FEE_FLOOR_MICRO_LAMPORTS", "PRIORITY_FEE_CAP_MICRO_LAMPORTS");
+    assert_eq!(read(&[]).unwrap().fees, FeeBounds::default());
+    let fees = read(&[(floor, "7"), (cap, " '9' ")]).unwrap().fees;
+    assert_eq!((fees.floor_micro_lamports, fees.cap_micro_lamports), (7, 9));
+    assert_eq!(refused(&[(floor, "10"), (cap, "9")]), [cap]);
+    assert_eq!(refused(&[(floor, "-1"), (cap, "much")]), [floor, cap]);
+    let alone = fees_from([(cap.to_owned(), "5".to_owned())]).unwrap();
+    assert_eq!(alone.cap_micro_lamports, 5);
+}
+
+#[test]
 fn later_pairs_win_and_blank_ones_count_as_unset() {
     assert_eq!(read(&[("RUN_ID", "other")]).unwrap().run_id.as_str(), "other");
     assert_eq!(refused(&[("RUN_ID", " ")]), ["RUN_ID"]);

@@ -68,6 +68,8 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (events, lock) = prepare_folder(&config)?;
     let mut rpc_config = RpcConfig::new(config.endpoints.clone());
     rpc_config.programs = config.programs;
+    rpc_config.fee_floor_micro_lamports = config.fees.floor_micro_lamports;
+    rpc_config.fee_ceiling_micro_lamports = config.fees.cap_micro_lamports;
     let rpc = Rpc::new(rpc_config)?;
     checks::one_cluster(&rpc, &config).await?;
     let (info, view) = checks::run_of(&rpc, &config).await?;

@@ -1,6 +1,7 @@
 //! From the engine's actions to transactions, each with the question "is it done already?".
 
 use psyche_chain::instructions::coordinator as build;
+use psyche_chain::ops::{Effect, Obstacle, Place};
 use psyche_chain::{ChainError, Compute, Confirmed, Instruction, Plan, Rpc, RunInfo, Submitted, Wallet, ops};
 use psyche_messages::{Address, PeerKey, Slot};
 use psyche_protocol::F32Bits;
@@ -32,13 +33,25 @@ impl ActionContext {
 
     /// Brings `action` onto the chain: the confirmation, or `None` where it was done already.
     pub(super) async fn submit(&self, rpc: &Rpc, action: ChainAction) -> Result<Option<Confirmed>, ChainError> {
-        let purpose = action.purpose();
-        let instruction = self.instruction(rpc, &action).await?;
-        let plan =
-            Plan { purpose, payer: &self.wallet, signers: &[], instructions: &[instruction], compute: Compute::Simulated };
+        let view = match action {
+            ChainAction::Tick | ChainAction::WarmupWitness(_) | ChainAction::HealthCheck { .. } => {
+                Some(rpc.coordinator(self.run.account).await?)
+            }
+            ChainAction::Join | ChainAction::Witness { .. } => None,
+        };
+        let account = view.as_ref().map(|view| &*view.account);
+        let effect = self.effect(&action, account);
+        if let (Some(account), Some(effect)) = (account, &effect)
+            && effect.is_there(account)
+        {
+            return Ok(None);
+        }
+        let instructions = [self.instruction(rpc, &action, account).await?];
+        let compute = Compute::Simulated;
+        let plan = Plan { purpose: action.purpose(), payer: &self.wallet, signers: &[], instructions: &instructions, compute };
         let done = || async {
-            let view = rpc.coordinator(self.run.account).await?;
-            Ok(self.is_done(&view.account, &action))
+            let Some(effect) = &effect else { return Ok(false) };
+            Ok(effect.is_there(&rpc.coordinator(self.run.account).await?.account))
         };
         match rpc.submit_until(&plan, done).await? {
             Submitted::Confirmed(confirmed) => Ok(Some(confirmed)),
@@ -46,14 +59,18 @@ impl ActionContext {
         }
     }
 
-    async fn instruction(&self, rpc: &Rpc, action: &ChainAction) -> Result<Instruction, ChainError> {
+    async fn instruction(
+        &self,
+        rpc: &Rpc,
+        action: &ChainAction,
+        account: Option<&CoordinatorAccount>,
+    ) -> Result<Instruction, ChainError> {
         let (programs, run, me) = (rpc.programs(), &self.run, self.wallet.address());
         match action {
             ChainAction::Join => {
-                let grant = ops::find_grant(rpc, run, me, self.authorizer).await?.ok_or_else(|| ChainError::NotPossible {
-                    action: "join the run",
-                    reason: format!("nobody has authorized {me}; ask the run's join authority {}", run.join_authority),
-                })?;
+                let found = ops::find_grant(rpc, run, me, self.authorizer).await?;
+                let nobody = Obstacle::NotAuthorized { wallet: me, join_authority: run.join_authority };
+                let grant = found.ok_or(ChainError::Obstructed { action: "join the run", obstacle: nobody })?;
                 build::join_run(programs, run, grant.address, NodeIdentity { signer: me.0, p2p_identity: self.peer.0 })
             }
             ChainAction::Tick => build::tick(programs, run, me),
@@ -65,27 +82,24 @@ impl ActionContext {
             }
             ChainAction::HealthCheck { target, proof } => {
                 // The roster keeps everybody; the programs compare signers only.
-                let view = rpc.coordinator(run.account).await?;
-                let p2p_identity = view.account.roster_client(&target.0).map_or([0; 32], |client| client.id.p2p_identity);
+                let known = account.and_then(|account| account.roster_client(&target.0));
+                let p2p_identity = known.map_or([0; 32], |client| client.id.p2p_identity);
                 let client = NodeIdentity { signer: target.0, p2p_identity };
                 build::health_check(programs, run, me, &HealthCheckArgs { client, proof: *proof })
             }
         }
     }
 
-    /// Whether the account shows that `action` has had its effect, or that there is nothing left for it to affect.
-    fn is_done(&self, account: &CoordinatorAccount, action: &ChainAction) -> bool {
-        let me = self.wallet.address();
+    /// What `action` is for, as the run stands in `account`.
+    fn effect(&self, action: &ChainAction, account: Option<&CoordinatorAccount>) -> Option<Effect> {
         match action {
-            ChainAction::Join => account.is_pending(&me.0),
-            // Sent when a tick was due; if the chain moved on, it is not due any more, and the engine sends a new one.
-            ChainAction::Tick => true,
-            ChainAction::WarmupWitness(witness) | ChainAction::Witness { witness, .. } => {
-                account.current_round().witnesses.iter().any(|found| found.proof.index == witness.proof.index)
+            ChainAction::Join => Some(Effect::Joined(self.wallet.address())),
+            ChainAction::Tick => account.map(|account| Effect::Moved(Place::of(account))),
+            ChainAction::WarmupWitness(witness) => account.map(|account| Effect::ready(account, witness)),
+            ChainAction::Witness { witness, metadata } => {
+                Some(Effect::Witnessed { index: witness.proof.index, step: metadata.step })
             }
-            ChainAction::HealthCheck { target, .. } => {
-                account.clients().iter().all(|client| client.id.signer != target.0 || !client.is_healthy())
-            }
+            ChainAction::HealthCheck { target, .. } => Some(Effect::Removed(*target)),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
+use psyche_chain::ChainError;
 use psyche_messages::{BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundMessage};
 
 use super::device::DeviceCommand;
@@ -186,7 +187,9 @@ async fn send(links: Links, id: SendId, action: ChainAction) -> Option<Event> {
         }
         Ok(Err(error)) => {
             tracing::info!(actor = "run", purpose, error = %crate::chain_of(&error), "a transaction was not confirmed");
-            if error.retry() == Retry::Never { SendOutcome::Refused } else { SendOutcome::Failed }
+            // What is unknown for so long can't land any more; whatever a node sends is looked for before it is sent again.
+            let unknown = matches!(error, ChainError::Unsettled { .. });
+            if error.retry() == Retry::Never && !unknown { SendOutcome::Refused } else { SendOutcome::Failed }
         }
         Err(error) => {
             tracing::warn!(actor = "run", purpose, %error, "a transaction was lost");

@@ -156,8 +156,11 @@ pub async fn authorization_set_active(
     grantee: Address,
     active: bool,
 ) -> Result<Confirmed, ChainError> {
-    let instructions = [authorizer::set_active(rpc.programs(), wallet.address(), grantee, active)?];
-    rpc.submit(&plan(wallet, "the change of the authorization", &instructions)).await
+    let grantor = wallet.address();
+    let instructions = [authorizer::set_active(rpc.programs(), grantor, grantee, active)?];
+    let switched =
+        || async { Ok(authorization_read(rpc, grantor, grantee).await?.is_some_and(|grant| grant.active == active)) };
+    rpc.submit_to(&plan(wallet, "the change of the authorization", &instructions), switched).await
 }
 
 /// Names keys that act for `wallet` under the grant of `join_authority`, after forgetting the present ones if `clear`. Keys
@@ -187,10 +190,18 @@ pub async fn authorization_delegate(
         chunks.push(&[]);
     }
     let mut confirmed = Vec::new();
+    let mut expected = present.delegates;
     for (index, chunk) in chunks.into_iter().enumerate() {
         let args = AuthorizationGranteeUpdateArgs { delegates_clear: clear && index == 0, delegates_added: chunk };
         let instructions = [authorizer::delegate(rpc.programs(), join_authority, grantee, &args)?];
-        confirmed.push(rpc.submit(&plan(wallet, "the delegation", &instructions)).await?);
+        if args.delegates_clear {
+            expected.clear();
+        }
+        expected.extend(chunk.iter().copied().map(Address));
+        let named = || async {
+            Ok(authorization_read(rpc, join_authority, grantee).await?.is_some_and(|grant| grant.delegates == expected))
+        };
+        confirmed.push(rpc.submit_to(&plan(wallet, "the delegation", &instructions), named).await?);
     }
     Ok(confirmed)
 }

@@ -1,5 +1,10 @@
 //! What was said to a run in past transactions, for a node that missed the account's states in between.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use psyche_messages::{Address, Slot};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,6 +17,10 @@ use crate::run::RunInfo;
 
 /// Signatures of one page.
 const PAGE: usize = 200;
+/// How long an endpoint may think that is asked besides.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Transactions that are fetched at once.
+const FETCHES: usize = 8;
 /// Longest instruction that a transaction can carry.
 const DATA_LEN_MAX: usize = 1_232;
 
@@ -54,45 +63,101 @@ struct FetchedInstruction {
 }
 
 /// Everything that was said to `run` after slot `since`, the oldest first: at most the newest `transactions_max`
-/// transactions.
+/// transactions. Endpoints keep histories of different lengths, so every healthy one is asked what it has, and each
+/// transaction is fetched from whoever has it.
 ///
 /// # Errors
-/// [`ChainError`] where no endpoint answers or none keeps the history.
+/// [`ChainError`] where no endpoint answers; [`ChainError::HistoryMissing`] for a transaction that nobody keeps.
 pub async fn calls_since(
     rpc: &Rpc,
     run: &RunInfo,
     since: Slot,
     transactions_max: usize,
 ) -> Result<Vec<CoordinatorCall>, ChainError> {
+    let records = records(rpc, run.account, since, transactions_max).await?;
+    let fetches = records.iter().rev().filter(|record| record.succeeded).map(|record| calls_of(rpc, run, record));
+    let calls: Vec<Vec<CoordinatorCall>> = stream::iter(fetches).buffered(FETCHES).try_collect().await?;
+    Ok(calls.into_iter().flatten().collect())
+}
+
+/// The transactions that touched `account` after `since`, the newest first, as far as any endpoint knows them.
+async fn records(rpc: &Rpc, account: Address, since: Slot, max: usize) -> Result<Vec<SignatureRecord>, ChainError> {
+    // From the endpoint that answers best, in a state as new as any that was seen.
+    let best = pages(async |before, wanted| rpc.signatures(account, before, wanted).await, since, max);
+    let every = rpc.healthy_endpoints();
+    let others = every
+        .iter()
+        .filter(|_| every.len() > 1)
+        .map(|index| pages(async move |before, wanted| signatures_at(rpc, *index, account, before, wanted).await, since, max));
+    let (best, others) = tokio::join!(best, join_all(others));
+    // What the others have forgotten, or can't tell now, is no loss as long as anybody knows it.
+    let mut known: Vec<Vec<SignatureRecord>> = others.into_iter().filter_map(Result::ok).collect();
+    match best {
+        Ok(records) => known.push(records),
+        Err(error) if known.is_empty() => return Err(error),
+        Err(_silent) => {}
+    }
+    // Within a slot, the order of the longest list stands.
+    known.sort_by_key(|records| std::cmp::Reverse(records.len()));
+    let mut seen = HashSet::new();
+    let mut all: Vec<SignatureRecord> = known.into_iter().flatten().filter(|record| seen.insert(record.signature)).collect();
+    all.sort_by_key(|record| std::cmp::Reverse(record.slot));
+    all.truncate(max);
+    Ok(all)
+}
+
+/// Everything after `since`, page by page: at most `max`.
+async fn pages(
+    page: impl AsyncFn(Option<Signature>, usize) -> Result<Vec<SignatureRecord>, ChainError>,
+    since: Slot,
+    max: usize,
+) -> Result<Vec<SignatureRecord>, ChainError> {
     let mut records: Vec<SignatureRecord> = Vec::new();
-    loop {
-        let wanted = PAGE.min(transactions_max.saturating_sub(records.len()));
-        if wanted == 0 {
-            break;
-        }
-        let page = rpc.signatures(run.account, records.last().map(|record| record.signature), wanted).await?;
-        let (full, before) = (page.len() == wanted, records.len());
-        records.extend(page.into_iter().take_while(|record| record.slot > since));
-        if !full || records.len() < before + wanted {
+    while records.len() < max {
+        let (wanted, len) = (PAGE.min(max - records.len()), records.len());
+        let found = page(records.last().map(|record| record.signature), wanted).await?;
+        let full = found.len() >= wanted;
+        records.extend(found.into_iter().take(wanted).take_while(|record| record.slot > since));
+        if !full || records.len() < len + wanted {
             break;
         }
     }
-    let mut calls = Vec::new();
-    for record in records.iter().rev().filter(|record| record.succeeded) {
-        calls.extend(calls_of(rpc, run, record).await?);
+    Ok(records)
+}
+
+/// What the endpoint `index` alone knows of the transactions that touched `account`.
+async fn signatures_at(
+    rpc: &Rpc,
+    index: usize,
+    account: Address,
+    before: Option<Signature>,
+    limit: usize,
+) -> Result<Vec<SignatureRecord>, ChainError> {
+    #[derive(Deserialize)]
+    struct Record {
+        signature: String,
+        slot: u64,
+        err: Option<Value>,
     }
-    Ok(calls)
+    let before = before.map(|signature| signature.to_string());
+    let params = json!([account.to_string(), {"commitment": "confirmed", "limit": limit, "before": before}]);
+    let method = RpcRequest::GetSignaturesForAddress;
+    let refused = |error| rpc.endpoints().get(index).map(|endpoint| rpc.classify(error, endpoint, method));
+    let asked = tokio::time::timeout(PATIENCE, rpc.send_at::<Vec<Record>>(index, method, params)).await;
+    let records = match asked {
+        Ok(Ok(records)) => records,
+        Ok(Err(error)) => return Err(refused(error).unwrap_or_else(|| rpc.malformed(method))),
+        Err(_elapsed) => return Err(rpc.malformed(method)),
+    };
+    let read = |record: Record| {
+        let signature = record.signature.parse().map_err(|_none| rpc.malformed(method))?;
+        Ok(SignatureRecord { signature, slot: Slot(record.slot), succeeded: record.err.is_none() })
+    };
+    records.into_iter().map(read).collect()
 }
 
 async fn calls_of(rpc: &Rpc, run: &RunInfo, record: &SignatureRecord) -> Result<Vec<CoordinatorCall>, ChainError> {
-    let config = json!({"encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0});
-    let params = json!([record.signature.to_string(), config]);
-    let fetched: Value = rpc.call(RpcRequest::GetTransaction, params).await?;
-    // A node that keeps no history answers null.
-    let fetched: Option<Fetched> = serde_json::from_value(fetched).ok();
-    let Some(Fetched { transaction: FetchedTransaction { message } }) = fetched else {
-        return Err(rpc.malformed(RpcRequest::GetTransaction));
-    };
+    let message = fetched(rpc, record).await?.transaction.message;
     let key = |index: usize| message.account_keys.get(index)?.parse::<Address>().ok();
     let call = |instruction: &FetchedInstruction| {
         let program = key(instruction.program_id_index)?;
@@ -105,4 +170,87 @@ async fn calls_of(rpc: &Rpc, run: &RunInfo, record: &SignatureRecord) -> Result<
         Some(CoordinatorCall { signature: record.signature, slot: record.slot, user, data })
     };
     Ok(message.instructions.iter().filter_map(call).collect())
+}
+
+/// A transaction, from the first endpoint that has it.
+async fn fetched(rpc: &Rpc, record: &SignatureRecord) -> Result<Fetched, ChainError> {
+    let config = json!({"encoding": "json", "commitment": "confirmed", "maxSupportedTransactionVersion": 0});
+    let params = json!([record.signature.to_string(), config]);
+    let mut endpoints = rpc.healthy_endpoints();
+    // The one that answers best first.
+    endpoints.sort_by_key(|index| *index != rpc.current());
+    for index in endpoints {
+        let asked = rpc.send_at::<Option<Fetched>>(index, RpcRequest::GetTransaction, params.clone());
+        // A node that keeps no history answers null.
+        if let Ok(Ok(Some(fetched))) = tokio::time::timeout(PATIENCE, asked).await {
+            return Ok(fetched);
+        }
+    }
+    Err(ChainError::HistoryMissing { signature: record.signature })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use psyche_protocol::instruction::{Args as _, TickArgs};
+
+    use super::*;
+    use crate::transaction::tests::fake::{Chain, Manner, Past};
+
+    fn run() -> RunInfo {
+        let at = |n| Address([n; 32]);
+        RunInfo {
+            run_id: "run".parse().unwrap(),
+            instance: at(1),
+            account: at(2),
+            main_authority: at(3),
+            join_authority: at(4),
+        }
+    }
+
+    fn past(rpc: &Rpc, number: u8) -> Past {
+        let keys = [Address([9; 32]), run().account, rpc.programs().coordinator].map(|key| key.to_string());
+        let data = bs58::encode(TickArgs.to_vec().unwrap()).into_string();
+        let instruction = json!({"programIdIndex": 2, "accounts": [0, 1], "data": data});
+        let message = json!({"accountKeys": keys, "instructions": [instruction]});
+        Past { signature: Signature::from([number; 64]).to_string(), slot: u64::from(number), message }
+    }
+
+    async fn told(kept: [(u8, u8); 2]) -> Result<Vec<u64>, ChainError> {
+        let keeps = |(from, to)| Manner { keeps: Some(from..to), ..Manner::default() };
+        let (chain, rpc) = Chain::new(kept.map(keeps).to_vec());
+        chain.ledger().past = (1..=6).map(|number| past(&rpc, number)).collect();
+        let calls = calls_since(&rpc, &run(), Slot(1), 100).await?;
+        Ok(calls.into_iter().map(|call| call.slot.0).collect())
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_without_history_is_no_hindrance() {
+        assert_eq!(told([(0, 0), (0, 9)]).await.unwrap(), [2, 3, 4, 5, 6]);
+        assert_eq!(told([(0, 9), (0, 0)]).await.unwrap(), [2, 3, 4, 5, 6]);
+    }
+
+    #[tokio::test]
+    async fn what_each_endpoint_has_forgotten_comes_from_another() {
+        assert_eq!(told([(0, 5), (4, 9)]).await.unwrap(), [2, 3, 4, 5, 6]);
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_are_fetched() {
+        let (chain, rpc) = Chain::new(vec![Manner::default()]);
+        chain.ledger().past = (1..=6).map(|number| past(&rpc, number)).collect();
+        let calls = calls_since(&rpc, &run(), Slot(0), 2).await.unwrap();
+        assert_eq!(calls.iter().map(|call| call.slot.0).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(chain.ledger().count("getTransaction"), 2);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_nobody_keeps_is_named() {
+        let (chain, rpc) = Chain::new(vec![Manner::default()]);
+        chain.ledger().past = vec![past(&rpc, 3)];
+        chain.ledger().past[0].message = serde_json::Value::Null;
+        let missing = calls_since(&rpc, &run(), Slot(0), 9).await.unwrap_err();
+        assert!(matches!(missing, ChainError::HistoryMissing { .. }), "{missing}");
+    }
 }

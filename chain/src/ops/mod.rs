@@ -8,12 +8,14 @@
 //! - [`rewards`]: points, claims, the treasury.
 //! - [`history`]: what was said to a run in past transactions.
 //! - [`list`], [`dump`]: all runs in short, one run or one wallet in full.
+//! - [`effect`]: is it done already?
 //! - [`close`]: the end of a run. [`simulate`]: a join that is only pretended.
 
 pub mod can_join;
 pub mod close;
 pub mod create;
 pub mod dump;
+pub mod effect;
 pub mod grants;
 pub mod history;
 pub mod list;
@@ -31,6 +33,7 @@ pub use can_join::{GrantedBy, JoinAnswer, JoinCheck, JoinQuestion, JoinReport, a
 pub use close::{RunClosed, close_run};
 pub use create::{NewRun, NewTreasury, create_run};
 pub use dump::{RunDump, UserDump, dump_run, dump_user};
+pub use effect::{Described, Effect, Place};
 pub use grants::{
     AuthorizationDeleted, Grant, authorization_close, authorization_create, authorization_delegate, authorization_delete,
     authorization_read, authorization_set_active, find_grant,

@@ -2,15 +2,15 @@
 
 use psyche_messages::{Address, PeerKey, Phase, Step};
 use psyche_protocol::instruction::{CheckpointArgs, HealthCheckArgs, WarmupWitnessArgs, WitnessArgs};
-use psyche_protocol::layout::{CoordinatorAccount, NodeIdentity};
+use psyche_protocol::layout::NodeIdentity;
 use psyche_protocol::machine;
-use psyche_protocol::model::Checkpoint;
 
+use super::effect::{Effect, Place, names};
 use crate::error::ChainError;
 use crate::instructions::coordinator;
 use crate::rpc::Rpc;
-use crate::run::{CoordinatorView, RunInfo};
-use crate::transaction::{Compute, Confirmed, Plan, Submitted};
+use crate::run::RunInfo;
+use crate::transaction::{Compute, Plan, Submitted};
 use crate::wallet::Wallet;
 use crate::{Instruction, Signature};
 
@@ -28,8 +28,7 @@ pub async fn join_run(
     let signer = wallet.address().0;
     let client = NodeIdentity { signer, p2p_identity: peer.0 };
     let instructions = [coordinator::join_run(rpc.programs(), run, authorization, client)?];
-    let joined = || async { Ok(rpc.coordinator(run.account).await?.account.is_pending(&signer)) };
-    rpc.submit_until(&plan(wallet, "the join", &instructions), joined).await
+    until(rpc, wallet, run, "the join", &instructions, &Effect::Joined(wallet.address())).await
 }
 
 /// How a tick came out.
@@ -66,24 +65,25 @@ pub async fn tick(rpc: &Rpc, wallet: &Wallet, run: &RunInfo) -> Result<TickOutco
         return Ok(TickOutcome::NothingToDo { phase: before.phase(), step: before.step() });
     }
     let instructions = [coordinator::tick(rpc.programs(), run, wallet.address())?];
-    let place = |view: &CoordinatorView| (view.phase(), view.epoch(), view.step());
-    let moved = || async { Ok(place(&rpc.coordinator(run.account).await?) != place(&before)) };
-    let submitted = rpc.submit_until(&plan(wallet, "the tick", &instructions), moved).await?;
+    let moved = Effect::Moved(Place::of(&before.account));
+    let submitted = until(rpc, wallet, run, "the tick", &instructions, &moved).await?;
     let after = rpc.coordinator(run.account).await?;
-    Ok(if place(&after) == place(&before) {
-        TickOutcome::NothingToDo { phase: after.phase(), step: after.step() }
-    } else {
+    Ok(if moved.is_there(&after.account) {
         TickOutcome::Moved { from: before.phase(), to: after.phase(), step: after.step(), signature: submitted.signature() }
+    } else {
+        TickOutcome::NothingToDo { phase: after.phase(), step: after.step() }
     })
 }
 
-/// Testifies to what was received in a round. Rounds are short, so it is signed once.
+/// Testifies to what was received in the round that `run` is in.
 ///
 /// # Errors
 /// [`ChainError`] of the transaction.
-pub async fn witness(rpc: &Rpc, wallet: &Wallet, run: &RunInfo, args: &WitnessArgs) -> Result<Confirmed, ChainError> {
-    let instruction = coordinator::witness(rpc.programs(), run, wallet.address(), args)?;
-    once(rpc, wallet, "the witness statement", instruction).await
+pub async fn witness(rpc: &Rpc, wallet: &Wallet, run: &RunInfo, args: &WitnessArgs) -> Result<Submitted, ChainError> {
+    let instructions = [coordinator::witness(rpc.programs(), run, wallet.address(), args)?];
+    let step = rpc.coordinator(run.account).await?.step();
+    let said = Effect::Witnessed { index: args.witness.proof.index, step };
+    until(rpc, wallet, run, "the witness statement", &instructions, &said).await
 }
 
 /// Testifies to being ready in Warmup.
@@ -95,18 +95,19 @@ pub async fn warmup_witness(
     wallet: &Wallet,
     run: &RunInfo,
     args: &WarmupWitnessArgs,
-) -> Result<Confirmed, ChainError> {
-    let instruction = coordinator::warmup_witness(rpc.programs(), run, wallet.address(), args)?;
-    once(rpc, wallet, "the statement of being ready", instruction).await
+) -> Result<Submitted, ChainError> {
+    let instructions = [coordinator::warmup_witness(rpc.programs(), run, wallet.address(), args)?];
+    let said = Effect::ready(&rpc.coordinator(run.account).await?.account, &args.witness);
+    until(rpc, wallet, run, "the statement of being ready", &instructions, &said).await
 }
 
 /// Reports a client that does nothing.
 ///
 /// # Errors
 /// [`ChainError`] of the transaction.
-pub async fn health_check(rpc: &Rpc, wallet: &Wallet, run: &RunInfo, args: &HealthCheckArgs) -> Result<Confirmed, ChainError> {
-    let instruction = coordinator::health_check(rpc.programs(), run, wallet.address(), args)?;
-    once(rpc, wallet, "the health check", instruction).await
+pub async fn health_check(rpc: &Rpc, wallet: &Wallet, run: &RunInfo, args: &HealthCheckArgs) -> Result<Submitted, ChainError> {
+    let instructions = [coordinator::health_check(rpc.programs(), run, wallet.address(), args)?];
+    until(rpc, wallet, run, "the health check", &instructions, &Effect::Removed(Address(args.client.signer))).await
 }
 
 /// How naming a checkpoint came out.
@@ -136,28 +137,27 @@ pub async fn checkpoint(
     run: &RunInfo,
     args: &CheckpointArgs,
 ) -> Result<CheckpointOutcome, ChainError> {
-    let named = || async { Ok(names(&rpc.coordinator(run.account).await?.account, &args.checkpoint)) };
+    let named = || async { Ok::<_, ChainError>(names(&rpc.coordinator(run.account).await?.account, &args.checkpoint)) };
     if named().await? {
         return Ok(CheckpointOutcome::AlreadyNamed);
     }
     let instructions = [coordinator::checkpoint(rpc.programs(), run, wallet.address(), args)?];
-    let signature = rpc.submit_until(&plan(wallet, "the checkpoint", &instructions), named).await?.signature();
+    let effect = Effect::Named(args.checkpoint);
+    let signature = until(rpc, wallet, run, "the checkpoint", &instructions, &effect).await?.signature();
     Ok(if named().await? { CheckpointOutcome::Named { signature } } else { CheckpointOutcome::Ignored { signature } })
 }
 
-/// Whether the run's weights are where `wanted` says; while its members hold them, whether they fall back to it.
-#[must_use]
-pub fn names(account: &CoordinatorAccount, wanted: &Checkpoint) -> bool {
-    let found = account.state.coordinator.model.checkpoint.get();
-    match (found, wanted) {
-        (Some(Checkpoint::P2P(found)), Checkpoint::Hub(wanted)) => found == *wanted,
-        (Some(Checkpoint::P2PGcs(found)), Checkpoint::Gcs(wanted)) => found == *wanted,
-        (found, wanted) => found == Some(*wanted),
-    }
-}
-
-async fn once(rpc: &Rpc, wallet: &Wallet, purpose: &'static str, instruction: Instruction) -> Result<Confirmed, ChainError> {
-    rpc.submit(&plan(wallet, purpose, &[instruction])).await
+/// Brings `instructions` onto the chain until the run's account shows their effect.
+async fn until(
+    rpc: &Rpc,
+    wallet: &Wallet,
+    run: &RunInfo,
+    purpose: &'static str,
+    instructions: &[Instruction],
+    effect: &Effect,
+) -> Result<Submitted, ChainError> {
+    let done = || async { Ok(effect.is_there(&rpc.coordinator(run.account).await?.account)) };
+    rpc.submit_until(&plan(wallet, purpose, instructions), done).await
 }
 
 fn plan<'a>(wallet: &'a Wallet, purpose: &'static str, instructions: &'a [Instruction]) -> Plan<'a> {

@@ -5,6 +5,7 @@ use psyche_protocol::instruction::{RunUpdateArgs, SetFutureEpochRatesArgs, Updat
 use psyche_protocol::layout::{Config, Metadata, Progress};
 use psyche_protocol::model::Model;
 
+use super::effect::{Described, Effect};
 use super::rewards::treasury_of;
 use crate::Instruction;
 use crate::error::ChainError;
@@ -108,8 +109,7 @@ pub async fn set_future_epoch_rates(
     change(rpc, wallet, &run, "the change of the epoch rates", &args).await
 }
 
-/// Sends `args` to the run, by way of the treasury where one owns it. All of them can be repeated without harm, since they
-/// set values, so nothing is lost by signing only once.
+/// Sends `args` to the run, by way of the treasury where one owns it.
 async fn change(
     rpc: &Rpc,
     wallet: &Wallet,
@@ -128,7 +128,22 @@ async fn change(
         None => direct(rpc, run, args)?,
     };
     let plan = Plan { purpose, payer: wallet, signers: &[], instructions: &instructions, compute: Compute::Simulated };
-    rpc.submit(&plan).await
+    let wanted = Effect::Described(Box::new(wanted(args)));
+    rpc.submit_to(&plan, || async { Ok(wanted.is_there(&rpc.coordinator(run.account).await?.account)) }).await
+}
+
+/// What the run's account shows once `args` are carried out.
+fn wanted(args: &RunUpdateArgs<'_>) -> Described {
+    Described {
+        metadata: args.update.metadata,
+        config: args.update.config,
+        model: args.update.model,
+        progress: args.update.progress,
+        client_version: args.client_version.map(str::to_owned),
+        earning: args.earning_rate_total_shared,
+        slashing: args.slashing_rate_per_client,
+        paused: args.paused,
+    }
 }
 
 /// What the treasurer would do with `args`, in its order: a pause first, a resumption last.

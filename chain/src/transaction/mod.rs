@@ -17,7 +17,7 @@ mod message;
 mod verdict;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
@@ -88,6 +88,12 @@ pub enum Submitted {
     AlreadyDone,
 }
 
+/// How a submission with a known effect ended well: with a confirmation, or with the effect of the last signature that expired.
+enum End {
+    Confirmed(Confirmed),
+    Done(Signature),
+}
+
 impl Submitted {
     /// The transaction of ours that did it.
     #[must_use]
@@ -121,27 +127,60 @@ impl Rpc {
         F: Fn() -> Fut + Send,
         Fut: Future<Output = Result<bool, ChainError>> + Send,
     {
+        match self.see_through(plan, &already_done).await {
+            Ok(End::Confirmed(confirmed)) => Ok(Submitted::Confirmed(confirmed)),
+            Ok(End::Done(_)) => Ok(Submitted::AlreadyDone),
+            Err(error @ ChainError::Program { .. }) => match already_done().await {
+                Ok(true) => Ok(Submitted::AlreadyDone),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Rpc::submit_until`] for somebody who wants a signature: what was done before anything was signed is refused as
+    /// the program refuses it.
+    ///
+    /// # Errors
+    /// As [`Rpc::submit_until`].
+    pub async fn submit_to<F, Fut>(&self, plan: &Plan<'_>, already_done: F) -> Result<Confirmed, ChainError>
+    where
+        F: Fn() -> Fut + Send,
+        Fut: Future<Output = Result<bool, ChainError>> + Send,
+    {
+        Ok(match self.see_through(plan, &already_done).await? {
+            End::Confirmed(confirmed) => confirmed,
+            // Its confirmation was lost; what can be read now holds its effect.
+            End::Done(signature) => Confirmed { signature, slot: self.seen_slot() },
+        })
+    }
+
+    async fn see_through<F, Fut>(&self, plan: &Plan<'_>, already_done: &F) -> Result<End, ChainError>
+    where
+        F: Fn() -> Fut + Send,
+        Fut: Future<Output = Result<bool, ChainError>> + Send,
+    {
         let deadline = Instant::now() + self.config().transaction_deadline;
-        for attempt in 1.. {
-            let error = match self.attempt(plan, attempt, deadline).await {
-                Ok(confirmed) => return Ok(Submitted::Confirmed(confirmed)),
-                Err(error) => error,
-            };
-            match error {
-                ChainError::Expired { signature, .. } => {
-                    tracing::debug!(purpose = plan.purpose, %signature, attempt, "transaction expired");
-                    // An older signature can't land any more: whether its effect is there now is so for good.
-                    if already_done().await? {
-                        return Ok(Submitted::AlreadyDone);
-                    }
-                    if attempt >= SIGNATURES_MAX || Instant::now() >= deadline {
-                        return Err(error);
-                    }
+        let mut expired = None;
+        for attempt in 1..=SIGNATURES_MAX {
+            let error = match (self.attempt(plan, attempt, deadline).await, expired) {
+                (Ok(confirmed), _) => return Ok(End::Confirmed(confirmed)),
+                // What was done by an earlier signature is refused a second time, with whatever code: the state tells.
+                (Err(error @ ChainError::Program { .. }), Some(signature)) => {
+                    return if already_done().await? { Ok(End::Done(signature)) } else { Err(error) };
                 }
-                // What was done already is refused a second time, with whatever code: the state tells.
-                ChainError::Program { .. } if already_done().await.unwrap_or(false) => return Ok(Submitted::AlreadyDone),
-                error => return Err(error),
+                (Err(error), _) => error,
+            };
+            let ChainError::Expired { signature, .. } = error else { return Err(error) };
+            tracing::debug!(purpose = plan.purpose, %signature, attempt, "transaction expired");
+            // No older signature can land any more: whether the effect is there now is so for good.
+            if already_done().await? {
+                return Ok(End::Done(signature));
             }
+            if attempt == SIGNATURES_MAX || Instant::now() >= deadline {
+                return Err(error);
+            }
+            expired = Some(signature);
         }
         Err(ChainError::Build { purpose: plan.purpose, reason: "it was never tried" })
     }

@@ -4,6 +4,7 @@
 mod deploy;
 mod operations;
 mod proxy;
+mod retries;
 mod rpc;
 mod run;
 mod support;

@@ -101,7 +101,7 @@ async fn testify(rpc: &Rpc, run: &RunInfo, view: &CoordinatorView, clients: &[&W
 }
 
 /// Plays all nodes until the run is finished.
-async fn play(rpc: &Rpc, run: &RunInfo, clients: &[&Wallet]) -> Result<CoordinatorView> {
+pub(crate) async fn play(rpc: &Rpc, run: &RunInfo, clients: &[&Wallet]) -> Result<CoordinatorView> {
     for _ in 0..2_000 {
         let view = rpc.coordinator(run.account).await?;
         match view.phase() {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,22 +18,39 @@ use crate::rpc::{Rpc, RpcConfig};
 
 /// How an endpoint behaves.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// Transactions sent to it go nowhere, though it says that it took them.
-    pub(super) swallows: bool,
+    pub(crate) swallows: bool,
     /// It knows no transaction.
-    pub(super) forgets: bool,
+    pub(crate) forgets: bool,
     /// It says that the chain has this height.
-    pub(super) height: Option<u64>,
+    pub(crate) height: Option<u64>,
     /// It answers nothing.
-    pub(super) hangs: bool,
+    pub(crate) hangs: bool,
     /// It takes a transaction and fails to say so.
-    pub(super) breaks_off: bool,
+    pub(crate) breaks_off: bool,
+    /// Slots of which it keeps the transactions; all where it is `None`.
+    pub(crate) keeps: Option<Range<u8>>,
+}
+
+impl Manner {
+    fn has(&self, past: &Past) -> bool {
+        self.keeps.as_ref().is_none_or(|keeps| (u64::from(keeps.start)..u64::from(keeps.end)).contains(&past.slot))
+    }
+}
+
+/// A transaction of old.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    pub(crate) signature: String,
+    pub(crate) slot: u64,
+    /// What it says; `null` where nobody knows it.
+    pub(crate) message: Value,
 }
 
 /// What is on the chain, and what was asked.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     pub(super) manners: Vec<Manner>,
     pub(super) height: u64,
     /// By how much each look at the height raises it.
@@ -56,24 +74,26 @@ pub(super) struct Ledger {
     pub(super) fees: Vec<u64>,
     /// What is said of transactions' bytes.
     pub(super) packets: Vec<String>,
+    /// Transactions that were there before, the oldest first.
+    pub(crate) past: Vec<Past>,
 }
 
 impl Ledger {
-    pub(super) fn count(&self, method: &str) -> u32 {
+    pub(crate) fn count(&self, method: &str) -> u32 {
         self.asked.get(method).copied().unwrap_or(0)
     }
 }
 
 #[derive(Clone)]
-pub(super) struct Chain(Arc<Mutex<Ledger>>);
+pub(crate) struct Chain(Arc<Mutex<Ledger>>);
 
 impl Chain {
     /// A chain behind as many endpoints as there are manners.
-    pub(super) fn new(manners: Vec<Manner>) -> (Self, Rpc) {
+    pub(crate) fn new(manners: Vec<Manner>) -> (Self, Rpc) {
         Self::with(manners, |_config| ())
     }
 
-    pub(super) fn with(manners: Vec<Manner>, adjust: impl FnOnce(&mut RpcConfig)) -> (Self, Rpc) {
+    pub(crate) fn with(manners: Vec<Manner>, adjust: impl FnOnce(&mut RpcConfig)) -> (Self, Rpc) {
         let pairs = (0..manners.len()).map(|n| EndpointPair::parse(&format!("http://fake-{n}"), "").unwrap()).collect();
         let chain =
             Self(Arc::new(Mutex::new(Ledger { manners: manners.clone(), height: 1_000, pace: 1, ..Ledger::default() })));
@@ -85,7 +105,7 @@ impl Chain {
         (chain, rpc)
     }
 
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap()
     }
 }
@@ -121,9 +141,14 @@ impl Wire {
             }
             RpcRequest::GetTransaction => {
                 let signature = params[0].as_str().unwrap();
+                let past = ledger.past.iter().find(|past| past.signature == signature && manner.has(past));
+                if let Some(past) = past.filter(|past| !past.message.is_null()) {
+                    return Ok(json!({"meta": {"err": null}, "transaction": {"message": past.message}}));
+                }
                 let found = ledger.landed.get(signature).filter(|_| !manner.forgets);
                 Ok(found.map_or(Value::Null, |error| json!({"meta": {"err": error, "logMessages": ledger.logs}})))
             }
+            RpcRequest::GetSignaturesForAddress => Ok(signatures(&ledger, &manner, &params)),
             RpcRequest::GetBalance => Ok(json!({"context": {"slot": ledger.height}, "value": 5})),
             RpcRequest::GetSlot | RpcRequest::GetBlockHeight => Ok(json!(ledger.height)),
             other => panic!("nobody told this chain about {other}"),
@@ -143,6 +168,14 @@ fn blockhash(ledger: &mut Ledger) -> Value {
 fn simulated(ledger: &Ledger) -> Value {
     let value = json!({"err": ledger.refuses, "logs": ledger.logs, "unitsConsumed": 10_000, "accounts": null});
     json!({"context": {"slot": ledger.height}, "value": value})
+}
+
+fn signatures(ledger: &Ledger, manner: &Manner, params: &Value) -> Value {
+    let limit = usize::try_from(params[1]["limit"].as_u64().unwrap()).unwrap();
+    let kept = ledger.past.iter().rev().filter(|past| manner.has(past));
+    let after = kept.skip_while(|past| params[1]["before"].as_str().is_some_and(|before| before != past.signature));
+    let skipped = usize::from(params[1]["before"].is_string());
+    after.skip(skipped).take(limit).map(|past| json!({"signature": past.signature, "slot": past.slot, "err": null})).collect()
 }
 
 fn signature_of(packet: &str) -> String {

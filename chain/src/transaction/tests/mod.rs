@@ -9,7 +9,7 @@ use solana_instruction::error::InstructionError;
 use solana_instruction::{AccountMeta, Instruction};
 use solana_transaction_error::TransactionError;
 
-mod fake;
+pub(crate) mod fake;
 mod life;
 
 use super::explain::{Explained, explain};
