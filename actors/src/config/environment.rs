@@ -12,8 +12,8 @@ use psyche_net::NetConfig;
 use serde::Deserialize;
 
 use super::{
-    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig, PARALLELISM_MAX,
-    Violation,
+    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
+    PARALLELISM_MAX, Violation,
 };
 
 /// A variable that the node reads.

@@ -127,3 +127,46 @@ fn told(numbers: &WitnessNumbers) -> WitnessMetadata {
     metadata.loss = F32Bits(numbers.loss.to_bits());
     metadata
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use psyche_protocol::layout::{Bloom, Committee, CommitteeProof, WitnessProof};
+
+    use super::*;
+
+    fn context() -> ActionContext {
+        let at = |n| Address([n; 32]);
+        let run = RunInfo {
+            run_id: "run".parse().unwrap(),
+            instance: at(1),
+            account: at(2),
+            main_authority: at(3),
+            join_authority: at(4),
+        };
+        ActionContext { wallet: Wallet::new(), peer: PeerKey([5; 32]), run, authorizer: None }
+    }
+
+    #[test]
+    fn every_action_of_a_node_has_an_effect_to_look_for_before_it_is_sent_again() {
+        let (context, account) = (context(), CoordinatorAccount::zeroed_boxed());
+        let witness = Box::new(Witness {
+            proof: WitnessProof::new(0, 0, true),
+            participant_bloom: Bloom::new([0; 8]),
+            broadcast_bloom: Bloom::new([0; 8]),
+            broadcast_merkle: [0; 32],
+        });
+        let proof = CommitteeProof { committee: Committee::Trainer, position: 0, index: 0 };
+        let actions = [
+            ChainAction::Join,
+            ChainAction::Tick,
+            ChainAction::WarmupWitness(witness.clone()),
+            ChainAction::Witness { witness, metadata: WitnessNumbers::default() },
+            ChainAction::HealthCheck { target: Address([7; 32]), proof },
+        ];
+        for action in actions {
+            assert!(context.effect(&action, Some(&account)).is_some(), "{action:?}");
+        }
+    }
+}

@@ -14,7 +14,7 @@ use crate::instructions::treasurer::{self, TreasuryAddresses};
 use crate::instructions::{system, token};
 use crate::rpc::{AccountRead, Rpc};
 use crate::run::RunInfo;
-use crate::transaction::{Compute, Confirmed, Plan};
+use crate::transaction::{Compute, Confirmed, Plan, Submitted};
 use crate::wallet::Wallet;
 use crate::{Instruction, Signature};
 
@@ -182,11 +182,25 @@ pub async fn claim_rewards(rpc: &Rpc, wallet: &Wallet, run_id: &RunId, limit: Op
     instructions.push(treasurer::participant_claim(programs, &treasury.addresses(), run.account, user, amount.0)?);
     let plan = plan(wallet, "the claim", &[], &instructions);
     let paid = || async { Ok(standing(rpc, &run, Some(&treasury), user).await?.0.claimed > before.claimed) };
-    let signature = rpc.submit_until(&plan, paid).await?.signature();
-    Ok(Claimed { signature, ..outcome })
+    match rpc.submit_until(&plan, paid).await? {
+        Submitted::Confirmed(confirmed) => Ok(Claimed { signature: Some(confirmed.signature), ..outcome }),
+        // A confirmation was lost, or the same wallet claimed elsewhere: what the chain says now counts.
+        Submitted::AlreadyDone => Ok(outcome.as_found(&standing(rpc, &run, Some(&treasury), user).await?.0)),
+    }
 }
 
 impl Claimed {
+    /// The claim as it came out where `after` is what the chain says afterwards.
+    const fn as_found(self, after: &RunPoints) -> Self {
+        Self {
+            amount: Points(after.claimed.0.saturating_sub(self.before.claimed.0)),
+            claimed_in_all: after.claimed,
+            left: after.claimable,
+            treasury_lacks: Points(after.claimable.0.saturating_sub(after.treasury.0)),
+            ..self
+        }
+    }
+
     /// What a claim of at most `limit` does where `before` is what the chain says.
     fn planned(before: RunPoints, limit: Option<Points>) -> Self {
         let wanted = before.claimable.min(limit.unwrap_or(before.claimable));
@@ -277,4 +291,56 @@ pub async fn token_decimals(rpc: &Rpc, mint: Address) -> Result<u8, ChainError> 
 
 fn plan<'a>(wallet: &'a Wallet, purpose: &'static str, signers: &'a [&'a Wallet], instructions: &'a [Instruction]) -> Plan<'a> {
     Plan { purpose, payer: wallet, signers, instructions, compute: Compute::Simulated }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn points(earned: u64, slashed: u64, claimed: u64, treasury: u64) -> RunPoints {
+        let id = psyche_protocol::layout::NodeIdentity { signer: [1; 32], p2p_identity: [2; 32] };
+        let mut member = RosterClient::new(id, 0);
+        (member.earned, member.slashed) = (earned, slashed);
+        RunPoints::new(Some(&member), claimed, Points(treasury))
+    }
+
+    fn kind(before: RunPoints, limit: Option<u64>) -> (ClaimKind, u64, u64) {
+        let claimed = Claimed::planned(before, limit.map(Points));
+        (claimed.kind, claimed.amount.0, claimed.left.0)
+    }
+
+    #[test]
+    fn a_claim_says_in_what_way_it_came_out() {
+        assert_eq!(kind(points(50, 0, 0, 60), None), (ClaimKind::Paid, 50, 0));
+        assert_eq!(kind(points(50, 0, 0, 60), Some(4)), (ClaimKind::Paid, 4, 46));
+        assert_eq!(kind(points(50, 0, 0, 20), None), (ClaimKind::PaidInPart, 20, 30));
+        assert_eq!(kind(points(50, 0, 0, 0), None), (ClaimKind::TreasuryEmpty, 0, 50));
+        assert_eq!(kind(points(50, 0, 50, 9), None), (ClaimKind::NothingToClaim, 0, 0));
+        assert_eq!(kind(points(50, 60, 0, 9), None), (ClaimKind::NothingToClaim, 0, 0));
+    }
+
+    #[test]
+    fn a_claim_whose_confirmation_was_lost_tells_what_the_chain_tells() {
+        let lost = Claimed::planned(points(50, 0, 10, 60), None);
+        let found = lost.as_found(&points(50, 0, 50, 20));
+        assert_eq!((found.amount, found.claimed_in_all, found.left), (Points(40), Points(50), Points(0)));
+        let elsewhere = lost.as_found(&points(80, 0, 30, 40));
+        assert_eq!((elsewhere.amount, elsewhere.left, elsewhere.treasury_lacks), (Points(20), Points(50), Points(10)));
+    }
+
+    proptest! {
+        #[test]
+        fn prop_a_claim_is_the_least_of_what_is_left_what_is_there_and_what_is_wanted(
+            earned: u64, slashed: u64, claimed: u64, treasury: u64, limit: Option<u64>,
+        ) {
+            let before = points(earned, slashed, claimed, treasury);
+            let plan = Claimed::planned(before, limit.map(Points));
+            let left = earned.saturating_sub(slashed).saturating_sub(claimed);
+            prop_assert_eq!(plan.amount.0, left.min(treasury).min(limit.unwrap_or(u64::MAX)));
+            prop_assert_eq!(plan.left.0, left - plan.amount.0);
+            prop_assert_eq!(plan.amount.0 == 0, matches!(plan.kind, ClaimKind::NothingToClaim | ClaimKind::TreasuryEmpty));
+        }
+    }
 }

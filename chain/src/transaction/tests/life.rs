@@ -96,6 +96,37 @@ async fn what_expired_without_effect_is_signed_anew_with_another_blockhash_and_a
 }
 
 #[tokio::test]
+async fn what_nobody_hears_of_is_sent_again_under_the_same_signature() {
+    let (chain, rpc) = Chain::new(vec![swallowing()]);
+    let job = Job::new();
+    let healed = async {
+        while chain.ledger().sent.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        chain.ledger().manners[0].swallows = false;
+    };
+    let ((submitted, looks), ()) = tokio::join!(job.until(&rpc, u32::MAX), healed);
+    let Ok(Submitted::Confirmed(confirmed)) = submitted else { panic!("{submitted:?}") };
+    let ledger = chain.ledger();
+    assert_eq!((ledger.sent.len(), looks), (1, 0));
+    assert_eq!(ledger.sendings[&(0, confirmed.signature.to_string())], 2);
+}
+
+#[tokio::test]
+async fn every_transaction_has_a_compute_limit_and_the_price_that_others_pay() {
+    use base64::Engine as _;
+    let adjust = |config: &mut crate::rpc::RpcConfig| config.fee_ceiling_micro_lamports = 35;
+    let (chain, rpc) = Chain::with(vec![honest()], adjust);
+    chain.ledger().fees = vec![10, 20, 30, 40];
+    rpc.submit(&Job::new().plan()).await.unwrap();
+    let packet = base64::engine::general_purpose::STANDARD.decode(&chain.ledger().packets[0]).unwrap();
+    let holds = |data: &[u8]| packet.windows(data.len()).any(|window| window == data);
+    // What the simulation took, half as much again and a margin; three quarters paid at most 40, and the cap is 35.
+    assert!(holds(&[&[5, 2][..], &35_000_u32.to_le_bytes()].concat()), "a limit");
+    assert!(holds(&[&[9, 3][..], &35_u64.to_le_bytes()].concat()), "a price");
+}
+
+#[tokio::test]
 async fn what_landed_while_its_confirmation_was_lost_is_not_signed_anew() {
     let (chain, rpc) = Chain::new(vec![forgetful(), forgetful()]);
     chain.ledger().pace = 100;
