@@ -28,6 +28,8 @@ struct Race<'a> {
     started: Vec<(usize, Instant)>,
     /// When the next endpoint is asked as well.
     hedge_at: Option<Instant>,
+    /// The only endpoint there is, which may be asked a second time: its connection may have broken without a word.
+    alone: Option<usize>,
 }
 
 impl Rpc {
@@ -104,8 +106,9 @@ impl Rpc {
         T: DeserializeOwned,
     {
         let mut next = ready.iter().copied();
-        let mut race =
-            Race { rpc: self, request, params, running: FuturesUnordered::new(), started: Vec::new(), hedge_at: None };
+        let alone = ready.first().copied().filter(|_| ready.len() == 1);
+        let (running, started) = (FuturesUnordered::new(), Vec::new());
+        let mut race = Race { rpc: self, request, params, running, started, hedge_at: None, alone };
         self.board(|board| board.hedges.earn());
         next.next().into_iter().for_each(|index| race.start(index));
         let mut failure = None;
@@ -115,7 +118,7 @@ impl Rpc {
             let error = match result.map(read) {
                 Ok(Ok(answer)) => {
                     self.board(|board| board.answered(index, elapsed));
-                    race.won();
+                    race.won(index);
                     return Ok((index, answer));
                 }
                 Ok(Err(fault)) => {
@@ -188,7 +191,8 @@ impl Race<'_> {
         // An airdrop that is asked for twice comes twice.
         let may_hedge = self.started.len() == 1 && request != RpcRequest::RequestAirdrop;
         let (min, max) = (rpc.config().hedge_after_min, rpc.config().hedge_after_max);
-        self.hedge_at = may_hedge.then(|| now + hedge_after(p95, min, max));
+        let after = if self.alone.is_some() { max } else { hedge_after(p95, min, max) };
+        self.hedge_at = may_hedge.then(|| now + after);
     }
 
     /// The next answer; meanwhile, when the time has come and the budget allows it, the next endpoint is asked as well.
@@ -200,7 +204,7 @@ impl Race<'_> {
                 answer = self.running.next() => return answer,
                 () = tokio::time::sleep_until(hedge_at.into()) => {
                     self.hedge_at = None;
-                    if let Some(index) = next.next()
+                    if let Some(index) = next.next().or(self.alone.take())
                         && self.rpc.board(|board| board.hedges.spend())
                     {
                         self.start(index);
@@ -216,9 +220,9 @@ impl Race<'_> {
         position.map_or(Duration::ZERO, |position| self.started.swap_remove(position).1.elapsed())
     }
 
-    /// Notes that all who are still under way were outrun. Dropping the race cancels them.
-    fn won(&mut self) {
-        for (index, started) in self.started.drain(..) {
+    /// Notes that all others who are still under way were outrun by `winner`. Dropping the race cancels them.
+    fn won(&mut self, winner: usize) {
+        for (index, started) in self.started.drain(..).filter(|(index, _)| *index != winner) {
             let elapsed = started.elapsed();
             self.rpc.board(|board| board.outrun(index, elapsed, Instant::now(), rand::random()));
         }

@@ -20,6 +20,9 @@ use crate::error::ChainError;
 
 /// How long a first call waits for the other endpoints' clusters once one has named its own.
 const ROLL_CALL_GRACE: Duration = Duration::from_secs(1);
+/// How long the small requests of this module may take: a call may be waiting for one, and whoever hung when it was sent may
+/// have come back since.
+const JOB_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long [`Rpc::check_clusters`] does.
 const CHECK_GRACE: Duration = Duration::from_secs(3);
 
@@ -124,8 +127,7 @@ impl Rpc {
             Job::Genesis(_) => (RpcRequest::GetGenesisHash, json!([])),
             Job::Pulse(_) => (RpcRequest::GetSlot, json!([{"commitment": "confirmed"}])),
         };
-        // Other transports than ours may have no time-out of their own.
-        let within = self.0.config.connect_timeout + self.0.config.request_timeout;
+        let within = self.0.config.request_timeout.min(JOB_TIMEOUT);
         let answer = tokio::time::timeout(within, endpoint.client.send::<Value>(request, params)).await;
         let (now, jitter) = (Instant::now(), rand::random());
         let Ok(answer) = answer else {

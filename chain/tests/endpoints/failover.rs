@@ -43,6 +43,20 @@ async fn a_hanging_primary_is_outrun_by_a_hedge_cancelled_and_not_started_at_aga
 }
 
 #[tokio::test]
+async fn a_lone_endpoint_whose_connection_broke_without_a_word_is_asked_over_another_one() {
+    let one = Server::start().await;
+    let mut config = config([&one]);
+    (config.hedge_after_min, config.hedge_after_max) = (Duration::from_millis(50), Duration::from_millis(50));
+    let rpc = Rpc::new(config).unwrap();
+    rpc.check_clusters().await.unwrap();
+    // Only the first request hangs.
+    one.next([Mood::Hangs]);
+    balance(&rpc).await;
+    assert_eq!((one.count("getBalance"), circuits(&rpc)), (2, vec![Circuit::Closed]));
+    until("the first one's cancellation", || one.cancelled() == 1).await;
+}
+
+#[tokio::test]
 async fn a_primary_that_hangs_from_the_beginning_costs_no_call_its_time_out() {
     let (one, two) = (Server::start().await, Server::start().await);
     one.turn(Mood::Hangs);
