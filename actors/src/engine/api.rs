@@ -14,6 +14,8 @@ use psyche_messages::{
 };
 use psyche_protocol::layout::{CommitteeProof, CoordinatorAccount, Witness};
 
+use super::leaving::Leaving;
+
 /// What the clocks say when an event is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -328,18 +330,6 @@ pub enum Effect {
     },
     /// The run goes on, but not with this node as it is; no effect follows.
     Leave(Leaving),
-}
-
-/// Why a node leaves a run that goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leaving {
-    /// The run wants another version of the client.
-    OtherVersion {
-        /// Which one.
-        wanted: String,
-    },
-    /// The run was closed and created anew under its name: a fresh node may take part in it.
-    Replaced,
 }
 
 /// Where parameters come from.

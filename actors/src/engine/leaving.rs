@@ -3,12 +3,24 @@
 use psyche_messages::Step;
 use psyche_messages::events::Phase;
 
-use super::api::{Effect, Leaving};
+use super::api::Effect;
 use super::{Busy, Engine};
 use crate::CLIENT_VERSION;
 
 /// The version that test runs name: every client will do.
 const ANY_VERSION: &str = "test";
+
+/// Why a node leaves a run that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// The run wants another version of the client.
+    OtherVersion {
+        /// Which one.
+        wanted: String,
+    },
+    /// The run was closed and created anew under its name: a fresh node may take part in it.
+    Replaced,
+}
 
 /// Whether a run whose account names the client version `wanted` can be trained with this client. An empty one says
 /// nothing.

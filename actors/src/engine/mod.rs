@@ -56,8 +56,8 @@ use psyche_messages::events::Phase;
 use psyche_messages::{BlobHash, Digest, NodeEvent, PeerKey, RoundKey, RoundMessage, Step};
 
 pub use api::{
-    ChainAction, DiskSnapshot, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, Leaving, LoadFrom, Now,
-    Patience, SendId, SendOutcome, StepSchedule, WitnessNumbers,
+    ChainAction, DiskSnapshot, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, LoadFrom, Now, Patience,
+    SendId, SendOutcome, StepSchedule, WitnessNumbers,
 };
 
 use applying::Resolution;
@@ -66,7 +66,7 @@ use epoch::{EpochLog, ROUNDS_KEPT};
 use errands::Errands;
 use fetch::Fetches;
 use gossip::{Early, Outbox};
-pub use leaving::version_fits;
+pub use leaving::{Leaving, version_fits};
 use model::Model;
 use rules::Member;
 use snapshots::Snapshots;

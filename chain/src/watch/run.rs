@@ -119,3 +119,110 @@ async fn read_instance(rpc: Rpc, config: WatchConfig, name: watch::Sender<RunInf
         sleep(config.poll).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use proptest::prelude::*;
+    use psyche_messages::{Address, Lamports, Slot};
+    use psyche_protocol::layout::{CoordinatorAccount, LayoutFault};
+    use psyche_protocol::machine;
+    use solana_account_decoder_client_types::{UiAccount, UiAccountData, UiAccountEncoding};
+
+    use super::*;
+    use crate::rpc::AccountRead;
+    use crate::watch::Watched as _;
+
+    const COORDINATOR: Address = Address([7; 32]);
+
+    fn good() -> Vec<u8> {
+        let mut account = CoordinatorAccount::zeroed_boxed();
+        account.discriminator = CoordinatorAccount::DISCRIMINATOR;
+        account.version = CoordinatorAccount::VERSION;
+        account.as_bytes().to_vec()
+    }
+
+    /// Decodes, and looks at everything that a watch and its consumers look at.
+    fn decode(data: Vec<u8>) -> Result<(), ChainError> {
+        let read = AccountRead { slot: Slot(1), lamports: Lamports(1), owner: COORDINATOR, executable: false, data };
+        let view = CoordinatorView::decode(Address([1; 32]), &read, COORDINATOR)?;
+        let shown = format!("{view:?} {:?} {:?}", view.since(), view.account.state.client_version.as_str());
+        assert!(!shown.is_empty() && !view.is_phase_change(&view));
+        let _next = machine::would_tick(&view.account, 1_700_000_000);
+        Ok(())
+    }
+
+    /// The offset and reason of a failure; both are in its text, which names no bytes.
+    fn offence(data: Vec<u8>) -> Option<(usize, LayoutFault)> {
+        match decode(data) {
+            Ok(()) => None,
+            Err(ChainError::AccountLayout { source, .. }) => {
+                assert!(source.to_string().contains(&format!("at offset {}", source.offset)));
+                Some((source.offset, source.what))
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_good_account_decodes_and_a_bad_byte_is_named_by_its_place() {
+        assert_eq!(offence(good()), None);
+        for (at, what) in [(0, LayoutFault::Discriminator), (8, LayoutFault::Version)] {
+            let mut bytes = good();
+            bytes[at] ^= 0x80;
+            assert_eq!(offence(bytes), Some((at, what)));
+        }
+        assert_eq!(offence(Vec::new()).unwrap().1, LayoutFault::Size);
+    }
+
+    proptest! {
+        #[test]
+        fn prop_random_bytes_are_an_error_with_an_offset(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+            prop_assert_eq!(offence(bytes).unwrap().1, LayoutFault::Size);
+        }
+
+        #[test]
+        fn prop_an_account_of_random_bytes_never_crashes_a_watch(seed: u64, headed: bool) {
+            let mut random = proptest::test_runner::TestRng::from_seed(
+                proptest::test_runner::RngAlgorithm::ChaCha, &[seed.to_le_bytes(); 4].concat(),
+            );
+            let mut bytes = vec![0; CoordinatorAccount::SIZE];
+            random.fill_bytes(&mut bytes);
+            if headed {
+                bytes[..16].copy_from_slice(&good()[..16]);
+            }
+            prop_assert!(offence(bytes).is_none_or(|(offset, _)| offset < CoordinatorAccount::SIZE));
+        }
+
+        #[test]
+        fn prop_mutated_accounts_decode_or_say_where_they_do_not(
+            changes in proptest::collection::vec((0..CoordinatorAccount::SIZE, any::<u8>()), 1..40),
+            cut in proptest::option::of(0..CoordinatorAccount::SIZE)
+        ) {
+            let mut bytes = good();
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut);
+            }
+            prop_assert!(offence(bytes).is_none_or(|(offset, _)| offset < CoordinatorAccount::SIZE));
+        }
+
+        #[test]
+        fn prop_what_a_server_calls_an_account_is_unpacked_or_refused(
+            text in prop_oneof![".*", proptest::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| BASE64.encode(bytes))],
+            owner in ".{0,50}",
+            encoding in prop_oneof![
+                Just(UiAccountEncoding::Base64), Just(UiAccountEncoding::Base64Zstd), Just(UiAccountEncoding::Base58)
+            ]
+        ) {
+            let data = UiAccountData::Binary(text, encoding);
+            let account = UiAccount { lamports: 1, data, owner, executable: false, rent_epoch: 0, space: None };
+            prop_assert!(AccountRead::unpack(Slot(1), account).is_none_or(|read| read.data.len() <= 10 * 1024 * 1024));
+        }
+    }
+}
