@@ -6,7 +6,7 @@
 //!
 //! # Out
 //! Every state that arrives, in order, to `RunActor` and `RewardsActor`; to the former also that the run was closed and
-//! created anew; a warning where the account can't be read.
+//! created anew, once it has rules again; a warning where the account can't be read.
 //!
 //! # State and invariants
 //! The newest state. States never go backwards, ordered by nonce and slot; the watch underneath sees to that over all
@@ -29,7 +29,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, WrapFuture as _,
 };
 use psyche_chain::{CoordinatorView, Rpc, RunEvent, RunInfo, WatchConfig, watch_run};
-use psyche_messages::{Command, NodeEvent};
+use psyche_messages::{Command, NodeEvent, Phase};
 use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 
@@ -45,6 +45,8 @@ use crate::supervisor::Supervised;
 const MAILBOX_MAX: usize = 64;
 /// How often it is looked whether the run's actor is another one.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// What the operator is told of it.
+const ANEW: &str = "the run was closed and created anew";
 
 /// Asks for the newest state.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +110,7 @@ impl Handler<Ask<GetCoordinator>> for CoordinatorWatcher {
 /// Passes states on for as long as the actor lives.
 async fn follow(links: WatcherLinks, newest: Newest) {
     let mut watch = watch_run(&links.rpc, links.info.clone(), links.watch);
-    let mut told = links.run.current();
+    let (mut told, mut replaced) = (links.run.current(), false);
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -127,6 +129,7 @@ async fn follow(links: WatcherLinks, newest: Newest) {
             }
         };
         match event {
+            RunEvent::Changed(view) if replaced => replace(&links, &view).await,
             RunEvent::Changed(view) => {
                 *newest.lock().await = Some(view.clone());
                 if let Err(error) = links.rewards.ask(CoordinatorSeen(Arc::clone(&view.account))).await {
@@ -134,12 +137,25 @@ async fn follow(links: WatcherLinks, newest: Newest) {
                 }
                 tell(&links, view).await;
             }
-            RunEvent::Anew(_) | RunEvent::Moved(_) => {
-                warn(&links, "the run was closed and created anew".to_owned());
-                links.run.tell(Happened(Event::RunReplaced)).await;
+            RunEvent::Moved(_) => {
+                warn(&links, ANEW.to_owned());
+                replaced = true;
+            }
+            RunEvent::Anew(view) => {
+                if !std::mem::replace(&mut replaced, true) {
+                    warn(&links, ANEW.to_owned());
+                }
+                replace(&links, &view).await;
             }
             RunEvent::Lost(error) => warn(&links, format!("the run's account can't be read: failed to {}", chain_of(&error))),
         }
+    }
+}
+
+/// Says that the run is another one, once it has rules: a node that starts over must be able to take part in it.
+async fn replace(links: &WatcherLinks, view: &CoordinatorView) {
+    if view.phase() != Phase::Uninitialized {
+        links.run.tell(Happened(Event::RunReplaced)).await;
     }
 }
 

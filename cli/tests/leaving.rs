@@ -1,0 +1,161 @@
+//! A node at work whose run is made anew under its feet, and then wants another client.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use psyche_chain::ops::{self, NewRun, RunUpdate};
+use psyche_chain::{EndpointPair, Rpc, RpcConfig, RunInfo, Wallet};
+use psyche_messages::{Address, Lamports, RunId};
+use support::{LocalChain, command, text};
+
+const RUN: &str = "leaving";
+const EVERYONE: Address = Address([0; 32]);
+
+const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
+"max_position_embeddings": 32, "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1,
+"num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
+"torch_dtype": "float32", "vocab_size": 300}"#;
+
+/// A run that waits for a second client.
+const RUN_CONFIG: &str = r#"
+[config]
+warmup_time = 60
+cooldown_time = 2
+epoch_time = 61
+max_round_train_time = 40
+round_witness_time = 1
+min_clients = 2
+init_min_clients = 2
+witness_nodes = 0
+global_batch_size_start = 2
+global_batch_size_end = 2
+total_steps = 5
+verification_percent = 0
+waiting_for_members_extra_time = 1
+
+[model.LLM]
+architecture = "HfLlama"
+data_type = "Pretraining"
+max_seq_len = 32
+data_location = { Local = "tokens" }
+
+[model.LLM.checkpoint.Hub]
+repo_id = "model"
+
+[model.LLM.lr_schedule.Constant]
+base_lr = 1.0e-3
+warmup_steps = 0
+warmup_init_lr = 0.0
+
+[model.LLM.optimizer.Distro]
+compression_decay = 0.999
+compression_chunk = 64
+compression_topk = 8
+quantize_1bit = true
+"#;
+
+struct Scene {
+    chain: LocalChain,
+    folder: tempfile::TempDir,
+    rpc: Rpc,
+    owner: Wallet,
+    run_id: RunId,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (chain, folder) = (LocalChain::start(), tempfile::tempdir().unwrap());
+        let [(_, rpc), (_, ws)] = chain.variables();
+        let rpc = Rpc::new(RpcConfig::new(vec![EndpointPair::parse(rpc, ws).unwrap()])).unwrap();
+        let scene = Self { chain, folder, rpc, owner: Wallet::new(), run_id: RUN.parse().unwrap() };
+        scene.rpc.airdrop(scene.owner.address(), Lamports(20_000_000_000)).await.unwrap();
+        let write = |name: &str, content: &str| std::fs::write(scene.path(name), content).unwrap();
+        write("text.txt", &"In the beginning God created the heaven and the earth.\n".repeat(80));
+        write("config.json", MODEL);
+        write("run.toml", RUN_CONFIG);
+        scene.run("tokenize --text text.txt --vocab-size 300 --out tokens");
+        scene.run("init-model --config config.json --seed 7 --out model");
+        ops::authorization_create(&scene.rpc, &scene.owner, EVERYONE).await.unwrap();
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a command line in the folder, as the owner.
+    fn run(&self, line: &str) {
+        let key = self.owner_key();
+        let mut words = command();
+        words.current_dir(self.folder.path()).args(line.split_whitespace()).env("RAW_WALLET_PRIVATE_KEY", key);
+        let output = words.output().unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    }
+
+    fn owner_key(&self) -> String {
+        let path = self.path("owner.json");
+        if !path.exists() {
+            self.owner.save(&path).unwrap();
+        }
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// A run of this name with rules, which waits for members.
+    async fn create(&self) -> RunInfo {
+        let client_version = psyche_actors::CLIENT_VERSION.to_owned();
+        let new = NewRun { run_id: self.run_id.clone(), client_version, join_authority: None, treasury: None };
+        let run = ops::create_run(&self.rpc, &self.owner, &new).await.unwrap();
+        let url = self.chain.variables()[0].1;
+        self.run(&format!("update-config --rpc {url} --run-id {RUN} --config-path run.toml"));
+        ops::set_paused(&self.rpc, &self.owner, &self.run_id, false).await.unwrap();
+        run
+    }
+
+    async fn pause(&self) {
+        ops::set_paused(&self.rpc, &self.owner, &self.run_id, true).await.unwrap();
+    }
+
+    /// Waits until `who` has joined the run in `account`.
+    async fn joined(&self, account: Address, who: Address) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.rpc.coordinator(account).await.unwrap().account.is_pending(&who.0) {
+            assert!(Instant::now() < deadline, "{who} does not join");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_follows_its_run_to_another_account_and_exits_with_code_ten_for_another_version() {
+    let scene = Scene::new().await;
+    let first = scene.create().await;
+    let operator = Wallet::new();
+    operator.save(&scene.path("operator.json")).unwrap();
+    scene.rpc.airdrop(operator.address(), Lamports(5_000_000_000)).await.unwrap();
+    let mut train = command();
+    train.current_dir(scene.folder.path()).arg("train").envs(scene.chain.variables());
+    train.env("RUN_ID", RUN).env("WALLET_PRIVATE_KEY_PATH", "operator.json").env("DATA_PATH", "tokens/tokens.bin");
+    train.env("P2P_BIND", "127.0.0.1").stdout(Stdio::null()).stderr(Stdio::piped());
+    let node = tokio::process::Command::from(train).kill_on_drop(true).spawn().unwrap();
+    scene.joined(first.account, operator.address()).await;
+
+    scene.pause().await;
+    ops::close_run(&scene.rpc, &scene.owner, &scene.run_id, None).await.unwrap();
+    let second = scene.create().await;
+    assert_ne!(second.account, first.account);
+    scene.joined(second.account, operator.address()).await;
+
+    scene.pause().await;
+    let update = RunUpdate { client_version: Some("9.9.9".into()), ..RunUpdate::default() };
+    ops::update_run(&scene.rpc, &scene.owner, &scene.run_id, &update).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), node.wait_with_output()).await;
+    let ended = ended.expect("the node leaves").unwrap();
+    let log = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(10), "{log}");
+    assert!(log.contains("wants client version \"9.9.9\"") && log.contains("closed and created anew"), "{log}");
+}
