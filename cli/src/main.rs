@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 
 use args::{Cli, Logs};
 use exit::{Exit, Failure};
@@ -83,12 +84,19 @@ fn tidy_variables() {
     }
 }
 
+/// Modules of libraries that write whole requests, and with them the keys in endpoints' URLs, at their lowest levels.
+const NEVER_VERBOSE: [&str; 2] = ["tungstenite::handshake", "tungstenite::client"];
+
 fn start_logs(logs: Logs) -> Result<()> {
     // All crates of this project, by their common prefix.
     let default =
         "warn,libp2p_kad=error,psyche_actors=info,psyche_chain=info,psyche_gpu=info,psyche_net=info,psyche_solana_client=info";
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter = EnvFilter::try_new(directives).context("RUST_LOG can't be read")?;
+    let mut filter = EnvFilter::try_new(directives).context("RUST_LOG can't be read")?;
+    for module in NEVER_VERBOSE {
+        let quiet: Directive = format!("{module}=info").parse().context("a module's level can't be set")?;
+        filter = filter.add_directive(quiet);
+    }
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -14,6 +14,7 @@ use psyche_messages::{Address, Lamports, RunId};
 use support::{LocalChain, command, text};
 
 const RUN: &str = "leaving";
+const KEY: &str = "key-of-the-provider";
 const EVERYONE: Address = Address([0; 32]);
 
 const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
@@ -138,10 +139,18 @@ async fn a_node_follows_its_run_to_another_account_and_exits_with_code_ten_for_a
     operator.save(&scene.path("operator.json")).unwrap();
     scene.rpc.airdrop(operator.address(), Lamports(5_000_000_000)).await.unwrap();
     let mut train = command();
-    train.current_dir(scene.folder.path()).arg("train").envs(scene.chain.variables());
+    train.current_dir(scene.folder.path()).arg("train");
+    // Keys as providers put them into their URLs, and an operator who wants to see everything.
+    let [(_, rpc), (_, ws)] = scene.chain.variables();
+    train.env("RPC", format!("{rpc}/{KEY}?api-key={KEY}")).env("WS_RPC", format!("{ws}/{KEY}?api-key={KEY}"));
+    let verbose =
+        ["psyche_chain", "solana_pubsub_client", "solana_rpc_client", "tungstenite", "reqwest", "hyper", "hyper_util"];
+    train.env("RUST_LOG", format!("info,{}", verbose.map(|name| format!("{name}=trace")).join(",")));
+    let log = scene.path("node.log");
     train.env("RUN_ID", RUN).env("WALLET_PRIVATE_KEY_PATH", "operator.json").env("DATA_PATH", "tokens/tokens.bin");
-    train.env("P2P_BIND", "127.0.0.1").stdout(Stdio::null()).stderr(Stdio::piped());
-    let node = tokio::process::Command::from(train).kill_on_drop(true).spawn().unwrap();
+    train.env("P2P_BIND", "127.0.0.1").stdout(Stdio::null());
+    train.stderr(std::fs::File::create(&log).unwrap());
+    let mut node = tokio::process::Command::from(train).kill_on_drop(true).spawn().unwrap();
     scene.joined(first.account, operator.address()).await;
 
     scene.pause().await;
@@ -153,9 +162,12 @@ async fn a_node_follows_its_run_to_another_account_and_exits_with_code_ten_for_a
     scene.pause().await;
     let update = RunUpdate { client_version: Some("9.9.9".into()), ..RunUpdate::default() };
     ops::update_run(&scene.rpc, &scene.owner, &scene.run_id, &update).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(60), node.wait_with_output()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), node.wait()).await;
     let ended = ended.expect("the node leaves").unwrap();
-    let log = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(10), "{log}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(ended.code(), Some(10), "{log}");
+    let leak = log.lines().find(|line| line.contains(KEY));
+    assert_eq!(leak, None, "of a URL only the host is shown");
+    assert!(log.contains("127.0.0.1"), "{log}");
     assert!(log.contains("wants client version \"9.9.9\"") && log.contains("closed and created anew"), "{log}");
 }
