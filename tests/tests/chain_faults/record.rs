@@ -65,7 +65,8 @@ impl Record {
 
     pub(crate) fn with(stage: &Stage, config: WatchConfig) -> Self {
         let mut watch = watch_run(&stage.rpc, stage.run.clone(), config);
-        let (states, trouble): (Arc<Mutex<Vec<Change>>>, Arc<Mutex<Vec<String>>>) = Default::default();
+        let states: Arc<Mutex<Vec<Change>>> = Arc::default();
+        let trouble: Arc<Mutex<Vec<String>>> = Arc::default();
         let (tell, nonce) = watch::channel(0);
         let (count, connected) = watch::channel(0);
         let (write, note) = (Arc::clone(&states), Arc::clone(&trouble));

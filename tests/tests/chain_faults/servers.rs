@@ -114,7 +114,11 @@ async fn endure(hostile: Hostile, mut done: impl FnMut(&Hostile, &Stage) -> bool
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_a_server_that_accepts_and_closes_is_not_asked_in_a_tight_loop() -> Result<()> {
-    let hostile = Hostile::start(async |stream| Ok(drop(stream))).await?;
+    let hostile = Hostile::start(async |stream| {
+        drop(stream);
+        Ok(())
+    })
+    .await?;
     let mut phases = 0;
     // Its pauses double from 80 ms on, so hundreds of attempts would take hours.
     endure(hostile, move |hostile, _| {
@@ -127,7 +131,11 @@ async fn chaos_a_server_that_accepts_and_closes_is_not_asked_in_a_tight_loop() -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_a_server_that_greets_and_closes_is_not_asked_in_a_tight_loop() -> Result<()> {
-    let hostile = Hostile::start(async |stream| Ok(drop(subscribed(stream, 2).await?))).await?;
+    let hostile = Hostile::start(async |stream| {
+        drop(subscribed(stream, 2).await?);
+        Ok(())
+    })
+    .await?;
     let mut phases = 0;
     endure(hostile, move |hostile, _| {
         phases += 1;
