@@ -139,7 +139,14 @@ pub(crate) fn find_wallet(args: &WalletArgs) -> Result<Option<Wallet>> {
 pub(crate) fn address_of(address: Option<Address>, wallet: &WalletArgs) -> Result<Address> {
     match address {
         Some(address) => Ok(address),
-        None => Ok(wallet_of(wallet)?.address()),
+        None => match find_wallet(wallet)? {
+            Some(wallet) => Ok(wallet.address()),
+            None => {
+                let message = "no wallet is named: give --address or --wallet-private-key-path, or set ADDRESS, \
+                               WALLET_PRIVATE_KEY_PATH or RAW_WALLET_PRIVATE_KEY";
+                Err(Failure::new(Exit::Configuration, message).into())
+            }
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use psyche_messages::Secret;
 
 /// Largest environment file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -28,8 +29,8 @@ pub(crate) fn named_in(args: &[OsString]) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The variables in the file. Errors name the line's number, never its text, which may hold a key.
-pub(crate) fn read(path: &PathBuf) -> Result<Vec<(String, String)>> {
+/// The variables in the file, any of which may be a key. Errors name the line's number, never its text, which may hold a key.
+pub(crate) fn read(path: &PathBuf) -> Result<Vec<(String, Secret<String>)>> {
     let length = std::fs::metadata(path).with_context(|| format!("failed to read {}", path.display()))?.len();
     if length > FILE_BYTES_MAX {
         bail!("{} has {length} bytes; an environment file of at most {FILE_BYTES_MAX} is accepted", path.display());
@@ -37,10 +38,10 @@ pub(crate) fn read(path: &PathBuf) -> Result<Vec<(String, String)>> {
     let lines = dotenvy::from_path_iter(path).with_context(|| format!("failed to read {}", path.display()))?;
     let mut variables = Vec::new();
     for (number, line) in lines.enumerate() {
-        let Ok(pair) = line else {
+        let Ok((name, value)) = line else {
             bail!("entry {} of {} cannot be read; NAME=value is accepted", number + 1, path.display());
         };
-        variables.push(pair);
+        variables.push((name, Secret::new(value)));
     }
     Ok(variables)
 }
@@ -85,7 +86,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "# comment\nRPC=\"http://localhost:8899\"\nexport RUN_ID='demo'").unwrap();
         let read = read(&file.path().to_owned()).unwrap();
-        assert_eq!(read, [("RPC".into(), "http://localhost:8899".into()), ("RUN_ID".into(), "demo".into())]);
+        let read: Vec<_> = read.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
+        assert_eq!(read, [("RPC", "http://localhost:8899"), ("RUN_ID", "demo")]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn load_env_file() -> Result<()> {
     for (name, value) in env_file::read(&path)? {
         if std::env::var_os(&name).is_none() {
             // SAFETY: this is the process's only thread so far.
-            unsafe { std::env::set_var(name, value) };
+            unsafe { std::env::set_var(name, value.expose()) };
         }
     }
     Ok(())

@@ -84,7 +84,8 @@ fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
         ("set-paused --run-id here --wallet-private-key-path open.json".into(), 3, vec!["mode 0644", "chmod 600 open.json"]),
         ("wallet address --wallet-private-key-path half.json".into(), 3, vec!["64 numbers"]),
         ("wallet address --wallet-private-key-path nowhere.json".into(), 3, vec!["nowhere.json"]),
-        ("wallet new --out owner.json".into(), 1, vec!["owner.json"]),
+        ("wallet new --out owner.json".into(), 3, vec!["owner.json", "does not exist"]),
+        ("can-join --run-id here".into(), 3, vec!["--address", "RAW_WALLET_PRIVATE_KEY"]),
         // Files.
         (update("no-toml.toml"), 3, vec!["no-toml.toml, line 1, column 8"]),
         (update("typo.toml"), 3, vec!["typo.toml, line 3, column 1", "cooldown_tiem"]),
@@ -97,6 +98,7 @@ fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
         // Runs and those who may change them.
         (format!("set-paused --run-id nowhere {OWNER}"), 4, vec!["run", "--run-id"]),
         (format!("can-join --run-id nowhere --pubkey {NOBODY} --json"), 4, vec!["nowhere", "RPC endpoint"]),
+        ("json-dump-run --run-id here --treasurer-index 5".into(), 15, vec!["--treasurer-index"]),
         ("json-dump-run --run-id nowhere".into(), 4, vec!["--run-id"]),
         (format!("json-dump-user --run-id nowhere --address {NOBODY}"), 4, vec!["--run-id"]),
         (format!("tick --run-id nowhere --count 1 {OWNER}"), 4, vec!["--run-id"]),

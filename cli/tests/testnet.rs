@@ -2,6 +2,7 @@
 #![cfg(feature = "localnet")]
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -120,6 +121,10 @@ async fn a_small_network_learns_agrees_and_claims() {
     let svg = std::fs::read_to_string(out.join("loss.svg")).unwrap();
     assert!(svg.contains("<svg") && svg.contains("node 2"), "the plot shows every node");
     assert!(left_behind(&out).contains(&"node-1".to_owned()));
+    for wallet in ["owner.json", "operator.json", "node-1/wallet.json", "node-2/wallet.json"] {
+        let mode = std::fs::metadata(out.join(wallet)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{wallet} is its owner's alone");
+    }
 }
 
 #[tokio::test]

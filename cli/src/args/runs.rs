@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use psyche_messages::{Address, Phase, RunId};
 
 use super::values::{address, run_id};
-use super::{ChainArgs, JsonArgs, WalletArgs};
+use super::{ChainArgs, JsonArgs, TreasuryArgs, WalletArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -71,6 +71,8 @@ pub(crate) struct DumpRunArgs {
     #[arg(long, short = 'r', env = "RUN_ID", value_parser = run_id)]
     pub(crate) run_id: RunId,
     #[command(flatten)]
+    pub(crate) treasury: TreasuryArgs,
+    #[command(flatten)]
     pub(crate) json: JsonArgs,
     #[command(flatten)]
     pub(crate) chain: ChainArgs,
@@ -85,6 +87,8 @@ pub(crate) struct DumpUserArgs {
     /// The run's name.
     #[arg(long, short = 'r', env = "RUN_ID", value_parser = run_id)]
     pub(crate) run_id: RunId,
+    #[command(flatten)]
+    pub(crate) treasury: TreasuryArgs,
     /// The wallet's address; read from RAW_WALLET_PRIVATE_KEY or the key file where it is not given.
     #[arg(long, visible_aliases = ["pubkey", "wallet", "user"], env = "ADDRESS", value_name = "ADDRESS", value_parser = address)]
     pub(crate) address: Option<Address>,

@@ -48,7 +48,7 @@ fn show(progress: DeployProgress, shown: &Mutex<Option<String>>) {
 /// The key at `path`, made anew where there is none: its address is the program's id.
 fn keypair(path: &Path) -> Result<Wallet> {
     if path.exists() {
-        return Wallet::from_file(path).map_err(failed_to);
+        return Wallet::from_file(path).map_err(|error| chain_failed(error.into()));
     }
     let key = Wallet::new();
     key.save(path).map_err(failed_to)?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use psyche_chain::ops::{self, RunFilter, RunSummary};
 
-use super::{address_of, chain_failed, connect};
+use super::{address_of, chain_failed, check_treasury, connect};
 use crate::args::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
 use crate::{output, work};
 
@@ -52,15 +52,21 @@ fn printable(text: &str) -> String {
 
 pub(crate) async fn dump_run(args: DumpRunArgs) -> Result<()> {
     let rpc = connect(&args.chain).await?;
-    let dump = ops::dump_run(&rpc, &args.run_id);
-    output::json(&work::resumable("reading the run", async { dump.await.map_err(chain_failed) }).await?)
+    let dump = work::resumable("reading the run", async {
+        check_treasury(&rpc, &args.run_id, &args.treasury).await?;
+        ops::dump_run(&rpc, &args.run_id).await.map_err(chain_failed)
+    });
+    output::json(&dump.await?)
 }
 
 pub(crate) async fn dump_user(args: DumpUserArgs) -> Result<()> {
     let address = address_of(args.address, &args.wallet)?;
     let rpc = connect(&args.chain).await?;
-    let dump = ops::dump_user(&rpc, &args.run_id, address, args.authorizer);
-    output::json(&work::resumable("reading the run", async { dump.await.map_err(chain_failed) }).await?)
+    let dump = work::resumable("reading the run", async {
+        check_treasury(&rpc, &args.run_id, &args.treasury).await?;
+        ops::dump_user(&rpc, &args.run_id, address, args.authorizer).await.map_err(chain_failed)
+    });
+    output::json(&dump.await?)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use psyche_chain::{Wallet, addresses, ops};
 use psyche_messages::{Address, Points};
 use serde_json::json;
 
-use super::{address_of, chain_failed, connect, failed_to, wallet_of};
+use super::{address_of, chain_failed, connect, wallet_of};
 use crate::args::{AirdropArgs, BalanceArgs, CreateTokenArgs, MintTokensArgs, NewWalletArgs, WalletCommand};
 use crate::exit::{Exit, Failure};
 use crate::units::{Sol, in_tokens};
@@ -27,7 +27,13 @@ pub(crate) async fn run(command: WalletCommand) -> Result<()> {
 
 fn new(args: &NewWalletArgs) -> Result<()> {
     let (wallet, out) = (Wallet::new(), args.out.display());
-    wallet.save(&args.out).map_err(failed_to)?;
+    wallet.save(&args.out).map_err(|error| {
+        let problem = psyche_actors::chain_of(&error);
+        Failure::new(
+            Exit::Configuration,
+            format!("failed to {problem}; name a file that does not exist, in a folder that does"),
+        )
+    })?;
     output::note(format_args!("the private key is in {out}; whoever has it has the wallet"));
     let address = wallet.address();
     output::either(args.json.json, &json!({"address": address, "file": args.out}), format_args!("{address}"))
