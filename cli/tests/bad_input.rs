@@ -9,7 +9,7 @@ use std::process::Output;
 
 use psyche_chain::{ProgramIds, addresses};
 use psyche_messages::Address;
-use support::{RUN_TOML, Scene, command, other_network, text};
+use support::{Folder, RUN_TOML, Scene, command, other_network, text};
 
 /// A chain with a few runs.
 fn scene() -> Scene {
@@ -67,16 +67,16 @@ fn what_cannot_be_meant_is_refused_as_wrong_usage_in_words() {
 }
 
 #[test]
-fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
-    let scene = scene();
-    let owner = scene.address("owner");
-    scene.write("open.json", &std::fs::read_to_string(scene.path("owner.json")).unwrap(), 0o644);
-    scene.write("half.json", "[1,2,3]", 0o600);
-    scene.write("no-toml.toml", "[config\n", 0o600);
-    scene.write("typo.toml", &RUN_TOML.replace("cooldown_time", "cooldown_tiem"), 0o600);
-    scene.write("less.toml", &RUN_TOML.replace("total_steps = 5\n", ""), 0o600);
-    scene.write("range.toml", &RUN_TOML.replacen("min_clients = 1", "min_clients = 70000", 1), 0o600);
-    scene.write("rules.toml", &RUN_TOML.replace("witness_nodes = 0", "witness_nodes = 9"), 0o600);
+fn keys_and_files_that_cannot_be_used_are_refused_before_anybody_is_asked() {
+    let folder = Folder::new();
+    folder.run("wallet new --out owner.json");
+    folder.write("open.json", &std::fs::read_to_string(folder.path("owner.json")).unwrap(), 0o644);
+    folder.write("half.json", "[1,2,3]", 0o600);
+    folder.write("no-toml.toml", "[config\n", 0o600);
+    folder.write("typo.toml", &RUN_TOML.replace("cooldown_time", "cooldown_tiem"), 0o600);
+    folder.write("less.toml", &RUN_TOML.replace("total_steps = 5\n", ""), 0o600);
+    folder.write("range.toml", &RUN_TOML.replacen("min_clients = 1", "min_clients = 70000", 1), 0o600);
+    folder.write("rules.toml", &RUN_TOML.replace("witness_nodes = 0", "witness_nodes = 9"), 0o600);
     let update = |file: &str| format!("update-config --run-id here --config-path {file} {OWNER}");
     let cases: Vec<(String, i32, Vec<&str>)> = vec![
         // Keys.
@@ -93,9 +93,20 @@ fn each_kind_of_bad_input_has_its_sentence_remedy_and_exit_code() {
         (update("range.toml"), 3, vec!["range.toml, line 7, column 15", "70000", "from 0 to 65535"]),
         (update("rules.toml"), 3, vec!["rules.toml, line 9, column 17", "witness_nodes must not exceed"]),
         (update("nowhere.toml"), 3, vec!["nowhere.toml"]),
-        (format!("update-config --run-id here --name {} {OWNER}", "n".repeat(65)), 3, vec!["64 bytes"]),
-        (format!("update-config --run-id here {OWNER}"), 15, vec!["nothing is to be changed"]),
+    ];
+    for (line, code, parts) in &cases {
+        assert_refused(line, &folder.run(line), *code, parts);
+    }
+}
+
+#[test]
+fn what_the_chain_does_not_have_or_allow_has_its_sentence_remedy_and_exit_code() {
+    let scene = scene();
+    let owner = scene.address("owner");
+    let cases: Vec<(String, i32, Vec<&str>)> = vec![
         // Runs and those who may change them.
+        (format!("update-config --run-id here {OWNER}"), 15, vec!["nothing is to be changed"]),
+        (format!("update-config --run-id here --name {} {OWNER}", "n".repeat(65)), 3, vec!["64 bytes"]),
         (format!("set-paused --run-id nowhere {OWNER}"), 4, vec!["run", "--run-id"]),
         (format!("can-join --run-id nowhere --pubkey {NOBODY} --json"), 4, vec!["nowhere", "RPC endpoint"]),
         ("json-dump-run --run-id here --treasurer-index 5".into(), 15, vec!["--treasurer-index"]),

@@ -154,16 +154,39 @@ fn answer_as_other_network(stream: TcpStream) {
     }
 }
 
+/// A folder in which commands are run.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str, mode: u32) {
+        std::fs::write(self.path(name), content).unwrap();
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Runs a command line.
+    pub(crate) fn run(&self, line: &str) -> Output {
+        command().current_dir(self.0.path()).args(line.split_whitespace()).output().unwrap()
+    }
+}
+
 /// A chain and a folder, in which commands are run as a person would.
 pub(crate) struct Scene {
     pub(crate) chain: LocalChain,
-    folder: tempfile::TempDir,
+    folder: Folder,
 }
 
 impl Scene {
     /// Nothing but a chain.
     pub(crate) fn empty() -> Self {
-        Self { chain: LocalChain::start(), folder: tempfile::tempdir().unwrap() }
+        Self { chain: LocalChain::start(), folder: Folder::new() }
     }
 
     /// With a configured run `run`, its owner, who has funds, and a wallet "poor" that has none.
@@ -185,7 +208,7 @@ impl Scene {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.path(name)
     }
 
     pub(crate) fn address(&self, name: &str) -> Address {
@@ -199,7 +222,7 @@ impl Scene {
 
     pub(crate) fn run_with(&self, line: &str, variables: &[(&str, &str)]) -> Output {
         let mut command = command();
-        command.current_dir(self.folder.path()).args(line.split_whitespace());
+        command.current_dir(self.path("")).args(line.split_whitespace());
         command.envs(self.chain.variables()).envs(variables.iter().copied()).output().unwrap()
     }
 
@@ -211,8 +234,7 @@ impl Scene {
     }
 
     pub(crate) fn write(&self, name: &str, content: &str, mode: u32) {
-        std::fs::write(self.path(name), content).unwrap();
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        self.folder.write(name, content, mode);
     }
 
     pub(crate) fn rpc(&self) -> Rpc {
