@@ -104,7 +104,8 @@ async function refusals(connection, from, transfer, report) {
   hopeless.add(price, limit, SystemProgram.transfer({ fromPubkey: from.publicKey, toPubkey: from.publicKey, lamports: 10 ** 15 }));
   hopeless.sign(from);
   const signature = await connection.sendRawTransaction(hopeless.serialize(), { skipPreflight: true });
-  report.failed = (await connection.confirmTransaction({ signature, ...latest })).value.err;
+  // The client returns the error where its subscription heard of it, and throws it where it had to ask.
+  report.failed = await connection.confirmTransaction({ signature, ...latest }).then(({ value }) => value.err, (error) => error);
   const failed = await connection.getTransaction(signature, { maxSupportedTransactionVersion: 0 });
   report.failed_pays = failed.meta.fee;
   report.again = await connection.sendRawTransaction(hopeless.serialize()).then(() => 'taken', () => 'refused');
