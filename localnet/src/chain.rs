@@ -188,8 +188,9 @@ impl Engine {
 
     async fn serve(self, stopped: oneshot::Receiver<()>, ready: &mpsc::Sender<()>) -> Result<(), LocalnetError> {
         let (svm, events, geyser) = self.open()?;
-        let slots = Arc::new(AccountSlots::default());
-        let geyser = front::note_slots(geyser, Arc::clone(&slots))?;
+        let (slots, geyser) = AccountSlots::between(geyser);
+        let slots = Arc::new(slots);
+        front::keep_reading(Arc::clone(&slots))?;
         let locker = SurfnetSvmLocker::new(svm);
         let drained = spawn_drain(events, ready.clone())?;
         for program in &self.config.programs {

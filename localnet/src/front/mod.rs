@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async, connect_async};
 
 use frames::{Book, Passed};
-pub(crate) use slots::{AccountSlots, note_slots};
+pub(crate) use slots::{AccountSlots, keep_reading};
 
 /// Connections at once; more wait to be accepted.
 const SESSIONS_MAX: usize = 1_024;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 use solana_pubkey::Pubkey;
 use surfpool_core::surfnet::GeyserEvent;
 
@@ -19,8 +19,15 @@ const EVENTS_MAX: usize = 1_024;
 const NONE_RESERVED: Option<&HashSet<Pubkey>> = None;
 
 /// The last changes of up to twice 16,384 accounts; the older half is forgotten when the newer is full.
-#[derive(Debug, Default)]
-pub(crate) struct AccountSlots(Mutex<Generations>);
+///
+/// The engine tells of a change before it notifies subscribers, so whoever asks first takes note of what waits to be read:
+/// a notification is never ahead of what is known here.
+#[derive(Debug)]
+pub(crate) struct AccountSlots {
+    known: Mutex<Generations>,
+    events: Receiver<GeyserEvent>,
+    pass: Sender<GeyserEvent>,
+}
 
 #[derive(Debug, Default)]
 struct Generations {
@@ -28,79 +35,119 @@ struct Generations {
     old: HashMap<Pubkey, u64>,
 }
 
-impl AccountSlots {
-    /// Notes a change of `account`.
-    pub(crate) fn note(&self, account: Pubkey, slot: u64) {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.new.len() >= GENERATION_MAX {
-            slots.old = std::mem::take(&mut slots.new);
+impl Generations {
+    fn note(&mut self, account: Pubkey, slot: u64) {
+        if self.new.len() >= GENERATION_MAX {
+            self.old = std::mem::take(&mut self.new);
         }
-        slots.new.insert(account, slot);
+        self.new.insert(account, slot);
+    }
+
+    fn note_all(&mut self, event: &GeyserEvent) {
+        match event {
+            GeyserEvent::UpdateAccount(update) => self.note(update.pubkey, update.slot),
+            // Accounts of failed transactions, whose payer pays, and of airdrops are told of nowhere else.
+            GeyserEvent::NotifyTransaction(event) => {
+                let done = &event.transaction_with_status_meta;
+                let message = &done.transaction.message;
+                let keys = message.static_account_keys().iter().enumerate();
+                for (_, key) in
+                    keys.filter(|(index, _)| message.is_maybe_writable_with_reserved_addresses(*index, NONE_RESERVED))
+                {
+                    self.note(*key, done.slot);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl AccountSlots {
+    /// Stands between the engine and whoever reads its `events`, who reads those that this gives back.
+    pub(crate) fn between(events: Receiver<GeyserEvent>) -> (Self, Receiver<GeyserEvent>) {
+        let (pass, passed) = bounded(EVENTS_MAX);
+        (Self { known: Mutex::default(), events, pass }, passed)
     }
 
     /// The slot of the last change of `account`.
     pub(crate) fn of(&self, account: &Pubkey) -> Option<u64> {
-        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.new.get(account).or_else(|| slots.old.get(account)).copied()
+        let known = self.read().0;
+        known.new.get(account).or_else(|| known.old.get(account)).copied()
+    }
+
+    /// Takes note of what waits. False once nothing can come any more.
+    fn read(&self) -> (std::sync::MutexGuard<'_, Generations>, bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => {
+                    known.note_all(&event);
+                    // The engine's reader is gone once the engine ends; what it still tells must not pile up.
+                    let _unread = self.pass.send(event).is_err();
+                }
+                Err(TryRecvError::Empty) => return (known, true),
+                Err(TryRecvError::Disconnected) => return (known, false),
+            }
+        }
     }
 }
 
-/// Notes every change that `events` tells of, and hands the events on.
-pub(crate) fn note_slots(
-    events: Receiver<GeyserEvent>,
-    slots: Arc<AccountSlots>,
-) -> Result<Receiver<GeyserEvent>, LocalnetError> {
-    let (pass, passed) = bounded(EVENTS_MAX);
+/// Keeps `slots` and the engine's reader up to date while nobody asks.
+pub(crate) fn keep_reading(slots: Arc<AccountSlots>) -> Result<(), LocalnetError> {
     let work = move || {
-        while let Ok(event) = events.recv() {
-            match &event {
-                GeyserEvent::UpdateAccount(update) => slots.note(update.pubkey, update.slot),
-                // Accounts of failed transactions, whose payer pays, and of airdrops are told of nowhere else.
-                GeyserEvent::NotifyTransaction(event) => {
-                    let done = &event.transaction_with_status_meta;
-                    let message = &done.transaction.message;
-                    let keys = message.static_account_keys().iter().enumerate();
-                    for (_, key) in
-                        keys.filter(|(index, _)| message.is_maybe_writable_with_reserved_addresses(*index, NONE_RESERVED))
-                    {
-                        slots.note(*key, done.slot);
-                    }
-                }
-                _ => {}
-            }
-            // The engine no longer listens once it ends.
-            if pass.send(event).is_err() {
+        loop {
+            let mut waiting = Select::new();
+            waiting.recv(&slots.events);
+            // Only waits; what is there is taken by `read`, so that nobody holds an event that is not noted yet.
+            let _operation = waiting.ready();
+            if !slots.read().1 {
                 return;
             }
         }
     };
     let thread = thread::Builder::new().name("localnet-slots".into());
-    thread.spawn(work).map_err(|error| LocalnetError::Engine { reason: error.to_string() })?;
-    Ok(passed)
+    thread.spawn(work).map(|_thread| ()).map_err(|error| LocalnetError::Engine { reason: error.to_string() })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
     use super::*;
+
+    use surfpool_core::types::GeyserAccountUpdate;
+
+    fn key(number: u64) -> Pubkey {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        Pubkey::new_from_array(bytes)
+    }
 
     #[test]
     fn the_last_change_counts_and_memory_is_bounded() {
-        let slots = AccountSlots::default();
-        let key = |number: u64| {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&number.to_le_bytes());
-            Pubkey::new_from_array(bytes)
-        };
-        slots.note(key(0), 1);
-        slots.note(key(0), 2);
-        assert_eq!((slots.of(&key(0)), slots.of(&key(1))), (Some(2), None));
+        let mut known = Generations::default();
         for number in 0..3 * GENERATION_MAX as u64 {
-            slots.note(key(number), number);
+            known.note(key(number), number);
         }
-        assert_eq!(slots.of(&key(0)), None, "long gone");
-        let last = 3 * GENERATION_MAX as u64 - 1;
-        assert_eq!(slots.of(&key(last)), Some(last));
-        let kept = slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(kept.new.len() + kept.old.len() <= 2 * GENERATION_MAX);
+        assert!(!known.new.contains_key(&key(0)) && !known.old.contains_key(&key(0)), "long gone");
+        assert!(known.new.len() + known.old.len() <= 2 * GENERATION_MAX);
+        known.note(key(7), 1);
+        known.note(key(7), 2);
+        assert_eq!(known.new[&key(7)], 2);
+    }
+
+    #[test]
+    fn what_waits_to_be_read_is_known_and_passed_on() {
+        let (engine, events) = bounded(4);
+        let (slots, passed) = AccountSlots::between(events);
+        assert_eq!(slots.of(&key(1)), None);
+        for slot in [5, 6] {
+            let update = GeyserAccountUpdate::block_update(key(1), Default::default(), slot, 0);
+            engine.send(GeyserEvent::UpdateAccount(update)).unwrap();
+        }
+        assert_eq!(slots.of(&key(1)), Some(6));
+        assert_eq!(passed.len(), 2);
+        drop(engine);
+        assert!(!slots.read().1 && slots.of(&key(1)) == Some(6));
     }
 }

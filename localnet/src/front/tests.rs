@@ -1,15 +1,19 @@
 #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
+use surfpool_core::surfnet::GeyserEvent;
+use surfpool_core::types::GeyserAccountUpdate;
+
 use super::*;
 
 const KEY: &str = "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin";
 
 fn book(changes: &[u64]) -> Book {
-    let slots = Arc::new(AccountSlots::default());
+    let (engine, events) = crossbeam_channel::bounded(changes.len());
     for slot in changes {
-        slots.note(Pubkey::from_str(KEY).unwrap(), *slot);
+        let update = GeyserAccountUpdate::block_update(Pubkey::from_str(KEY).unwrap(), Default::default(), *slot, 0);
+        engine.send(GeyserEvent::UpdateAccount(update)).unwrap();
     }
-    Book::new(slots)
+    Book::new(Arc::new(AccountSlots::between(events).0))
 }
 
 fn subscribed(book: &mut Book, method: &str, subscription: u64) -> Passed {
