@@ -1,15 +1,15 @@
 //! The treasurer: what its instructions do and what they refuse.
 
 use psyche_protocol::accounts::{CoordinatorInstance, Participant, Run};
-use psyche_protocol::ids;
 use psyche_protocol::instruction::{RunUpdateArgs, UpdateArgs};
 use psyche_protocol::layout::{CoordinatorAccount, RunState};
 use psyche_protocol::machine::CoordinatorError;
+use psyche_protocol::{ids, pda};
 use solana_instruction::{Instruction, error::InstructionError};
 use solana_keypair::Keypair;
 
 use super::authorizer::wrong_accounts_are_refused;
-use super::chain::{Chain, Refusal, key, read_only, unsigned, with_account, with_data};
+use super::chain::{Chain, Refusal, derive, key, read_only, unsigned, with_account, with_data};
 use super::codes::*;
 use super::run::{RunKeys, VERSION, allocate, config, configuration, metadata};
 use super::tokens::{amount, approve, associated, create_associated, create_mint, mint_to, set_close_authority};
@@ -187,6 +187,10 @@ fn a_book_is_opened_once_per_user_who_signs() {
     wrong_accounts_are_refused(&mut t.chain, &[&owner, &user], &open, 2, &data, &ids::TREASURER);
     let copy = t.chain.forge(&ids::TREASURER, data);
     t.chain.refuse(CONSTRAINT_SEEDS, &[&owner, &user], &with_account(&open, 2, &copy));
+    // Also with a book at the address that the copy's would have.
+    let (book, _) = derive(&pda::participant(&copy, &key(&user)), &ids::TREASURER);
+    let consistent = with_account(&with_account(&open, 2, &copy), 3, &book);
+    t.chain.refuse(CONSTRAINT_SEEDS, &[&owner, &user], &consistent);
     t.chain.accept(&[&owner, &user], std::slice::from_ref(&open));
     let entry = t.entry(&key(&user));
     assert_eq!((entry.claimed_collateral_amount, entry.claimed_earned_points), (0, 0));
