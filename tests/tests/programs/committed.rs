@@ -27,7 +27,7 @@ fn the_committed_bytecode_has_the_committed_sums() {
 fn the_committed_bytecode_names_no_folder_of_the_machine_that_built_it() {
     for name in ["authorizer", "coordinator", "treasurer"] {
         let bytes = std::fs::read(elf(name)).unwrap();
-        for folder in ["/rustlib/", "/registry/", "/home/", "/root/", "/usr/", "/opt/", "/tmp/"] {
+        for folder in ["rustlib", "registry", "home", "root", "usr", "opt", "tmp"].map(|name| format!("/{name}/")) {
             let found = bytes.windows(folder.len()).position(|window| window == folder.as_bytes());
             assert_eq!(found, None, "{name}.so names a folder in {folder}; did its compiler lie behind a link?");
         }
