@@ -70,11 +70,14 @@ pub(crate) async fn connect(args: &ChainArgs) -> Result<Rpc> {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let websocket = args.ws_rpc.iter().map(|url| ("WS_RPC".to_owned(), url.clone()));
-    let variables = environment.chain([("RPC".to_owned(), args.rpc.clone())]).chain(websocket);
-    let endpoints = psyche_actors::config::endpoints_from(variables)
-        .map_err(|error| Failure::new(Exit::Configuration, format!("failed to {error}")))?;
+    let variables: Vec<_> = environment.chain([("RPC".to_owned(), args.rpc.clone())]).chain(websocket).collect();
+    let refused = |error| Failure::new(Exit::Configuration, format!("failed to {error}"));
+    let fees = psyche_actors::config::fees_from(variables.iter().cloned()).map_err(refused)?;
+    let endpoints = psyche_actors::config::endpoints_from(variables).map_err(refused)?;
     let mut config = RpcConfig::new(endpoints.pairs);
     config.programs = program_ids(args);
+    config.fee_floor_micro_lamports = fees.floor_micro_lamports;
+    config.fee_ceiling_micro_lamports = fees.cap_micro_lamports;
     let several = config.endpoints.len() > 1;
     let rpc = Rpc::new(config).map_err(chain_failed)?;
     if several {
