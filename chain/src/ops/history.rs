@@ -83,13 +83,14 @@ pub async fn calls_since(
 /// The transactions that touched `account` after `since`, the newest first, as far as any endpoint knows them.
 async fn records(rpc: &Rpc, account: Address, since: Slot, max: usize) -> Result<Vec<SignatureRecord>, ChainError> {
     // From the endpoint that answers best, in a state as new as any that was seen.
-    let best = pages(async |before, wanted| rpc.signatures(account, before, wanted).await, since, max);
+    let best = pages(async |before, wanted| rpc.signatures(account, before, wanted).await, since, max).await;
+    // Known only now: a client's first call finds out who is there.
     let every = rpc.healthy_endpoints();
     let others = every
         .iter()
         .filter(|_| every.len() > 1)
         .map(|index| pages(async move |before, wanted| signatures_at(rpc, *index, account, before, wanted).await, since, max));
-    let (best, others) = tokio::join!(best, join_all(others));
+    let others = join_all(others).await;
     // What the others have forgotten, or can't tell now, is no loss as long as anybody knows it.
     let mut known: Vec<Vec<SignatureRecord>> = others.into_iter().filter_map(Result::ok).collect();
     match best {
