@@ -28,7 +28,7 @@ pub mod watch;
 pub use deploy::{DeployProgress, deploy};
 pub use endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, EndpointVariables, RpcUrl, WsUrl};
 pub use error::{ChainError, ClusterMismatch};
-pub use program_error::{ProgramIds, ProgramName, ProgramRefusal};
+pub use program_error::{FrameworkRefusal, ProgramIds, ProgramName, ProgramRefusal};
 pub use rpc::{AccountRead, Circuit, Cluster, EndpointEvent, EndpointHealth, PairTrust, Rpc, RpcConfig, SignatureRecord};
 pub use run::{CoordinatorView, RunInfo, watch_coordinator};
 pub use solana_instruction::{AccountMeta, Instruction};

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use psyche_chain::ChainError;
+use psyche_chain::{ChainError, FrameworkRefusal, ProgramRefusal};
+use psyche_protocol::books::AuthorizerError;
+use psyche_protocol::machine::CoordinatorError;
 
 /// What the process's exit code means; documented in `--help`, docs/CLI.md and docs/OPERATING.md from [`CODES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +153,40 @@ fn verdict(error: &ChainError) -> (Exit, &'static str) {
         | ChainError::Behind { .. } => (Exit::Unreachable, endpoint),
         ChainError::Endpoint(_) | ChainError::Wallet(_) => (Exit::Configuration, ""),
         ChainError::Expired { .. } => (Exit::Failure, "nothing happened; try again"),
-        ChainError::Program { .. }
-        | ChainError::Transaction { .. }
+        ChainError::Unsettled { .. } => (Exit::Failure, "look before trying again: json-dump-run or wallet balance tells"),
+        ChainError::Program { refusal, .. } => (Exit::Refused, refusal_remedy(refusal)),
+        ChainError::Transaction { .. }
         | ChainError::NotPossible { .. }
         | ChainError::Obstructed { .. }
         | ChainError::Refused { .. } => (Exit::Refused, ""),
         _ => (Exit::Failure, ""),
+    }
+}
+
+/// What helps against a program's refusal, where its sentence does not say it and a command of ours does.
+const fn refusal_remedy(refusal: &ProgramRefusal) -> &'static str {
+    use {AuthorizerError as A, CoordinatorError as C, FrameworkRefusal as F, ProgramRefusal as P};
+    match refusal {
+        P::Coordinator(C::ConfigSanityCheckFailed | C::ModelSanityCheckFailed) => "set it with update-config --config-path",
+        P::Coordinator(C::ProgressSanityCheckFailed) => "set the step with update-config --restart-from-step",
+        P::Coordinator(C::UpdateConfigNotHalted | C::CloseCoordinatorNotHalted) => {
+            "set-paused pauses it, at the end of an epoch that is training"
+        }
+        P::Coordinator(C::StepsDone) => "total_steps is in the file of update-config --config-path",
+        P::Coordinator(C::Halted) => "set-paused --resume starts it, unless it is finished",
+        P::Coordinator(C::CannotResume) => "list-runs shows what it is doing",
+        P::Coordinator(C::ClientsFull | C::MoreClientsThanBatches) => "wait for a later epoch, or ask the run's owner for room",
+        P::Coordinator(C::SignerNotAClient) => "train joins it",
+        P::Coordinator(C::NoActiveRound | C::InvalidRunState) => "list-runs shows its phase; try again in the next one",
+        P::Framework(F::ConstraintRaw | F::ConstraintHasOne | F::ConstraintSigner) => {
+            "check that --wallet-private-key-path is the wallet that may do this"
+        }
+        P::Framework(F::AccountNotInitialized) => "can-join says what is missing",
+        P::Authorizer(A::TooManyDelegates) => "join-authorization-delegate --delegates-clear makes room",
+        P::Authorizer(A::AuthorizationClosingConditionsNotReachedYet) => {
+            "wait, or have the grantee clear them with join-authorization-delegate --delegates-clear"
+        }
+        _ => "",
     }
 }
 
@@ -174,6 +204,25 @@ mod tests {
             let row = format!("| {} |", code.number);
             assert!(guide.lines().any(|line| line.starts_with(&row)), "docs/OPERATING.md has no row {row}");
         }
+    }
+
+    #[test]
+    fn a_refusals_remedy_names_commands_that_there_are() {
+        use clap::CommandFactory as _;
+        let program = crate::args::Cli::command();
+        let framework = FrameworkRefusal::ALL.iter().copied().map(ProgramRefusal::Framework);
+        let coordinator = CoordinatorError::ALL.iter().copied().map(ProgramRefusal::Coordinator);
+        let authorizer = AuthorizerError::ALL.iter().copied().map(ProgramRefusal::Authorizer);
+        let mut named = 0;
+        for refusal in framework.chain(coordinator).chain(authorizer) {
+            let remedy = refusal_remedy(&refusal);
+            let command = |word: &&str| word.contains('-') && !word.starts_with('-');
+            for word in remedy.split([' ', ',', ';']).filter(command) {
+                assert!(program.find_subcommand(word).is_some(), "{refusal:?}: {remedy}");
+                named += 1;
+            }
+        }
+        assert!(named > 10, "{named}");
     }
 
     #[test]

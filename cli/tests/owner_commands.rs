@@ -17,6 +17,9 @@ fn json(text: &str) -> Value {
 fn runs_are_listed_by_state_and_authority_and_described_in_full() {
     let scene = Scene::with_run("first");
     scene.good(&format!("create-run --run-id second {OWNER}"));
+    let bare = scene.run(&format!("set-paused --run-id second --resume {OWNER}"));
+    assert_eq!(bare.status.code(), Some(15), "{}", text(&bare.stderr));
+    assert!(text(&bare.stderr).contains("update-config --config-path"), "{}", text(&bare.stderr));
     scene.good(&format!("update-config --run-id first --name First --description Words --num-parameters 7 {OWNER}"));
     scene.good(&format!("set-paused --run-id first --resume {OWNER}"));
     let owner = scene.address("owner");
@@ -47,7 +50,11 @@ fn what_is_wrong_in_a_change_leaves_the_run_as_it_is_and_a_repeated_change_does_
     scene.good(&format!("set-paused --run-id run --resume {OWNER}"));
     let early = scene.run(&format!("update-config --run-id run --restart-from-step 2 {OWNER}"));
     assert_eq!(early.status.code(), Some(15), "{}", text(&early.stderr));
-    assert!(text(&early.stderr).contains("must be paused"), "{}", text(&early.stderr));
+    assert!(
+        text(&early.stderr).contains("must be paused") && text(&early.stderr).contains("set-paused"),
+        "{}",
+        text(&early.stderr)
+    );
     let open = scene.run(&format!("close-run --run-id run {OWNER}"));
     assert_eq!(open.status.code(), Some(15), "{}", text(&open.stderr));
 
