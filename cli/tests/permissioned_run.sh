@@ -94,6 +94,12 @@ run train --env-file .env | tee log | grep -E '^\$|joined|trained|applied|the ru
 grep -q 'trained a batch' log
 expect 11 can-join --authorizer "$operator" --pubkey "$outsider"
 
+say "A member of the epoch says where the weights are kept; nobody else may."
+expect 15 checkpoint --repo night-school/weights --wallet-private-key-path operator.json
+run checkpoint --repo night-school/weights --wallet-private-key-path outsider.json
+run checkpoint --repo night-school/weights --wallet-private-key-path outsider.json
+psyche-solana-client json-dump-run | grep -q '"repo_id": "night-school/weights"'
+
 say "It claims: the treasury pays what it holds. Topped up, it pays the rest; then nothing is left."
 run treasurer-claim-rewards --wallet-private-key-path outsider.json
 run treasurer-top-up-rewards --collateral-amount 10 --wallet-private-key-path owner.json

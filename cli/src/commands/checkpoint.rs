@@ -20,7 +20,10 @@ pub(crate) async fn run(args: CheckpointArgs) -> Result<()> {
         ops::checkpoint(&rpc, &wallet, &run, &instruction).await.map_err(chain_failed)
     });
     match named.await? {
-        CheckpointOutcome::Named { signature: Some(signature) } => output::line(format_args!("{signature}"))?,
+        CheckpointOutcome::Named { signature: Some(signature) } => {
+            output::line(format_args!("{signature}"))?;
+            output::note(format_args!("run {run_id} names this checkpoint now"));
+        }
         CheckpointOutcome::Named { signature: None } | CheckpointOutcome::AlreadyNamed => {
             output::note(format_args!("nothing to do: the run names this checkpoint already"));
         }
