@@ -28,8 +28,9 @@ struct Race<'a> {
     started: Vec<(usize, Instant)>,
     /// When the next endpoint is asked as well.
     hedge_at: Option<Instant>,
-    /// The only endpoint there is, which may be asked a second time: its connection may have broken without a word.
-    alone: Option<usize>,
+    /// Who may be asked a second time: the only endpoint there is, as its connection may have broken without a word, or one
+    /// that lagged by a moment.
+    again: Option<usize>,
 }
 
 impl Rpc {
@@ -106,9 +107,9 @@ impl Rpc {
         T: DeserializeOwned,
     {
         let mut next = ready.iter().copied();
-        let alone = ready.first().copied().filter(|_| ready.len() == 1);
+        let again = ready.first().copied().filter(|_| ready.len() == 1);
         let (running, started) = (FuturesUnordered::new(), Vec::new());
-        let mut race = Race { rpc: self, request, params, running, started, hedge_at: None, alone };
+        let mut race = Race { rpc: self, request, params, running, started, hedge_at: None, again };
         self.board(|board| board.hedges.earn());
         next.next().into_iter().for_each(|index| race.start(index));
         let mut failure = None;
@@ -140,6 +141,10 @@ impl Rpc {
                 return Err(error);
             }
             tracing::debug!(endpoint = self.name(index), method = request.as_str(), %error, "endpoint does not answer");
+            if matches!(error, ChainError::Behind { .. }) {
+                // It catches up in a moment: should the next one hang, this one is asked again beside it.
+                race.again = Some(index);
+            }
             failure = Some(worth_waiting(failure, error));
             if let Some(index) = next.next() {
                 race.start(index);
@@ -191,7 +196,7 @@ impl Race<'_> {
         // An airdrop that is asked for twice comes twice.
         let may_hedge = self.started.len() == 1 && request != RpcRequest::RequestAirdrop;
         let (min, max) = (rpc.config().hedge_after_min, rpc.config().hedge_after_max);
-        let after = if self.alone.is_some() { max } else { hedge_after(p95, min, max) };
+        let after = if self.again.is_some() { max } else { hedge_after(p95, min, max) };
         self.hedge_at = may_hedge.then(|| now + after);
     }
 
@@ -204,7 +209,7 @@ impl Race<'_> {
                 answer = self.running.next() => return answer,
                 () = tokio::time::sleep_until(hedge_at.into()) => {
                     self.hedge_at = None;
-                    if let Some(index) = next.next().or(self.alone.take())
+                    if let Some(index) = next.next().or(self.again.take())
                         && self.rpc.board(|board| board.hedges.spend())
                     {
                         self.start(index);

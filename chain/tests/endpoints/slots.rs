@@ -85,6 +85,19 @@ async fn endpoints_that_lag_by_a_moment_are_waited_for() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_lagged_by_a_moment_is_asked_again_beside_one_that_hangs() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    let mut config = config([&one, &two]);
+    (config.hedge_after_min, config.hedge_after_max) = (Duration::from_millis(50), Duration::from_millis(50));
+    let rpc = Rpc::new(config).unwrap();
+    rpc.check_clusters().await.unwrap();
+    two.turn(Mood::Hangs);
+    one.next([Mood::Code(-32_016)]);
+    assert_eq!(balance(&rpc).await, 1_000);
+    assert_eq!((one.count("getBalance"), two.count("getBalance")), (2, 1));
+}
+
+#[tokio::test]
 async fn a_notification_with_an_absurd_slot_does_not_blind_the_node() {
     let one = Server::start().await;
     let rpc = client([&one]);
