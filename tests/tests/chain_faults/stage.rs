@@ -9,9 +9,8 @@ use psyche_chain::ops::{self, NewRun, RunUpdate};
 use psyche_chain::{EndpointPair, ProgramIds, Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_localnet::{Airdrop, Localnet, LocalnetConfig, Program};
 use psyche_messages::{Address, Backoff, RunId};
-use psyche_protocol::layout::{Architecture, Config, DataType, FixedString, Progress};
-use psyche_protocol::model::{Checkpoint, DataLocation, HubRepo, Llm, LrSchedule, Model, Optimizer};
-use psyche_protocol::{F32Bits, F64Bits};
+use psyche_protocol::layout::{Config, Progress};
+use psyche_tests::tiny_model;
 
 use crate::proxy::{Endpoint, Faults, History, Link, Recording};
 
@@ -184,28 +183,8 @@ pub(crate) async fn configure(rpc: &Rpc, owner: &Wallet, run_id: &RunId, clients
         verification_percent: 0,
         waiting_for_members_extra_time: 1,
     };
-    let (config, model, progress) = (Some(config), Some(model()), Some(Progress::new(0, 1, 0)));
+    let (config, model, progress) = (Some(config), Some(tiny_model()), Some(Progress::new(0, 1, 0)));
     let update = RunUpdate { config, model, progress, ..RunUpdate::default() };
     ensure!(!ops::update_run(rpc, owner, run_id, &update).await?.is_empty());
     Ok(())
-}
-
-fn model() -> Model {
-    Model::Llm(Llm {
-        max_seq_len: 64,
-        cold_start_warmup_steps: 0,
-        architecture: Architecture::HfLlama,
-        checkpoint: Checkpoint::Hub(HubRepo { repo_id: FixedString::new("models/tiny").unwrap(), revision: None }),
-        data_type: DataType::Pretraining,
-        data_location: DataLocation::Local(FixedString::new("data").unwrap()),
-        lr_schedule: LrSchedule::Constant { base_lr: F64Bits(4e-4_f64.to_bits()), warmup_init_lr: F64Bits(0), warmup_steps: 0 },
-        optimizer: Optimizer::Distro {
-            clip_grad_norm: None,
-            weight_decay: None,
-            compression_decay: F32Bits(0.999_f32.to_bits()),
-            compression_topk: 8,
-            compression_chunk: 64,
-            quantize_1bit: true,
-        },
-    })
 }

@@ -8,10 +8,10 @@ use psyche_chain::watch::{Watch, WatchConfig, WatchEvent};
 use psyche_chain::{ChainError, CoordinatorView, ProgramName, Rpc, RunInfo, Wallet, watch_coordinator};
 use psyche_messages::{Address, PeerKey, Phase, Points, Retry, RunId};
 use psyche_protocol::instruction::{Args, WarmupWitnessArgs, WitnessArgs, WitnessMetadata};
-use psyche_protocol::layout::{Architecture, Bloom, Config, DataType, FixedString, Progress, Witness, WitnessProof};
-use psyche_protocol::model::{Checkpoint, DataLocation, HubRepo, Llm, LrSchedule, Model, Optimizer};
+use psyche_protocol::layout::{Bloom, Config, Progress, Witness, WitnessProof};
+use psyche_protocol::machine;
 use psyche_protocol::select::{Selection, participant_item};
-use psyche_protocol::{F32Bits, F64Bits, machine};
+use psyche_tests::tiny_model;
 
 use crate::support::{chain, direct};
 
@@ -37,28 +37,8 @@ fn config() -> Config {
     }
 }
 
-fn model() -> Model {
-    Model::Llm(Llm {
-        max_seq_len: 64,
-        cold_start_warmup_steps: 0,
-        architecture: Architecture::HfLlama,
-        checkpoint: Checkpoint::Hub(HubRepo { repo_id: FixedString::new("models/tiny").unwrap(), revision: None }),
-        data_type: DataType::Pretraining,
-        data_location: DataLocation::Local(FixedString::new("data").unwrap()),
-        lr_schedule: LrSchedule::Constant { base_lr: F64Bits(4e-4_f64.to_bits()), warmup_init_lr: F64Bits(0), warmup_steps: 0 },
-        optimizer: Optimizer::Distro {
-            clip_grad_norm: None,
-            weight_decay: None,
-            compression_decay: F32Bits(0.999_f32.to_bits()),
-            compression_topk: 8,
-            compression_chunk: 64,
-            quantize_1bit: true,
-        },
-    })
-}
-
 pub(crate) fn update() -> RunUpdate {
-    let (config, model, progress) = (Some(config()), Some(model()), Some(Progress::new(0, 1, 0)));
+    let (config, model, progress) = (Some(config()), Some(tiny_model()), Some(Progress::new(0, 1, 0)));
     RunUpdate { config, model, progress, ..RunUpdate::default() }
 }
 
