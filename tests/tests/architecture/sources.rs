@@ -37,7 +37,11 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let kind = entry.file_type().unwrap();
         let name = entry.file_name();
-        if kind.is_dir() && !NOT_OURS.iter().any(|skipped| name == *skipped) {
+        // In a linked worktree .git is a file.
+        if NOT_OURS.iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        if kind.is_dir() {
             files(&entry.path(), found);
         } else if kind.is_file() {
             found.push(entry.path());
