@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet test bench check clean libtorch clients programs host tools build
+.PHONY: help testnet test bench check clean libtorch clients programs docs host tools build
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
