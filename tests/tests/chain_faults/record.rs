@@ -114,10 +114,15 @@ impl Record {
 
     /// To be called when a fault has just ended: what is true now must be known within five seconds of the chain's clock.
     pub(crate) async fn is_soon_fresh(&self, stage: &Stage, play: &Play) -> Result<()> {
-        let (since, truth) = (stage.slot().await?, play.truth().nonce);
-        self.sees(truth).await?;
+        self.soon_knows(stage, play.truth().nonce).await
+    }
+
+    /// `nonce` is known within five seconds of the chain's clock.
+    pub(crate) async fn soon_knows(&self, stage: &Stage, nonce: u64) -> Result<()> {
+        let since = stage.slot().await?;
+        self.sees(nonce).await?;
         let took_ms = (stage.slot().await? - since) * stage.pace.slot_ms;
-        ensure!(took_ms <= FRESH_WITHIN_MS, "nonce {truth} was known only {took_ms} ms of chain time after the fault");
+        ensure!(took_ms <= FRESH_WITHIN_MS, "nonce {nonce} was known only {took_ms} ms of chain time after the fault");
         Ok(())
     }
 

@@ -25,16 +25,18 @@ async fn join(stage: &Stage) -> Result<Submitted> {
     Ok(ops::join_run(&stage.rpc, wallet, &stage.run, stage.grant, peer).await?)
 }
 
-/// The client's join had its effect once, and the run goes on.
+/// The fault is over: the client's join had its effect once, the node knows of it within five seconds, and misses nothing of
+/// what the run does next.
 async fn end(stage: Stage, record: Record) -> Result<()> {
     let joined = stage.direct.coordinator(stage.run.account).await?;
     ensure!(joined.account.is_pending(&stage.clients[0].address().0));
-    record.sees(joined.nonce().0).await?;
+    record.soon_knows(&stage, joined.nonce().0).await?;
     let mut play = Play::start(&stage, &record, Gait::Free, true);
     play.phases(5).await?;
     play.go(Gait::Halt);
     let truth = play.settled().await?;
     record.sees(truth.nonce).await?;
+    record.must_match(&truth, None)?;
     no_duplicates(&stage).await?;
     drop((record, play));
     stage.stop().await
@@ -56,7 +58,7 @@ async fn chaos_a_blockhash_expires_in_flight() -> Result<()> {
         let view = stage.direct.coordinator(stage.run.account).await?;
         ensure!(!view.account.is_pending(&stage.clients[0].address().0), "nothing has landed so far");
         stage.all(Faults::default()).await;
-        Ok(())
+        record.soon_knows(&stage, view.nonce().0).await
     };
     let (joined, lost) = tokio::join!(join(&stage), lost);
     lost?;
@@ -117,7 +119,7 @@ async fn chaos_two_nodes_send_the_same_tick() -> Result<()> {
         Play::say_what_is_due(&stage, &view).await?;
     }
     let view = both_tick(&stage, &nodes, &mut phases).await?;
-    record.sees(view.nonce().0).await?;
+    record.soon_knows(&stage, view.nonce().0).await?;
     // Two ticks for one transition: no round is skipped.
     ensure!(steps.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 1), "{steps:?}");
     record.must_match_phases(&phases, None)?;
