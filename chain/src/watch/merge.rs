@@ -110,28 +110,21 @@ impl<T> Default for Merger<T> {
 }
 
 impl<T: Watched> Merger<T> {
-    /// Whether these are the bytes of the newest state once more, as every other websocket brings them: then there is nothing
-    /// to decode.
-    pub(super) fn repeats(&mut self, seen: &Seen) -> bool {
-        let Some(last) = self.last.as_mut().filter(|last| !self.gone && last.print == seen.print) else { return false };
-        // The same state, seen later: what is older than this can't be news either.
-        last.slot = last.slot.max(seen.slot);
-        last.floor = last.floor.max(last.slot);
-        self.lost = false;
-        true
-    }
-
     /// Judges a decoded state.
     pub(super) fn offer(&mut self, state: T, seen: Seen) -> Verdict<T> {
-        if self.repeats(&seen) {
-            return Verdict::Known;
-        }
-        let Some(last) = &self.last else { return self.deliver(state, seen, Kind::PhaseChange) };
+        let Some(last) = &mut self.last else { return self.deliver(state, seen, Kind::PhaseChange) };
         if self.gone {
             let fresh = seen.read_after == Some(self.delivered) && seen.slot > last.floor;
             return if fresh { self.deliver(state, seen, Kind::Anew) } else { Verdict::Doubtful };
         }
         let (nonce, known) = (state.nonce(), last.state.nonce());
+        if nonce == known && seen.print == last.print {
+            // The same state, seen later: what is older than this can't be news either.
+            last.slot = last.slot.max(seen.slot);
+            last.floor = last.floor.max(last.slot);
+            self.lost = false;
+            return Verdict::Known;
+        }
         let later = seen.slot > last.slot;
         let fresh = seen.read_after == Some(self.delivered) && seen.slot > last.floor;
         let told = seen.read_after.is_none();
