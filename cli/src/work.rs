@@ -6,7 +6,8 @@ use anyhow::Result;
 use tokio::time::{Instant, interval_at};
 
 use crate::exit::{Exit, Failure};
-use crate::{output, signals};
+use crate::output;
+use crate::signals::Stop;
 
 /// What takes longer is talked about.
 const QUIET: Duration = Duration::from_secs(2);
@@ -38,15 +39,14 @@ async fn await_work<T>(doing: &str, work: impl Future<Output = Result<T>>, on_st
     let mut talk = interval_at(started + QUIET, TALK_EVERY);
     let mut work = std::pin::pin!(work);
     let mut asked_to_stop = false;
-    let mut stop = std::pin::pin!(signals::stop_requested());
+    let mut stop = Stop::listen()?;
     loop {
         tokio::select! {
             done = &mut work => return done,
             _at = talk.tick() => {
                 output::note(format_args!("still {doing} ({} s)", started.elapsed().as_secs()));
             }
-            signal = &mut stop => {
-                let signal = signal?;
+            signal = stop.requested() => {
                 if on_stop == OnStop::End {
                     let message = format!("stopped by {signal}; what was confirmed stays, and the same command goes on from there");
                     return Err(Failure::new(Exit::Interrupted, message).into());
@@ -59,7 +59,6 @@ async fn await_work<T>(doing: &str, work: impl Future<Output = Result<T>>, on_st
                 output::note(format_args!(
                     "{signal}: waiting for what was sent, so that nothing is lost or done twice; {signal} again leaves at once"
                 ));
-                stop.set(signals::stop_requested());
             }
         }
     }

@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use psyche_messages::Slot;
+use psyche_messages::{Address, Lamports, Slot};
 use sha2::{Digest as _, Sha256};
 
 use super::Watched;
@@ -49,11 +49,26 @@ pub(super) fn fingerprint(account: &AccountRead) -> Fingerprint {
     Sha256::digest(&account.data).into()
 }
 
+/// What an account is besides its bytes. A state may depend on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Envelope {
+    lamports: Lamports,
+    owner: Address,
+    executable: bool,
+}
+
+impl Envelope {
+    pub(super) const fn of(account: &AccountRead) -> Self {
+        Self { lamports: account.lamports, owner: account.owner, executable: account.executable }
+    }
+}
+
 /// Where and when a state was seen.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
     pub(super) slot: Slot,
     pub(super) print: Fingerprint,
+    pub(super) envelope: Envelope,
     /// A slot that the chain had reached by then.
     pub(super) heartbeat: Slot,
     /// For a read: how many states were delivered when it began. `None` for a notification.
@@ -88,6 +103,16 @@ struct Last<T> {
     /// The slot that the chain had reached when the state was seen: no older read may contradict it.
     floor: Slot,
     print: Fingerprint,
+    envelope: Envelope,
+}
+
+impl<T> Last<T> {
+    /// The same state, seen later: what is older than this can't be news either.
+    fn seen_again(&mut self, seen: &Seen) {
+        self.slot = self.slot.max(seen.slot);
+        self.floor = self.floor.max(self.slot);
+        self.envelope = seen.envelope;
+    }
 }
 
 /// Remembers the newest state.
@@ -110,6 +135,16 @@ impl<T> Default for Merger<T> {
 }
 
 impl<T: Watched> Merger<T> {
+    /// Whether this is the account of the newest state once more, as every further websocket brings it: then there is
+    /// nothing to decode.
+    pub(super) fn repeats(&mut self, seen: &Seen) -> bool {
+        let same = |last: &&mut Last<T>| last.print == seen.print && last.envelope == seen.envelope;
+        let Some(last) = self.last.as_mut().filter(|_| !self.gone).filter(same) else { return false };
+        last.seen_again(seen);
+        self.lost = false;
+        true
+    }
+
     /// Judges a decoded state.
     pub(super) fn offer(&mut self, state: T, seen: Seen) -> Verdict<T> {
         let Some(last) = &mut self.last else { return self.deliver(state, seen, Kind::PhaseChange) };
@@ -119,9 +154,7 @@ impl<T: Watched> Merger<T> {
         }
         let (nonce, known) = (state.nonce(), last.state.nonce());
         if nonce == known && seen.print == last.print {
-            // The same state, seen later: what is older than this can't be news either.
-            last.slot = last.slot.max(seen.slot);
-            last.floor = last.floor.max(last.slot);
+            last.seen_again(&seen);
             self.lost = false;
             return Verdict::Known;
         }
@@ -166,7 +199,7 @@ impl<T: Watched> Merger<T> {
         state.at_slot(slot);
         self.gone = false;
         let floor = seen.heartbeat.min(Slot(slot.0.saturating_add(HEARTBEAT_AHEAD_MAX))).max(slot);
-        self.last = Some(Last { state: state.clone(), slot, floor, print: seen.print });
+        self.last = Some(Last { state: state.clone(), slot, floor, print: seen.print, envelope: seen.envelope });
         self.delivered += 1;
         self.lost = false;
         Verdict::News(state, kind)

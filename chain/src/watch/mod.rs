@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::ChainError;
 use crate::rpc::{AccountRead, Rpc};
-use merge::{Merger, Observation, Seen, Verdict};
+use merge::{Envelope, Merger, Observation, Seen, Verdict};
 use order::Order;
 use queue::{Queue, Receiver};
 pub use run::{RunEvent, RunWatch, watch_run};
@@ -226,8 +226,11 @@ impl<T: Watched> Desk<T> {
                 return;
             }
         };
-        let (slot, print) = (account.slot, merge::fingerprint(&account));
-        let seen = Seen { slot, print, heartbeat, read_after: read.map(|(_, after)| after) };
+        let (slot, print, envelope) = (account.slot, merge::fingerprint(&account), Envelope::of(&account));
+        let seen = Seen { slot, print, envelope, heartbeat, read_after: read.map(|(_, after)| after) };
+        if self.merger.repeats(&seen) {
+            return self.let_go();
+        }
         match (decode(account), read) {
             (Ok(state), _) => self.admit(state, seen),
             // What a websocket sent may be cut or stale; only what a read gives is the account's true state.
@@ -269,5 +272,56 @@ impl<T: Watched> Desk<T> {
             Verdict::Known => {}
             Verdict::Doubtful => self.shared.read_wanted.notify_one(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use psyche_messages::Lamports;
+
+    use super::*;
+    use crate::transaction::tests::fake::{Chain, Manner};
+
+    /// The first byte counts the changes.
+    #[derive(Clone)]
+    struct Counted(u8);
+
+    impl Watched for Counted {
+        fn nonce(&self) -> u64 {
+            self.0.into()
+        }
+
+        fn is_phase_change(&self, _previous: &Self) -> bool {
+            false
+        }
+
+        fn at_slot(&mut self, _slot: Slot) {}
+    }
+
+    #[tokio::test]
+    async fn what_every_further_websocket_brings_once_more_is_not_decoded_again() {
+        let (_chain, rpc) = Chain::new(vec![Manner::default()]);
+        let config = WatchConfig::default();
+        let (connected, delivered) = (Arc::default(), AtomicUsize::new(0));
+        let address = Address([1; 32]);
+        let shared = Arc::new(Shared { rpc, address, config, connected, read_wanted: Notify::new(), delivered });
+        let (queue, _events) = queue::bounded(4, 4);
+        let mut desk = Desk { merger: Merger::default(), order: Order::new(config.hold), shared, queue };
+        let decoded = Cell::new(0);
+        let mut take_in = |nonce: u8, slot: u64, lamports: u64| {
+            let (slot, owner) = (Slot(slot), Address([2; 32]));
+            let account = AccountRead { slot, lamports: Lamports(lamports), owner, executable: false, data: vec![nonce] };
+            desk.take_in(Observation::Told { account, heartbeat: slot }, |account| {
+                decoded.set(decoded.get() + 1);
+                Ok(Counted(account.data[0]))
+            });
+        };
+        for (nonce, slot, lamports) in [(1, 10, 5), (1, 10, 5), (1, 11, 5), (2, 12, 5), (2, 12, 5), (2, 13, 6), (2, 13, 6)] {
+            take_in(nonce, slot, lamports);
+        }
+        assert_eq!(decoded.get(), 3);
+        assert_eq!(desk.merger.delivered(), 2);
     }
 }

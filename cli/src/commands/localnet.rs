@@ -5,7 +5,8 @@ use psyche_localnet::{Airdrop, Localnet, LocalnetConfig};
 
 use crate::args::LocalnetArgs;
 use crate::output;
-use crate::{programs, signals};
+use crate::programs;
+use crate::signals::Stop;
 
 /// What a wallet that is named with `--fund` gets.
 const FUND_LAMPORTS: u64 = 100_000_000_000;
@@ -24,11 +25,12 @@ pub(crate) async fn run(args: LocalnetArgs) -> Result<()> {
     let mut chain = Localnet::start(config).await.map_err(crate::commands::failed_to)?;
     output::line(format_args!("RPC={}", chain.rpc_url()))?;
     output::line(format_args!("WS_RPC={}", chain.ws_url()))?;
+    let mut stop = Stop::listen()?;
     output::note(format_args!("the chain runs; the lines above fit into a .env file; Ctrl-C stops it"));
     tokio::select! {
         ended = chain.wait_for_end() => ended.map_err(crate::commands::failed_to),
-        stop = signals::stop_requested() => {
-            output::note(format_args!("{}: stopping the chain", stop?));
+        signal = stop.requested() => {
+            output::note(format_args!("{signal}: stopping the chain"));
             chain.stop().await.map_err(crate::commands::failed_to)
         }
     }

@@ -12,8 +12,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{act, chain_failed, check_treasury};
 use crate::args::{CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs};
 use crate::exit::{Exit, Failure};
+use crate::signals::Stop;
 use crate::units::{Sol, Tokens, in_tokens};
-use crate::{output, signals, work};
+use crate::{output, work};
 
 #[derive(Serialize)]
 struct Created<'a> {
@@ -149,13 +150,13 @@ pub(crate) async fn tick(args: TickArgs) -> Result<()> {
     let run = work::resumable("looking for the run", find).await?;
     let mut next = interval(Duration::from_millis(args.ms_interval));
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stop = std::pin::pin!(signals::stop_requested());
+    let mut stop = Stop::listen()?;
     let mut left = args.count;
     while left != Some(0) {
         tokio::select! {
             _at = next.tick() => {}
-            signal = &mut stop => {
-                output::note(format_args!("stopped by {}", signal?));
+            signal = stop.requested() => {
+                output::note(format_args!("stopped by {signal}"));
                 return Ok(());
             }
         }

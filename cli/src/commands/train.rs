@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::{chain_failed, failed_to};
 use crate::args::{CheckArgs, TrainArgs};
 use crate::exit::{Exit, Failure};
-use crate::{output, signals};
+use crate::output;
+use crate::signals::Stop;
 
 pub(crate) async fn run(args: TrainArgs) -> Result<()> {
     let config = configuration(args)?;
@@ -26,10 +27,10 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
 
 /// Runs a node until the run is over for it, it can't go on, or somebody wants it to stop.
 async fn take_part(config: NodeConfig) -> Result<Result<(), NodeError>> {
+    let mut stop = Stop::listen()?;
     let started = tokio::select! {
         started = NodeBuilder::new(config).start() => started,
-        stop = signals::stop_requested() => {
-            let signal = stop?;
+        signal = stop.requested() => {
             output::note(format_args!("{signal}: stopped before the node was up"));
             return Ok(Ok(()));
         }
@@ -41,8 +42,7 @@ async fn take_part(config: NodeConfig) -> Result<Result<(), NodeError>> {
     tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
     let end = tokio::select! {
         end = node.wait() => end,
-        stop = signals::stop_requested() => {
-            let signal = stop?;
+        signal = stop.requested() => {
             output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
             node.stop(signal).await;
             return Ok(Ok(()));

@@ -34,11 +34,13 @@ use progress::Progress;
 use verdict::{Account, Summary};
 
 use crate::commands::{chain_failed, failed_to};
-use crate::{output, signals};
+use crate::output;
+use crate::signals::Stop;
 
 /// Runs a network to its end. Await it on the main thread: nodes live as long as the thread that starts them.
 pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
     let started = Instant::now();
+    let mut stop = Stop::listen()?;
     let out = std::path::absolute(&args.out).with_context(|| format!("failed to find {}", args.out.display()))?;
     let plan = Plan::new(&args, &out)?;
     folder::prepare(&out)?;
@@ -48,7 +50,7 @@ pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
     let mut chain = None;
     let outcome = tokio::select! {
         done = drive(&plan, &mut fleet, &mut progress, &mut chain) => done,
-        stop = signals::stop_requested() => stop.and_then(|signal| Err(anyhow!("stopped by {signal}"))),
+        signal = stop.requested() => Err(anyhow!("stopped by {signal}")),
     };
     progress.clear();
     if fleet.any_running() {

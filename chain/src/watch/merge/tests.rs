@@ -25,6 +25,8 @@ impl Watched for State {
     }
 }
 
+const ENVELOPE: Envelope = Envelope { lamports: Lamports(1), owner: Address([2; 32]), executable: false };
+
 /// A state of `nonce` whose bytes say nothing else.
 fn plain(nonce: u64) -> (State, Fingerprint) {
     let byte = u8::try_from(nonce).unwrap();
@@ -39,7 +41,7 @@ fn offer(merger: &mut Merger<State>, nonce: u64, slot: u64, read_after: Option<u
 /// As [`offer`], from a websocket that had spoken of `heartbeat`.
 fn offer_at(merger: &mut Merger<State>, nonce: u64, slot: u64, heartbeat: u64, read_after: Option<usize>) -> Verdict<u64> {
     let (state, print) = plain(nonce);
-    match merger.offer(state, Seen { slot: Slot(slot), print, heartbeat: Slot(heartbeat), read_after }) {
+    match merger.offer(state, Seen { slot: Slot(slot), print, envelope: ENVELOPE, heartbeat: Slot(heartbeat), read_after }) {
         Verdict::News(state, kind) => Verdict::News(state.slot.0, kind),
         Verdict::Known => Verdict::Known,
         Verdict::Doubtful => Verdict::Doubtful,
@@ -120,7 +122,7 @@ fn other_bytes_under_the_same_nonce_are_news_from_a_later_slot() {
     assert_eq!(offer(&mut merger, 5, 100, None), phase(100));
     let mut other = |byte: u8, slot, read_after| {
         let (state, _) = plain(5);
-        merger.offer(state, Seen { slot: Slot(slot), print: [byte; 32], heartbeat: Slot(slot), read_after })
+        merger.offer(state, Seen { slot: Slot(slot), print: [byte; 32], envelope: ENVELOPE, heartbeat: Slot(slot), read_after })
     };
     assert_eq!(other(9, 100, None), Verdict::Doubtful, "the slot says nothing, so it is read");
     assert!(matches!(other(9, 101, Some(1)), Verdict::News(_, Kind::Update)));
