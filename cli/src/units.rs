@@ -5,9 +5,6 @@ use std::str::FromStr;
 
 use psyche_messages::{Lamports, Points};
 
-/// Lamports in a SOL.
-const LAMPORTS_PER_SOL: u64 = 1_000_000_000;
-
 /// An amount of native tokens, written as a decimal number of SOL. Exact: no float is involved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sol(pub(crate) Lamports);
@@ -23,17 +20,14 @@ impl FromStr for Sol {
         }
         let whole: u64 = whole.parse().map_err(|_| refused())?;
         let fraction: u64 = format!("{fraction:0<9}").parse().map_err(|_| refused())?;
-        let lamports = whole.checked_mul(LAMPORTS_PER_SOL).and_then(|whole| whole.checked_add(fraction));
+        let lamports = whole.checked_mul(Lamports::PER_SOL).and_then(|whole| whole.checked_add(fraction));
         lamports.map(|lamports| Self(Lamports(lamports))).ok_or_else(refused)
     }
 }
 
 impl fmt::Display for Sol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, fraction) = (self.0.0 / LAMPORTS_PER_SOL, self.0.0 % LAMPORTS_PER_SOL);
-        let decimals = format!("{fraction:09}");
-        let decimals = decimals.trim_end_matches('0');
-        if decimals.is_empty() { write!(f, "{whole}") } else { write!(f, "{whole}.{decimals}") }
+        f.write_str(&self.0.in_sol())
     }
 }
 

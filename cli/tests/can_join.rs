@@ -73,7 +73,7 @@ async fn every_obstacle_has_a_line_and_an_exit_code_of_its_own() {
     assert_eq!(good.status.code(), Some(0), "{}{}", text(&good.stdout), text(&good.stderr));
     assert!(text(&good.stdout).lines().all(|line| line.starts_with('✓')), "{}", text(&good.stdout));
 
-    run.assert_obstacle(run.scene.address("poor"), 6, "balance", "send it SOL");
+    run.assert_obstacle(run.scene.address("poor"), 6, "balance", "SOL to pay fees; send it some");
     run.set(|account| {
         account.state.coordinator.run_state = RunState::RoundTrain.number();
         let member = NodeIdentity { signer: joiner.0, p2p_identity: joiner.0 };

@@ -219,6 +219,18 @@ number!(
     u64
 );
 
+impl Lamports {
+    /// Lamports in a SOL.
+    pub const PER_SOL: u64 = 1_000_000_000;
+
+    /// The amount as a decimal number of SOL, exact.
+    #[must_use]
+    pub fn in_sol(self) -> String {
+        let number = format!("{}.{:09}", self.0 / Self::PER_SOL, self.0 % Self::PER_SOL);
+        number.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
 impl Step {
     /// The step after this one.
     #[must_use]

@@ -49,3 +49,12 @@ proptest! {
         let _run = text.parse::<RunId>();
     }
 }
+
+#[test]
+fn lamports_are_told_in_sol_without_rounding() {
+    let told = [(0, "0"), (1, "0.000000001"), (10, "0.00000001"), (1_000_000_000, "1"), (12_500_000_000, "12.5")];
+    for (lamports, sol) in told {
+        assert_eq!(Lamports(lamports).in_sol(), sol);
+    }
+    assert_eq!(Lamports(u64::MAX).in_sol(), "18446744073.709551615");
+}

@@ -365,10 +365,11 @@ async fn check_balance(rpc: &Rpc, report: &mut JoinReport, user: Address) -> Res
 }
 
 fn judge_balance(balance: Lamports, kept: Lamports, user: Address) -> JoinAnswer {
-    let needed = kept.0.saturating_add(FEE_MIN);
-    let found = format!("{} lamports", balance.0);
-    if balance.0 < needed {
-        JoinAnswer::No(format!("{user} holds {found}, and needs at least {needed} to pay fees; send it SOL"))
+    let needed = Lamports(kept.0.saturating_add(FEE_MIN));
+    let found = format!("{} SOL", balance.in_sol());
+    let needed_sol = needed.in_sol();
+    if balance < needed {
+        JoinAnswer::No(format!("{user} holds {found}, and needs at least {needed_sol} SOL to pay fees; send it some"))
     } else if balance < BALANCE_COMFORTABLE {
         JoinAnswer::Warn(format!("only {found}: this lasts for few transactions"))
     } else {
