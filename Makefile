@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet test bench check clean libtorch clients programs docs host tools build
+.PHONY: help testnet test bench check clean libtorch clients python programs docs host tools build
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
@@ -47,6 +47,9 @@ libtorch: ## fetch libtorch into .libtorch/, unless there is one
 
 clients: ## fetch the foreign Solana clients that tests run (web3.js, kit, solana-py, solders) into ~/.cache/psyche
 	@scripts/setup-clients.sh >&2
+
+python: ## fetch PyTorch, transformers and a small real model, for tests and benchmarks only, into ~/.cache/psyche
+	@scripts/setup-python.sh >&2
 
 clean: ## remove what was built and what runs left behind (not the downloads in ~/.cache/psyche)
 	rm -rf target testnet-out programs/target .libtorch

@@ -7,11 +7,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 profile=${1:-default}
 
-# Narrow profiles leave the foreign clients out. Where they can't be fetched all other tests still run; theirs fail.
+# Narrow profiles leave the foreign clients and PyTorch out. Where they can't be fetched all other tests still run; theirs
+# fail.
 case $profile in
   default | ci)
     scripts/setup-clients.sh >&2 \
       || echo "test: WITHOUT the real Solana clients, see above: the tests of real_clients WILL FAIL until \`make clients\` succeeds" >&2
+    scripts/setup-python.sh >&2 \
+      || echo "test: WITHOUT PyTorch and transformers, see above: tests that compare with them WILL FAIL until \`make python\` succeeds" >&2
     ;;
 esac
 
