@@ -33,6 +33,7 @@ use psyche_gpu::codec::Threads;
 use psyche_gpu::devices::DeviceSpec;
 use psyche_gpu::mesh::{MeshRank, Topology, mesh};
 use psyche_gpu::optimizer::OptimizerConfig;
+use psyche_gpu::precision::Precision;
 use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, StepPlan, TrainOutcome};
 use psyche_messages::{Command, Digest};
 use thiserror::Error;
@@ -175,6 +176,8 @@ fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<Rank, GpuError> {
         },
         sequence_len: plan.seq_len,
         micro_batch_size: settings.micro_batch,
+        precision: Precision::F32,
+        checkpointing: false,
         threads: Threads::new(THREADS_PER_RANK),
         weights: settings.folder.clone(),
     })

@@ -18,6 +18,7 @@ use psyche_gpu::devices::{DeviceSpec, init_threads};
 use psyche_gpu::init::init_model;
 use psyche_gpu::mesh::{Topology, mesh};
 use psyche_gpu::optimizer::OptimizerConfig;
+use psyche_gpu::precision::Precision;
 use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, StepDurations, StepPlan, TrainOutcome};
 
 const SEQUENCE: usize = 128;
@@ -64,6 +65,8 @@ impl Node {
                 optimizer: optimizer(),
                 sequence_len: SEQUENCE,
                 micro_batch_size: SAMPLES,
+                precision: Precision::F32,
+                checkpointing: false,
                 threads: Threads::ONE,
                 weights: folder.to_owned(),
             };

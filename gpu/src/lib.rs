@@ -14,6 +14,7 @@ mod layout;
 pub mod mesh;
 mod model;
 pub mod optimizer;
+pub mod precision;
 mod shim;
 mod snapshot;
 mod transfer;

@@ -90,7 +90,7 @@ pub trait Collective: Send + Sync {
     /// Number of ranks in the group.
     fn size(&self) -> usize;
 
-    /// Replaces each element of `tensor` (contiguous f32, of equal length on every rank) by its reduction over the group.
+    /// Replaces each element of `tensor` (contiguous f32 or bf16, of equal length on every rank) by its reduction over the group.
     ///
     /// # Errors
     /// A poisoned, aborted or late mesh; tensors of different lengths; a tensor that the implementation can't reach.
@@ -265,6 +265,11 @@ impl Collective for SharedMemory {
     fn all_reduce(&self, tensor: &mut Tensor, reduction: Reduction) -> Result<(), GpuError> {
         if self.size() == 1 {
             return Ok(());
+        }
+        if tensor.kind() == Kind::BFloat16 {
+            let mut exact = tensor.f_to_kind(Kind::Float)?;
+            self.all_reduce(&mut exact, reduction)?;
+            return Ok(drop(tensor.f_copy_(&exact)?));
         }
         let mine = Window::of(tensor)?;
         let meeting = &self.shared.tensor[self.shared.topology.data_index(self.rank)];

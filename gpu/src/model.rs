@@ -3,23 +3,36 @@
 //! The same code runs alone and tensor-parallel. In a group each rank has a part of the heads, of the feed-forward
 //! width and of the vocabulary; activations between the split layers are whole on every rank. Logits are never whole on
 //! any rank: the loss is computed from each rank's slice of the vocabulary.
+//!
+//! Compute copies and activations are f32 or bf16 ([`Precision`]); the loss and the sums of the gradients are f32 in
+//! any case. With activation checkpointing only the inputs of the layers outlive the forward pass; the backward pass
+//! runs each layer again. All ranks of a group do so in the same order, as their collectives ask.
 
 use std::sync::Arc;
 
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::GpuError;
 use crate::config::LlamaConfig;
 use crate::layout::NodeLayout;
-use crate::mesh;
-use crate::shim::Region;
+use crate::precision::Precision;
+use crate::shim::{self, GradientSum, Region};
 
+mod forward;
+mod rotary;
 #[cfg(test)]
 mod tests;
 
-/// Label of a position that does not count; never occurs, because every token of a sample counts.
-const IGNORED_LABEL: i64 = -100;
-const NO_BIAS: Option<&Tensor> = None;
+/// How a rank computes; none of it changes what is computed, up to rounding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ModelOptions {
+    /// Longest input.
+    pub(crate) sequence_len: usize,
+    /// Element type of compute copies and activations.
+    pub(crate) precision: Precision,
+    /// Whether layers run again in the backward pass instead of keeping what they computed.
+    pub(crate) checkpointing: bool,
+}
 
 struct Layer {
     attention_norm: Tensor,
@@ -36,90 +49,145 @@ struct Layer {
 /// One rank's shard of a LLaMA model: compute copies of the weights, and the forward pass.
 pub(crate) struct Llama {
     config: LlamaConfig,
+    options: ModelOptions,
     region: Arc<Region>,
     device: Device,
     parameters: Vec<Tensor>,
-    embedding: Tensor,
+    /// By parameter.
+    sums: Vec<GradientSum>,
+    /// Which parameter the embedding is.
+    embedding: usize,
     layers: Vec<Layer>,
     norm: Tensor,
     head: Tensor,
-    /// `[sequence_len, head_dim]` f32 each.
-    rotary: (Tensor, Tensor),
+    rotary: rotary::Tables,
+}
+
+/// A micro-batch's loss, and what its backward pass needs beside the graph.
+pub(crate) struct Loss {
+    sum: Tensor,
+    rows: Rows,
+    /// With activation checkpointing, the input of each layer.
+    inputs: Vec<Tensor>,
+    /// Input of the last norm.
+    top: Tensor,
+}
+
+/// Rows that were looked up in the embedding: a leaf of the graph, because their gradient is added where it belongs
+/// without ever making one for the whole table.
+struct Rows {
+    /// `[batch, seq]` i64: places in this rank's slice of the vocabulary.
+    places: Tensor,
+    /// `[batch, seq, 1]`: 1 where the token is in that slice, 0 elsewhere; none if the slice is all.
+    mine: Option<Tensor>,
+    /// `[batch, seq, hidden]`.
+    output: Tensor,
+}
+
+impl Loss {
+    /// Sum of the cross entropies.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn value(&self) -> Result<f64, GpuError> {
+        Ok(self.sum.f_double_value(&[])?)
+    }
 }
 
 impl Llama {
-    /// A model of zeros for sequences of up to `sequence_len` inputs; the weights come from their owners.
+    /// A model of zeros; the weights come from their owners.
     ///
     /// # Errors
     /// libtorch's, such as too little memory.
     pub(crate) fn new(
         config: &LlamaConfig,
-        sequence_len: usize,
+        options: ModelOptions,
         layout: &NodeLayout,
         region: Arc<Region>,
         device: Device,
     ) -> Result<Self, GpuError> {
         let index = region.collective().rank();
+        let kind = options.precision.kind();
         let parameters = (0..layout.codec.parameters().len())
             .map(|parameter| {
-                let zeros = Tensor::f_zeros(layout.shard_shape(parameter, index), (Kind::Float, device))?;
+                let zeros = Tensor::f_zeros(layout.shard_shape(parameter, index), (kind, device))?;
                 Ok(zeros.f_set_requires_grad(true)?)
             })
             .collect::<Result<Vec<Tensor>, GpuError>>()?;
-        let named = |name: &str| {
+        let sums = parameters.iter().map(GradientSum::of).collect::<Result<_, _>>()?;
+        let place = |name: &str| {
             let position = layout.codec.parameters().iter().position(|parameter| parameter.spec().name == name);
-            let tensor = position.map(|position| parameters[position].shallow_clone());
-            tensor.ok_or_else(|| GpuError::Layout { problem: format!("the model has no parameter {name}") })
+            position.ok_or_else(|| GpuError::Layout { problem: format!("the model has no parameter {name}") })
         };
-        let embedding = named("model.embed_tokens.weight")?;
-        let head = if config.tie_word_embeddings { embedding.shallow_clone() } else { named("lm_head.weight")? };
-        let norm = named("model.norm.weight")?;
+        let named = |name: &str| Ok(parameters[place(name)?].shallow_clone());
+        let embedding = place("model.embed_tokens.weight")?;
+        let head = if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let (head, norm) = (named(head)?, named("model.norm.weight")?);
         let layers = (0..config.num_hidden_layers).map(|number| layer(number, &named)).collect::<Result<_, _>>()?;
-        let rotary = rotary_tables(config, sequence_len, device)?;
-        Ok(Self { config: config.clone(), region, device, parameters, embedding, layers, norm, head, rotary })
+        let rotary = rotary::Tables::new(config, options.sequence_len, (kind, device))?;
+        let config = config.clone();
+        Ok(Self { config, options, region, device, parameters, sums, embedding, layers, norm, head, rotary })
     }
 
-    /// The compute copies by parameter, in canonical order: this rank's shard of each, f32, leaves of the graph.
+    /// The compute copies by parameter, in canonical order: this rank's shard of each, leaves of the graph.
     pub(crate) fn parameters(&self) -> &[Tensor] {
         &self.parameters
     }
 
-    /// Gradients by parameter since the last [`Llama::zero_gradients`]; none where no backward pass reached it.
+    /// Sums of the gradients by parameter since the last [`Llama::zero_gradients`], contiguous f32; none where no
+    /// backward pass reached it.
     ///
     /// # Errors
     /// libtorch's.
     pub(crate) fn gradients(&self) -> Result<Vec<Option<Tensor>>, GpuError> {
-        let gradient = |parameter: &Tensor| {
-            let gradient = parameter.f_grad()?;
-            Ok(if gradient.defined() { Some(gradient.f_contiguous()?) } else { None })
-        };
-        self.parameters.iter().map(gradient).collect()
+        let contiguous = |sum: &GradientSum| Ok(sum.get()?.map(|sum| sum.f_contiguous()).transpose()?);
+        self.sums.iter().map(contiguous).collect()
     }
 
-    /// Forgets all gradients.
-    pub(crate) fn zero_gradients(&mut self) {
-        self.parameters.iter_mut().for_each(Tensor::zero_grad);
+    /// Forgets all gradients, and gives their memory back.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn zero_gradients(&self) -> Result<(), GpuError> {
+        self.sums.iter().try_for_each(|sum| sum.set(None))
     }
 
     /// Sum of the cross entropies (natural logarithm) of all labels.
     ///
     /// # Shapes
-    /// `inputs`, `labels`: `[batch, seq]` i64, each below the vocabulary size; the result: `[]` f32, equal on all ranks
+    /// `inputs`, `labels`: `[batch, seq]` i64, each below the vocabulary size; the result's value is equal on all ranks
     /// of the group.
     ///
     /// # Errors
     /// libtorch's; a broken mesh.
-    pub(crate) fn loss_sum(&self, inputs: &Tensor, labels: &Tensor) -> Result<Tensor, GpuError> {
-        self.forward(inputs, labels).map_err(|error| self.region.cause_of(error))
+    pub(crate) fn loss_sum(&self, inputs: &Tensor, labels: &Tensor) -> Result<Loss, GpuError> {
+        self.loss_of(inputs, labels).map_err(|error| self.region.cause_of(error))
     }
 
-    /// Adds `scale` times the gradient of `loss` to the gradients.
+    /// Logits of this rank's slice of the vocabulary after every input; for comparisons and for looking at a model.
+    ///
+    /// # Shapes
+    /// `inputs`: `[batch, seq]` i64, each below the vocabulary size; the result: `[batch, seq, slice]` f32.
     ///
     /// # Errors
     /// libtorch's; a broken mesh.
-    pub(crate) fn backward(&self, loss: &Tensor, scale: f64) -> Result<(), GpuError> {
-        let scaled = loss.f_mul_scalar(scale)?;
-        scaled.f_backward().map_err(|error| self.region.cause_of(error.into()))
+    pub(crate) fn logits(&self, inputs: &Tensor) -> Result<Tensor, GpuError> {
+        let logits = || {
+            let mut hidden = self.look_up(inputs)?.output;
+            for layer in &self.layers {
+                hidden = self.layer(layer, &hidden)?;
+            }
+            Ok(self.project(&hidden)?.f_to_kind(Kind::Float)?)
+        };
+        tch::no_grad(logits).map_err(|error| self.region.cause_of(error))
+    }
+
+    /// Adds `scale` times the gradient of `loss` to the gradients. A loss serves once.
+    ///
+    /// # Errors
+    /// libtorch's; a broken mesh.
+    pub(crate) fn backward(&self, loss: &mut Loss, scale: f64) -> Result<(), GpuError> {
+        self.propagate(loss, scale).map_err(|error| self.region.cause_of(error))
     }
 
     /// The device of the compute copies.
@@ -127,94 +195,57 @@ impl Llama {
         self.device
     }
 
-    fn forward(&self, inputs: &Tensor, labels: &Tensor) -> Result<Tensor, GpuError> {
-        let mut hidden = self.embed(inputs)?;
+    fn loss_of(&self, inputs: &Tensor, labels: &Tensor) -> Result<Loss, GpuError> {
+        let rows = self.look_up(inputs)?;
+        let mut hidden = rows.output.shallow_clone();
+        let mut inputs = Vec::new();
         for layer in &self.layers {
-            hidden = hidden.f_add(&self.attention(layer, &hidden)?)?;
-            hidden = hidden.f_add(&self.feed_forward(layer, &hidden)?)?;
+            if self.options.checkpointing {
+                let output = tch::no_grad(|| self.layer(layer, &hidden))?.f_set_requires_grad(true)?;
+                inputs.push(std::mem::replace(&mut hidden, output));
+            } else {
+                hidden = self.layer(layer, &hidden)?;
+            }
         }
-        let hidden = self.region.enter(&self.rms_norm(&hidden, &self.norm)?)?;
-        let vocabulary = self.head.size()[0];
-        let logits = hidden.f_linear(&self.head, NO_BIAS)?.f_reshape([-1, vocabulary])?;
-        self.cross_entropy(&logits, &labels.f_reshape([-1])?)
+        let sum = self.cross_entropy(&self.project(&hidden)?, labels)?;
+        Ok(Loss { sum, rows, inputs, top: hidden })
     }
 
-    /// Token embeddings, of which this rank holds the rows of its slice of the vocabulary.
-    fn embed(&self, tokens: &Tensor) -> Result<Tensor, GpuError> {
-        if self.region.collective().size() == 1 {
-            return Ok(Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?);
+    fn propagate(&self, loss: &mut Loss, scale: f64) -> Result<(), GpuError> {
+        loss.sum.f_mul_scalar(scale)?.f_backward()?;
+        loss.sum = loss.sum.f_detach()?;
+        for layer in self.layers.iter().rev() {
+            let Some(input) = loss.inputs.pop() else { break };
+            let output = self.layer(layer, &input)?;
+            shim::backward(&output, &loss.top.f_grad()?)?;
+            loss.top = input;
         }
-        let (local, mine) = self.local_tokens(tokens)?;
-        let rows = Tensor::f_embedding(&self.embedding, &local, -1, false, false)?;
-        self.region.leave(&rows.f_mul(&mine.f_unsqueeze(-1)?)?)
+        self.add_rows(&loss.rows)
     }
 
-    /// Each token's place in this rank's slice of the vocabulary (0 if elsewhere), and 1.0 or 0.0 for whether it is there.
-    fn local_tokens(&self, tokens: &Tensor) -> Result<(Tensor, Tensor), GpuError> {
-        let slice = self.head.size()[0];
-        let local = tokens.f_sub_scalar(slice * self.region.collective().rank() as i64)?;
-        let mine = local.f_ge(0)?.f_logical_and(&local.f_lt(slice)?)?;
-        Ok((local.f_mul(&mine)?, mine.f_to_kind(Kind::Float)?))
-    }
-
-    fn rms_norm(&self, hidden: &Tensor, weight: &Tensor) -> Result<Tensor, GpuError> {
-        Ok(hidden.f_rms_norm([self.config.hidden_size as i64], Some(weight), self.config.rms_norm_eps)?)
-    }
-
-    fn attention(&self, layer: &Layer, hidden: &Tensor) -> Result<Tensor, GpuError> {
-        let input = self.region.enter(&self.rms_norm(hidden, &layer.attention_norm)?)?;
-        let (batch, sequence) = (hidden.size()[0], hidden.size()[1]);
-        let by_head = |weight: &Tensor| {
-            let projected = input.f_linear(weight, NO_BIAS)?;
-            projected.f_view([batch, sequence, -1, self.config.head_dim as i64])?.f_transpose(1, 2)
+    /// Adds the gradient of looked-up rows to that of the embedding.
+    fn add_rows(&self, rows: &Rows) -> Result<(), GpuError> {
+        let mut gradient = rows.output.f_grad()?.f_to_kind(Kind::Float)?;
+        if let Some(mine) = &rows.mine {
+            gradient = gradient.f_mul(mine)?;
+        }
+        let gradient = gradient.f_view([-1, self.config.hidden_size as i64])?;
+        let places = rows.places.f_reshape([-1])?;
+        let sum = &self.sums[self.embedding];
+        let mut whole = match sum.get()? {
+            Some(sum) => sum,
+            None => {
+                let zeros = self.parameters[self.embedding].f_zeros_like()?.f_to_kind(Kind::Float)?;
+                sum.set(Some(&zeros))?;
+                zeros
+            }
         };
-        let query = self.rotate(&by_head(&layer.query)?)?;
-        let key = self.rotate(&by_head(&layer.key)?)?;
-        let value = by_head(&layer.value)?;
-        let grouped = query.size()[1] != key.size()[1];
-        let mixed = Tensor::f_scaled_dot_product_attention(&query, &key, &value, NO_BIAS, 0.0, true, None, grouped)?;
-        let mixed = mixed.f_transpose(1, 2)?.f_reshape([batch, sequence, -1])?;
-        self.region.leave(&mixed.f_linear(&layer.attention_output, NO_BIAS)?)
-    }
-
-    /// Rotary position embedding; features `i` and `i + head_dim / 2` form a pair, as Hugging Face lays them out.
-    ///
-    /// # Shapes
-    /// `heads`: `[batch, heads, seq, head_dim]`.
-    fn rotate(&self, heads: &Tensor) -> Result<Tensor, tch::TchError> {
-        let sequence = heads.size()[2];
-        let (cosine, sine) = (self.rotary.0.f_narrow(0, 0, sequence)?, self.rotary.1.f_narrow(0, 0, sequence)?);
-        let halves = heads.f_chunk(2, -1)?;
-        let turned = Tensor::f_cat(&[&halves[1].f_neg()?, &halves[0]], -1)?;
-        heads.f_mul(&cosine)?.f_add(&turned.f_mul(&sine)?)
-    }
-
-    fn feed_forward(&self, layer: &Layer, hidden: &Tensor) -> Result<Tensor, GpuError> {
-        let input = self.region.enter(&self.rms_norm(hidden, &layer.feed_forward_norm)?)?;
-        let gate = input.f_linear(&layer.gate, NO_BIAS)?.f_silu()?;
-        let inner = gate.f_mul(&input.f_linear(&layer.up, NO_BIAS)?)?;
-        self.region.leave(&inner.f_linear(&layer.down, NO_BIAS)?)
-    }
-
-    /// Sum of `log Σ exp(logits) − logit of the label`, over slices of the vocabulary.
-    ///
-    /// # Shapes
-    /// `logits`: `[tokens, vocabulary of this rank]`; `labels`: `[tokens]`.
-    fn cross_entropy(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, GpuError> {
-        let group = self.region.collective();
-        if group.size() == 1 {
-            return Ok(logits.f_cross_entropy_loss(labels, NO_BIAS, Reduction::Sum, IGNORED_LABEL, 0.0)?);
-        }
-        // Shifting by the maximum changes neither value nor gradient, so that it need not be differentiated.
-        let mut maximum = tch::no_grad(|| logits.f_amax([-1_i64], true))?;
-        group.all_reduce(&mut maximum, mesh::Reduction::Max)?;
-        let shifted = logits.f_sub(&maximum)?;
-        let sum_of_exponentials = shifted.f_exp()?.f_sum_dim_intlist([-1_i64].as_slice(), false, None)?;
-        let log_sum = self.region.leave(&sum_of_exponentials)?.f_log()?;
-        let (local, mine) = self.local_tokens(labels)?;
-        let picked = shifted.f_gather(-1, &local.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?;
-        let picked = self.region.leave(&picked.f_mul(&mine)?)?;
-        Ok(log_sum.f_sub(&picked)?.f_sum(None)?)
+        // Each the operation that adds equal places up in the same order every time.
+        let added = match self.device {
+            Device::Cpu => whole.f_index_add_(0, &places, &gradient),
+            _ => whole.f_index_put_(&[Some(places)], &gradient, true),
+        };
+        added.map(drop).map_err(GpuError::from)
     }
 }
 
@@ -231,16 +262,4 @@ fn layer(number: usize, named: &impl Fn(&str) -> Result<Tensor, GpuError>) -> Re
         up: weight("mlp.up_proj")?,
         down: weight("mlp.down_proj")?,
     })
-}
-
-/// Cosine and sine of `position · theta^(−2i / head_dim)`, each column twice, computed in f64 once.
-fn rotary_tables(config: &LlamaConfig, sequence_len: usize, device: Device) -> Result<(Tensor, Tensor), GpuError> {
-    let width = config.head_dim;
-    let frequencies: Vec<f64> = (0..width / 2).map(|pair| config.rope_theta.powf(-2.0 * pair as f64 / width as f64)).collect();
-    let frequencies = Tensor::f_from_slice(&frequencies)?;
-    let positions = Tensor::f_arange(sequence_len as i64, (Kind::Double, Device::Cpu))?;
-    let angles = positions.f_outer(&frequencies)?;
-    let angles = Tensor::f_cat(&[&angles, &angles], -1)?;
-    let table = |values: Tensor| values.f_to_kind(Kind::Float)?.f_to_device(device);
-    Ok((table(angles.f_cos()?)?, table(angles.f_sin()?)?))
 }

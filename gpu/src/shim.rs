@@ -5,9 +5,11 @@ use std::ffi::{CStr, c_char, c_int};
 use crate::GpuError;
 
 mod collective;
+mod gradients;
 mod memory;
 
 pub(crate) use collective::Region;
+pub(crate) use gradients::{GradientSum, backward};
 pub(crate) use memory::out_of_memory_count;
 
 unsafe extern "C" {

@@ -13,6 +13,7 @@ use crate::config::LlamaConfig;
 use crate::init::init_model;
 use crate::mesh::{MeshRank, Topology, mesh};
 use crate::optimizer::OptimizerConfig;
+use crate::precision::Precision;
 use crate::worker::{Rank, RankSetup, StepPlan};
 
 /// Inputs per sample of the tests' plans.
@@ -66,6 +67,8 @@ pub(crate) fn on_loaded_ranks<R: Send>(
             optimizer,
             sequence_len: SEQUENCE,
             micro_batch_size,
+            precision: Precision::F32,
+            checkpointing: false,
             threads: Threads::ONE,
             weights: folder.to_owned(),
         };

@@ -2,7 +2,7 @@
 //!
 //! Each transfer is one exchange of the whole mesh: ranks lend what they have and copy, or add, what they need.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::GpuError;
 use crate::layout::{NodeLayout, Place};
@@ -11,11 +11,18 @@ use crate::mesh::{MeshRank, Window};
 /// Fills this rank's compute copies from `owned`, which every rank lends: one flat buffer of its pieces.
 ///
 /// # Shapes
-/// `compute`: by parameter, this rank's shard of it, contiguous f32.
+/// `compute`: by parameter, this rank's shard of it, contiguous; what is not f32 is rounded to nearest.
 ///
 /// # Errors
 /// A broken mesh; tensors that the CPU can't reach.
 pub(crate) fn spread(mesh: &MeshRank, layout: &NodeLayout, owned: &Vec<f32>, compute: &[Tensor]) -> Result<(), GpuError> {
+    if compute.iter().any(|copy| copy.kind() != Kind::Float) {
+        let exact = compute.iter().map(|copy| tch::no_grad(|| copy.f_to_kind(Kind::Float))).collect::<Result<Vec<_>, _>>()?;
+        spread(mesh, layout, owned, &exact)?;
+        return tch::no_grad(|| {
+            compute.iter().zip(&exact).try_for_each(|(copy, exact)| Ok(drop(copy.shallow_clone().f_copy_(exact)?)))
+        });
+    }
     let windows = compute.iter().map(Window::of).collect::<Result<Vec<_>, _>>()?;
     mesh.exchange(owned, |all| {
         for (rank, from) in all.iter().enumerate() {

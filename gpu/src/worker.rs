@@ -26,8 +26,9 @@ use crate::config::LlamaConfig;
 use crate::digest;
 use crate::layout::NodeLayout;
 use crate::mesh::MeshRank;
-use crate::model::Llama;
+use crate::model::{Llama, ModelOptions};
 use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::precision::Precision;
 use crate::shim::Region;
 use crate::transfer;
 use crate::weights::{MODEL_FILES, WeightFiles};
@@ -55,6 +56,10 @@ pub struct RankSetup {
     pub sequence_len: usize,
     /// Samples per forward pass; halved where memory does not suffice.
     pub micro_batch_size: usize,
+    /// Element type of the compute copies and activations.
+    pub precision: Precision,
+    /// Whether layers run again in the backward pass instead of keeping what they computed.
+    pub checkpointing: bool,
     /// CPU threads for the rank's optimiser.
     pub threads: Threads,
     /// Folder with the safetensors files of the initial weights.
@@ -84,7 +89,7 @@ impl Rank {
     /// # Errors
     /// Devices that the model can't be split over, settings out of range, files that don't fit the model.
     pub fn new(setup: RankSetup) -> Result<Self, GpuError> {
-        let RankSetup { mesh, device, config, optimizer, sequence_len, micro_batch_size, threads, weights } = setup;
+        let RankSetup { mesh, device, config, optimizer, sequence_len, micro_batch_size, threads, weights, .. } = setup;
         if !(1..=config.max_position_embeddings).contains(&sequence_len) {
             let problem = format!("sequences of {sequence_len}, the model takes 1..={}", config.max_position_embeddings);
             return Err(GpuError::Layout { problem });
@@ -94,7 +99,8 @@ impl Rank {
         files.check(&config)?;
         let master = files.read_pieces(layout.codec.parameters(), layout.pieces(mesh.rank()))?;
         let region = Region::new(Box::new(mesh.tensor_group()));
-        let model = Llama::new(&config, sequence_len, &layout, region, device)?;
+        let options = ModelOptions { sequence_len, precision: setup.precision, checkpointing: setup.checkpointing };
+        let model = Llama::new(&config, options, &layout, region, device)?;
         let scratch = vec![0.0; master.len()];
         let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, threads, master);
         Ok(Self {

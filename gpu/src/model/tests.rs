@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::codec::Layout;
-use crate::mesh::Topology;
-use crate::testing::{config_with, on_ranks};
+use crate::mesh::MeshRank;
+use crate::testing::{config_with, on_ranks, tiny_config};
 
 type Matrix = Vec<Vec<f64>>;
 
@@ -112,40 +112,78 @@ impl Plain {
     }
 }
 
-/// Each rank's loss; every parameter must have got a gradient.
-fn by_libtorch(config: &LlamaConfig, layout: (usize, usize), samples: &[Vec<i64>]) -> Vec<f64> {
+const F32: (Precision, bool) = (Precision::F32, false);
+
+/// One rank's loss, and its shard of each parameter's gradient.
+struct Outcome {
+    loss: f64,
+    gradients: Vec<Tensor>,
+}
+
+/// This rank's model with the weights of [`element`].
+fn model_of(config: &LlamaConfig, rank: &MeshRank, options: ModelOptions) -> (NodeLayout, Llama) {
+    let codec = Layout::new(&config.parameters(), 8, 4, true).unwrap();
+    let nodes = NodeLayout::new(config, codec, rank.topology()).unwrap();
+    let region = Region::new(Box::new(rank.tensor_group()));
+    let model = Llama::new(config, options, &nodes, region, Device::Cpu).unwrap();
+    for (number, parameter) in model.parameters().iter().enumerate() {
+        let spec = nodes.codec.parameters()[number].spec();
+        let elements: Vec<f32> = (0..spec.len()).map(|index| element(number, index) as f32).collect();
+        let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
+        let mut whole = Tensor::from_slice(&elements).reshape(shape);
+        for (dimension, &size) in parameter.size().iter().enumerate() {
+            if size < whole.size()[dimension] {
+                whole = whole.narrow(dimension as i64, size * rank.tensor_index() as i64, size);
+            }
+        }
+        tch::no_grad(|| parameter.shallow_clone().copy_(&whole));
+    }
+    (nodes, model)
+}
+
+/// Each rank's outcome of `batches` backward passes; every parameter must have got a gradient.
+fn by_libtorch(
+    config: &LlamaConfig,
+    layout: (usize, usize),
+    (precision, checkpointing): (Precision, bool),
+    batches: &[&[Vec<i64>]],
+) -> Vec<Outcome> {
     crate::devices::init_threads(1);
     let results = on_ranks(layout, |rank| {
-        let codec = Layout::new(&config.parameters(), 8, 4, true).unwrap();
-        let nodes = NodeLayout::new(config, codec, Topology::new(layout.0, layout.1).unwrap()).unwrap();
-        let region = Region::new(Box::new(rank.tensor_group()));
-        let mut model = Llama::new(config, samples[0].len(), &nodes, region, Device::Cpu).unwrap();
-        for (number, parameter) in model.parameters().iter().enumerate() {
-            let spec = nodes.codec.parameters()[number].spec();
-            let elements: Vec<f32> = (0..spec.len()).map(|index| element(number, index) as f32).collect();
-            let shape: Vec<i64> = spec.shape.iter().map(|&n| n as i64).collect();
-            let mut whole = Tensor::from_slice(&elements).reshape(shape);
-            for (dimension, &size) in parameter.size().iter().enumerate() {
-                if size < whole.size()[dimension] {
-                    whole = whole.narrow(dimension as i64, size * rank.tensor_index() as i64, size);
-                }
-            }
-            tch::no_grad(|| parameter.shallow_clone().copy_(&whole));
+        let length = batches[0][0].len() as i64 - 1;
+        let options = ModelOptions { sequence_len: length as usize, precision, checkpointing };
+        let (_, model) = model_of(config, &rank, options);
+        model.zero_gradients().unwrap();
+        assert!(model.gradients().unwrap().iter().all(Option::is_none));
+        let mut total = 0.0;
+        for samples in batches {
+            let tokens = Tensor::from_slice2(samples);
+            let mut loss = model.loss_sum(&tokens.narrow(1, 0, length), &tokens.narrow(1, 1, length)).unwrap();
+            model.backward(&mut loss, 1.0).unwrap();
+            total += loss.value().unwrap();
         }
-        model.zero_gradients();
-        let tokens = Tensor::from_slice2(samples);
-        let length = samples[0].len() as i64 - 1;
-        let loss = model.loss_sum(&tokens.narrow(1, 0, length), &tokens.narrow(1, 1, length)).unwrap();
-        model.backward(&loss, 1.0).unwrap();
-        assert!(model.gradients().unwrap().iter().all(Option::is_some));
-        loss.double_value(&[])
+        let gradients: Vec<Tensor> = model.gradients().unwrap().into_iter().map(Option::unwrap).collect();
+        assert!(gradients.iter().all(|gradient| gradient.kind() == Kind::Float));
+        assert!(model.parameters().iter().all(|parameter| !parameter.grad().defined()));
+        Outcome { loss: total, gradients }
     });
     results.into_iter().map(|result| result.unwrap()).collect()
 }
 
+/// Length of the difference of two sets of tensors, relative to that of the second.
+fn distance(a: &[Tensor], b: &[Tensor]) -> f64 {
+    let square = |tensor: Tensor| tensor.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]);
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+    (difference / b.iter().map(|b| square(b.shallow_clone())).sum::<f64>()).sqrt()
+}
+
+fn samples() -> [Vec<i64>; 2] {
+    [vec![3, 1, 4, 1, 5, 9, 2, 6], vec![127, 64, 63, 0, 1, 100, 31, 32]]
+}
+
 #[test]
 fn the_loss_is_that_of_the_plain_definition_alone_and_in_a_group() {
-    let samples = [vec![3, 1, 4, 1, 5, 9, 2, 6], vec![127, 64, 63, 0, 1, 100, 31, 32]];
+    let samples = samples();
     for change in [
         serde_json::json!({ "tie_word_embeddings": true }),
         serde_json::json!({ "head_dim": 6, "rope_theta": 500.0 }),
@@ -155,9 +193,78 @@ fn the_loss_is_that_of_the_plain_definition_alone_and_in_a_group() {
         let plain = Plain::new(&config);
         let expected: f64 = samples.iter().map(|sample| plain.loss_sum(sample)).sum();
         for layout in [(1, 1), (1, 2)] {
-            for loss in by_libtorch(&config, layout, &samples) {
+            for Outcome { loss, .. } in by_libtorch(&config, layout, F32, &[&samples]) {
                 assert!((loss / expected - 1.0).abs() < 1e-5, "{layout:?}: {loss} instead of {expected}");
             }
         }
+    }
+}
+
+#[test]
+fn recomputed_layers_give_the_same_bits_alone_and_in_a_group() {
+    let samples = samples();
+    for tied in [false, true] {
+        let config = config_with(serde_json::json!({ "tie_word_embeddings": tied, "num_hidden_layers": 3 }));
+        for precision in [Precision::F32, Precision::Bf16] {
+            for layout in [(1, 1), (1, 2)] {
+                let batches: [&[Vec<i64>]; 2] = [&samples[..1], &samples[1..]];
+                let kept = by_libtorch(&config, layout, (precision, false), &batches);
+                let again = by_libtorch(&config, layout, (precision, true), &batches);
+                for (kept, again) in kept.iter().zip(&again) {
+                    assert_eq!(kept.loss, again.loss, "{layout:?} {precision}");
+                    assert!(kept.gradients.iter().zip(&again.gradients).all(|(a, b)| a.equal(b)), "{layout:?} {precision}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_agrees_with_f32_within_its_rounding() {
+    let samples = samples();
+    for tied in [false, true] {
+        let config = config_with(serde_json::json!({ "tie_word_embeddings": tied }));
+        for layout in [(1, 1), (1, 2)] {
+            let exact = by_libtorch(&config, layout, F32, &[&samples]);
+            let rounded = by_libtorch(&config, layout, (Precision::Bf16, false), &[&samples]);
+            for (exact, rounded) in exact.iter().zip(&rounded) {
+                assert!((rounded.loss / exact.loss - 1.0).abs() < 0.02, "{} instead of {}", rounded.loss, exact.loss);
+                let distance = distance(&rounded.gradients, &exact.gradients);
+                assert!(distance < 0.05, "{layout:?}: {distance}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_many_bf16_micro_batches_add_up_in_f32() {
+    let config = tiny_config();
+    let samples = samples();
+    let batches = vec![&samples[..]; 300];
+    let one = by_libtorch(&config, (1, 1), (Precision::Bf16, false), &batches[..1]);
+    let many = by_libtorch(&config, (1, 1), (Precision::Bf16, false), &batches);
+    // In bf16 a sum stands still once it is 256 times what is added.
+    let expected: Vec<Tensor> = one[0].gradients.iter().map(|gradient| gradient * 300.0).collect();
+    let distance = distance(&many[0].gradients, &expected);
+    assert!(distance < 1e-5, "{distance}");
+}
+
+#[test]
+fn logits_give_the_loss() {
+    let samples = samples();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let results = on_ranks((1, 2), |rank| {
+            let (_, model) = model_of(&tiny_config(), &rank, ModelOptions { sequence_len: 7, precision, checkpointing: true });
+            let tokens = Tensor::from_slice2(&samples);
+            let (inputs, labels) = (tokens.narrow(1, 0, 7), tokens.narrow(1, 1, 7));
+            let loss = model.loss_sum(&inputs, &labels).unwrap().value().unwrap();
+            (loss, model.logits(&inputs).unwrap())
+        });
+        let ranks: Vec<(f64, Tensor)> = results.into_iter().map(|result| result.unwrap()).collect();
+        assert_eq!(ranks[0].1.size(), [2, 7, 64]);
+        let logits = Tensor::cat(&[&ranks[0].1, &ranks[1].1], -1).view([-1, 128]);
+        let labels = Tensor::from_slice2(&samples).narrow(1, 1, 7).reshape([-1]);
+        let expected = logits.cross_entropy_for_logits(&labels).double_value(&[]) * 14.0;
+        assert!((ranks[0].0 / expected - 1.0).abs() < 1e-5, "{} instead of {expected}", ranks[0].0);
     }
 }

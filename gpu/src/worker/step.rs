@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::Rank;
 use super::plan::{SkipReason, StepDurations, StepPlan, TrainOutcome, Trained, tokens_of};
 use crate::GpuError;
-use crate::model::Llama;
+use crate::model::{Llama, Loss};
 use crate::{shim, transfer};
 
 /// Sums over the samples of one replica.
@@ -24,7 +24,7 @@ impl Rank {
         let mut lap = laps();
         self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch);
         transfer::spread(&self.mesh, &self.layout, &self.scratch, self.model.parameters())?;
-        self.model.zero_gradients();
+        self.model.zero_gradients()?;
         let spread = lap();
         let tokens = tokens_of(&plan.samples);
         let scale = 1.0 / tokens as f64;
@@ -60,7 +60,7 @@ impl Rank {
         &mut self,
         samples: &[Vec<u32>],
         cancel: &AtomicBool,
-        use_loss: impl Fn(&Llama, &Tensor) -> Result<(), GpuError>,
+        use_loss: impl Fn(&Llama, &mut Loss) -> Result<(), GpuError>,
     ) -> Result<Share, GpuError> {
         let (index, replicas) = (self.mesh.data_index(), self.mesh.topology().data_parallel());
         let mine = &samples[samples.len() * index / replicas..samples.len() * (index + 1) / replicas];
@@ -84,7 +84,7 @@ impl Rank {
     fn micro_batch(
         &self,
         batch: &[Vec<u32>],
-        use_loss: impl Fn(&Llama, &Tensor) -> Result<(), GpuError>,
+        use_loss: impl Fn(&Llama, &mut Loss) -> Result<(), GpuError>,
     ) -> Result<f64, GpuError> {
         #[cfg(test)]
         if batch.len() > self.out_of_memory_above {
@@ -96,9 +96,9 @@ impl Rank {
         let tokens = tokens.f_to_device(self.model.device())?;
         let inputs = tokens.f_narrow(1, 0, length - 1)?;
         let labels = tokens.f_narrow(1, 1, length - 1)?;
-        let loss = self.model.loss_sum(&inputs, &labels)?;
-        use_loss(&self.model, &loss)?;
-        Ok(loss.f_double_value(&[])?)
+        let mut loss = self.model.loss_sum(&inputs, &labels)?;
+        use_loss(&self.model, &mut loss)?;
+        loss.value()
     }
 
     /// Adds the replicas' shares in their order; the ranks of one replica have equal ones.

@@ -1,0 +1,45 @@
+//! Rotary position embedding (RoPE).
+
+use tch::{Device, Kind, Tensor};
+
+use crate::GpuError;
+use crate::config::LlamaConfig;
+
+/// Cosines and sines of all positions' angles.
+pub(super) struct Tables {
+    /// `[sequence_len, 1, head_dim]`, each column twice.
+    cosine: Tensor,
+    /// The same, but for the first half of the columns with the sign that the rotation asks for.
+    sine: Tensor,
+}
+
+impl Tables {
+    /// Tables for positions below `sequence_len`, computed in f64 once.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn new(config: &LlamaConfig, sequence_len: usize, (kind, device): (Kind, Device)) -> Result<Self, GpuError> {
+        let width = config.head_dim;
+        let frequencies: Vec<f64> =
+            (0..width / 2).map(|pair| config.rope_theta.powf(-2.0 * pair as f64 / width as f64)).collect();
+        let frequencies = Tensor::f_from_slice(&frequencies)?;
+        let positions = Tensor::f_arange(sequence_len as i64, (Kind::Double, Device::Cpu))?;
+        let angles = positions.f_outer(&frequencies)?.f_unsqueeze(1)?;
+        let (cosine, sine) = (angles.f_cos()?, angles.f_sin()?);
+        let table = |halves: [&Tensor; 2]| Tensor::f_cat(&halves, -1)?.f_to_kind(kind)?.f_to_device(device);
+        Ok(Self { cosine: table([&cosine, &cosine])?, sine: table([&sine.f_neg()?, &sine])? })
+    }
+
+    /// Turns each head by its position's angles; features `i` and `i + head_dim / 2` form a pair, as Hugging Face lays
+    /// them out.
+    ///
+    /// # Shapes
+    /// `heads` and the result: `[batch, seq, heads, head_dim]`.
+    pub(super) fn rotate(&self, heads: &Tensor) -> Result<Tensor, tch::TchError> {
+        let sequence = heads.size()[1];
+        let (cosine, sine) = (self.cosine.f_narrow(0, 0, sequence)?, self.sine.f_narrow(0, 0, sequence)?);
+        let halves = heads.f_chunk(2, -1)?;
+        let swapped = Tensor::f_cat(&[&halves[1], &halves[0]], -1)?;
+        heads.f_mul(&cosine)?.f_addcmul(&swapped, &sine)
+    }
+}
