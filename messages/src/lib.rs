@@ -22,7 +22,7 @@ pub use ids::{
 };
 pub use retry::{Backoff, Retry};
 pub use round::{
-    DigestAnnounced, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced, RoundMessage, SignedRoundMessage,
+    DigestAnnounced, Evidence, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced, RoundMessage, SignedRoundMessage,
     SnapshotAnnounced,
 };
 pub use secret::Secret;

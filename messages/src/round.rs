@@ -112,6 +112,31 @@ pub struct SnapshotAnnounced {
     pub index_len: u32,
 }
 
+/// "This trainer signed two different results for one batch." Whoever holds both signatures can check it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// One announcement, that with the lower commitment.
+    pub first: ManifestEntry,
+    /// The other.
+    pub second: ManifestEntry,
+}
+
+impl Evidence {
+    /// The evidence in two announcements, in the one order that it may travel in; none if they do not contradict each other.
+    #[must_use]
+    pub fn of(one: ManifestEntry, other: ManifestEntry, run_tag: &Address) -> Option<Self> {
+        let same = one.from == other.from
+            && one.result.trainer == other.result.trainer
+            && one.result.round == other.result.round
+            && one.result.batch == other.result.batch;
+        match one.result.commitment(run_tag).cmp(&other.result.commitment(run_tag)) {
+            core::cmp::Ordering::Less if same => Some(Self { first: one, second: other }),
+            core::cmp::Ordering::Greater if same => Some(Self { first: other, second: one }),
+            _ => None,
+        }
+    }
+}
+
 /// Everything that travels over gossip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoundMessage {
@@ -123,6 +148,8 @@ pub enum RoundMessage {
     Digest(DigestAnnounced),
     /// A snapshot that joiners may fetch.
     Snapshot(SnapshotAnnounced),
+    /// A trainer that says two things.
+    Evidence(Box<Evidence>),
 }
 
 impl RoundMessage {
@@ -134,6 +161,7 @@ impl RoundMessage {
             Self::Manifest(m) => m.round,
             Self::Digest(m) => m.round,
             Self::Snapshot(m) => m.round,
+            Self::Evidence(m) => m.first.result.round,
         }
     }
 }
@@ -162,6 +190,30 @@ mod tests {
             batch: BatchInterval::new(10, 19).unwrap(),
             payload: BlobHash([2; 32]),
             payload_len: 99,
+        }
+    }
+
+    #[test]
+    fn only_two_results_of_one_trainer_for_one_batch_are_evidence() {
+        let run = Address([9; 32]);
+        let entry = |change: fn(&mut ManifestEntry)| {
+            let mut entry = ManifestEntry { from: PeerKey([3; 32]), result: result(), signature: [0; 64] };
+            change(&mut entry);
+            entry
+        };
+        let other = entry(|entry| entry.result.payload.0[0] ^= 1);
+        let evidence = Evidence::of(entry(|_| ()), other.clone(), &run).unwrap();
+        assert_eq!(Evidence::of(other.clone(), entry(|_| ()), &run), Some(evidence.clone()));
+        assert!(evidence.first.result.commitment(&run) < evidence.second.result.commitment(&run));
+        assert_eq!(Evidence::of(other.clone(), other.clone(), &run), None, "the same twice");
+        let harmless: [fn(&mut ManifestEntry); 4] = [
+            |entry| entry.from.0[0] ^= 1,
+            |entry| entry.result.trainer.0[0] ^= 1,
+            |entry| entry.result.round.step.0 += 1,
+            |entry| entry.result.batch = BatchInterval::new(10, 20).unwrap(),
+        ];
+        for change in harmless {
+            assert_eq!(Evidence::of(entry(change), other.clone(), &run), None);
         }
     }
 

@@ -23,6 +23,7 @@ enum Kind {
     Manifest,
     Digest,
     Snapshot,
+    Evidence,
 }
 
 const fn kind_of(message: &RoundMessage) -> Kind {
@@ -31,6 +32,7 @@ const fn kind_of(message: &RoundMessage) -> Kind {
         RoundMessage::Manifest(_) => Kind::Manifest,
         RoundMessage::Digest(_) => Kind::Digest,
         RoundMessage::Snapshot(_) => Kind::Snapshot,
+        RoundMessage::Evidence(_) => Kind::Evidence,
     }
 }
 
@@ -40,7 +42,7 @@ struct Kept {
     due: Instant,
 }
 
-/// The messages. At most `4 * (ROUNDS_KEPT + 1)` of them: steps count up by one, and older ones go.
+/// The messages. At most `5 * (ROUNDS_KEPT + 1)` of them: steps count up by one, and older ones go.
 #[derive(Default)]
 pub(crate) struct Outbox {
     kept: BTreeMap<(Step, Kind), Kept>,

@@ -14,7 +14,7 @@ use bincode::{Decode, Encode};
 use libp2p::identity::ed25519;
 use psyche_messages::ids::IdError;
 use psyche_messages::round::RESULTS_MAX;
-use psyche_messages::{Address, PeerKey, Retry, RoundMessage, Secret, SignedRoundMessage};
+use psyche_messages::{Address, Evidence, PeerKey, Retry, RoundMessage, Secret, SignedRoundMessage};
 use thiserror::Error;
 
 pub use index::{INDEX_BYTES_MAX, INDEX_FILES_MAX, SnapshotFile, SnapshotIndex};
@@ -81,6 +81,9 @@ pub enum WireError {
         /// The first entry that is out of place.
         index: usize,
     },
+    /// Two announcements that do not contradict each other, or in the wrong order.
+    #[error("accept evidence: it is two announcements of one trainer for one batch, the lower commitment first")]
+    Evidence,
     /// A snapshot index is malformed.
     #[error("accept a snapshot index: {reason}")]
     Index {
@@ -185,7 +188,20 @@ impl Wire {
         if !verifies(&from, &self.signed_bytes(&envelope.payload), &envelope.signature) {
             return Err(WireError::Signature { from });
         }
+        if let RoundMessage::Evidence(evidence) = &message {
+            self.check_evidence(evidence)?;
+        }
         Ok(SignedRoundMessage { from, message, signature: envelope.signature })
+    }
+
+    /// Refuses an accusation that the accused did not sign itself.
+    fn check_evidence(&self, evidence: &Evidence) -> Result<(), WireError> {
+        let (first, second) = (&evidence.first, &evidence.second);
+        if Evidence::of(first.clone(), second.clone(), &self.run_tag).as_ref() != Some(evidence) {
+            return Err(WireError::Evidence);
+        }
+        self.check_entry(first)?;
+        self.check_entry(second)
     }
 
     /// Whether `signed` carries its author's signature for this run.

@@ -49,6 +49,7 @@ enum Kind {
     Manifest,
     Digest,
     Snapshot,
+    Evidence,
 }
 
 const fn kind(message: &RoundMessage) -> Kind {
@@ -57,6 +58,7 @@ const fn kind(message: &RoundMessage) -> Kind {
         RoundMessage::Manifest(_) => Kind::Manifest,
         RoundMessage::Digest(_) => Kind::Digest,
         RoundMessage::Snapshot(_) => Kind::Snapshot,
+        RoundMessage::Evidence(_) => Kind::Evidence,
     }
 }
 
@@ -98,7 +100,7 @@ impl Outbox {
     /// snapshots of steps before `state_from`.
     pub(super) fn forget(&mut self, results_from: Step, state_from: Step) {
         self.own.retain(|(round, kind), _| match kind {
-            Kind::Result | Kind::Manifest => round.step >= results_from,
+            Kind::Result | Kind::Manifest | Kind::Evidence => round.step >= results_from,
             Kind::Digest | Kind::Snapshot => round.step >= state_from,
         });
     }

@@ -1,7 +1,8 @@
 //! Messages of peers, and blobs that were fetched.
 
 use psyche_messages::{
-    BlobHash, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundMessage, SignedRoundMessage, Step,
+    BlobHash, Evidence, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundMessage, SignedRoundMessage,
+    Step,
 };
 
 use super::api::{FetchFault, FetchOutcome, Fetching};
@@ -43,6 +44,13 @@ impl Engine {
                     self.early.keep(signed);
                 }
             }
+            RoundMessage::Evidence(evidence) => {
+                if self.locate(evidence.first.result.round).is_some() {
+                    self.hear_evidence((**evidence).clone());
+                } else if self.is_ahead(evidence.first.result.round.step) {
+                    self.early.keep(signed);
+                }
+            }
         }
     }
 
@@ -65,11 +73,30 @@ impl Engine {
         let from = entry.from;
         match self.stores.entry(result.round).or_default().offer(entry, &self.config.run_tag) {
             Ok(()) if votable && self.takes_part() => self.want_payload(&result, &[from]),
-            Err(Refusal::Equivocation) => {
-                let (trainer, round) = (result.trainer, result.round);
-                self.warn(format!("trainer {trainer} announced two results for round {round}; this node vouches for neither"));
-            }
+            Err(Refusal::Equivocation(evidence)) => self.accuse(*evidence, true),
             _ => {}
+        }
+    }
+
+    /// Takes in what a peer knows of a trainer that says different things to different peers. Both signatures are checked.
+    fn hear_evidence(&mut self, evidence: Evidence) {
+        let round = evidence.first.result.round;
+        let Some((at, height)) = self.locate(round) else { return };
+        let Some(facts) = self.logs.get(at).and_then(|log| log.facts_at(height)) else { return };
+        let entries = [&evidence.first, &evidence.second];
+        let sound =
+            entries.iter().all(|entry| store::check(facts, &entry.from, &entry.result, self.config.payload_len).is_ok());
+        if sound && self.stores.entry(round).or_default().convict(&evidence, &self.config.run_tag) {
+            self.accuse(evidence, false);
+        }
+    }
+
+    /// Whoever finds a liar out tells everybody; whoever is told does not, as gossip reaches everybody already.
+    fn accuse(&mut self, evidence: Evidence, found_here: bool) {
+        let (trainer, round) = (evidence.first.result.trainer, evidence.first.result.round);
+        self.warn(format!("trainer {trainer} announced two results for round {round}; this node vouches for neither"));
+        if found_here {
+            self.publish(RoundMessage::Evidence(Box::new(evidence)));
         }
     }
 
@@ -110,8 +137,8 @@ impl Engine {
     }
 
     pub(super) fn on_fetched(&mut self, blob: BlobHash, outcome: FetchOutcome) {
-        let trainer = match self.fetches.asked_for(&blob) {
-            Some(Fetching::Payload(result)) => result.trainer,
+        let (trainer, round) = match self.fetches.asked_for(&blob) {
+            Some(Fetching::Payload(result)) => (result.trainer, result.round),
             _ => return,
         };
         let outcome = match outcome {
@@ -120,6 +147,11 @@ impl Engine {
         };
         if outcome == Err(FetchFault::Malformed) {
             self.warn(format!("the payload {} of trainer {trainer} is malformed", blob.short()));
+        }
+        if outcome.is_ok()
+            && let Some(age_ms) = self.stores.get(&round).and_then(|store| store.age_ms(self.now.mono_ms))
+        {
+            self.pace.note(trainer, age_ms);
         }
         self.fetches.finish(&blob, outcome, self.now.mono_ms);
     }

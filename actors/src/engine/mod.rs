@@ -22,6 +22,7 @@
 //! | `intake` | messages, fetched blobs |
 //! | `store`, `fetch`, `gossip` | announcements, blobs, messages that came too early or are repeated |
 //! | `training`, `witnessing` | this node's part in a round |
+//! | `pace` | how long each trainer usually takes |
 //! | `applying`, `tally` | which results count, and when they are applied |
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
 //! | `errands`, `duty` | transactions |
@@ -39,6 +40,7 @@ mod gossip;
 mod intake;
 mod leaving;
 mod model;
+mod pace;
 mod rules;
 mod snapshots;
 mod store;
@@ -68,6 +70,7 @@ use fetch::Fetches;
 use gossip::{Early, Outbox};
 pub use leaving::{Leaving, version_fits};
 use model::Model;
+use pace::Pace;
 use rules::Member;
 use snapshots::Snapshots;
 use store::RoundStore;
@@ -110,6 +113,7 @@ pub struct Engine {
     my_rounds: BTreeMap<RoundKey, MyRound>,
     numbers: WitnessNumbers,
     witnessing: Witnessing,
+    pace: Pace,
     errands: Errands,
     connected: BTreeSet<PeerKey>,
     connected_reported: Option<u16>,
@@ -156,6 +160,7 @@ impl Engine {
             my_rounds: BTreeMap::new(),
             numbers: WitnessNumbers::default(),
             witnessing: Witnessing::default(),
+            pace: Pace::default(),
             errands: Errands::default(),
             connected: BTreeSet::new(),
             connected_reported: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use psyche_messages::round::RESULTS_MAX;
-use psyche_messages::{Address, BlobHash, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced};
+use psyche_messages::{Address, BlobHash, Evidence, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced};
 use psyche_protocol::select::merkle_root;
 
 use super::api::EngineConfig;
@@ -16,7 +16,7 @@ const MANIFESTS_PER_WITNESS_MAX: usize = 2;
 const PROVIDERS_MAX: usize = 16;
 
 /// Why an announcement is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The author is no client of that round.
     Stranger,
@@ -27,7 +27,7 @@ pub(super) enum Refusal {
     /// It was announced before.
     Known,
     /// The author announced something else before.
-    Equivocation,
+    Equivocation(Box<Evidence>),
 }
 
 /// A trainer's announcements.
@@ -53,6 +53,8 @@ pub(super) struct ManifestOffer {
 /// Announcements of one round.
 #[derive(Debug, Default)]
 pub(super) struct RoundStore {
+    /// When this node saw the round begin.
+    begun_ms: Option<u64>,
     offers: BTreeMap<Address, Offer>,
     manifest_offers: BTreeMap<BlobHash, ManifestOffer>,
     manifests: BTreeMap<[u8; 32], Vec<Candidate>>,
@@ -74,6 +76,16 @@ pub(super) fn check(facts: &RoundFacts, from: &PeerKey, result: &ResultAnnounced
 }
 
 impl RoundStore {
+    /// Notes that the round began just now.
+    pub(super) const fn begin(&mut self, now_ms: u64) {
+        self.begun_ms = Some(now_ms);
+    }
+
+    /// How long ago the round began, if this node saw it.
+    pub(super) fn age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.begun_ms.map(|begun_ms| now_ms.saturating_sub(begun_ms))
+    }
+
     /// Notes a checked announcement.
     pub(super) fn offer(&mut self, entry: ManifestEntry, run_tag: &Address) -> Result<(), Refusal> {
         let commitment = entry.result.commitment(run_tag);
@@ -85,10 +97,21 @@ impl RoundStore {
             Some(offer) if offer.commitment == commitment => Err(Refusal::Known),
             Some(offer) if offer.rival.is_some() => Err(Refusal::Known),
             Some(offer) => {
-                offer.rival = Some(entry);
-                Err(Refusal::Equivocation)
+                offer.rival = Some(entry.clone());
+                let evidence = Evidence::of(offer.entry.clone(), entry, run_tag);
+                Err(evidence.map_or(Refusal::Known, |evidence| Refusal::Equivocation(Box::new(evidence))))
             }
         }
+    }
+
+    /// Takes in checked evidence; whether it is news that the trainer contradicts itself.
+    pub(super) fn convict(&mut self, evidence: &Evidence, run_tag: &Address) -> bool {
+        let known = self.offers.get(&evidence.first.result.trainer).is_some_and(|offer| offer.rival.is_some());
+        for entry in [&evidence.first, &evidence.second] {
+            // What was heard before, and which contradiction is kept, does not matter.
+            let _heard = self.offer(entry.clone(), run_tag);
+        }
+        !known
     }
 
     /// What `trainer` announced.

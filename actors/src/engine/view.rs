@@ -149,8 +149,14 @@ impl Engine {
         let finished = before.is_some_and(|before| before.0 == Phase::Cooldown && before.1 != view.epoch())
             && self.view.as_ref().is_some_and(|before| before.is_healthy(&self.me()));
         self.observe_epoch(&view.account, watched_before);
+        let in_round = |phase| matches!(phase, Phase::RoundTrain | Phase::RoundWitness);
+        let began = before.is_some_and(|before| before.2 != view.step() || !in_round(before.0));
+        let begun = view.round().filter(|_| began);
         self.view = Some(view);
         self.members_stale = true;
+        if let Some(round) = begun {
+            self.stores.entry(round).or_default().begin(now_ms);
+        }
         if finished {
             self.errands.note_finish();
         }
@@ -190,6 +196,7 @@ impl Engine {
             return;
         }
         if let Some(log) = EpochLog::begin(account, watched_before) {
+            self.pace.keep(|trainer| account.clients().iter().any(|client| client.id.signer == trainer.0));
             self.logs.push_back(log);
             while self.logs.len() > EPOCHS_KEPT {
                 self.logs.pop_front();

@@ -1,7 +1,7 @@
 //! Vouching for the results of the round before.
 
 use psyche_messages::events::Phase;
-use psyche_messages::{BlobHash, Manifest, ManifestAnnounced, RoundKey, RoundMessage};
+use psyche_messages::{Address, BlobHash, Manifest, ManifestAnnounced, RoundKey, RoundMessage};
 use psyche_protocol::layout::{Bloom, Witness, WitnessProof};
 use psyche_protocol::select::{merkle_root, participant_item};
 
@@ -11,7 +11,8 @@ use super::duty::Duty;
 use super::epoch::RoundFacts;
 use super::rules::{self, BloomOf};
 
-/// The share of a round's time after which a witness reports without those who are still missing, in percent.
+/// The share of a round's time after which a witness reports without those who are still missing, whatever is known of
+/// their pace, in percent.
 const PATIENCE_PERCENT: u64 = 75;
 
 /// This node's report for the round in work.
@@ -103,15 +104,32 @@ impl Engine {
         if elapsed_ms >= limit_s.saturating_mul(1_000 / 100 * PATIENCE_PERCENT) {
             return true;
         }
-        let complete = about.is_none_or(|about| {
-            let trainers = about_facts.members.iter().zip(&about_facts.batches);
-            trainers.filter(|(_, batch)| batch.is_some()).all(|(member, _)| self.has_result_of(about, &member.signer))
-        });
-        complete && self.own_training_is_over(round)
+        self.own_training_is_over(round) && about.is_none_or(|about| self.nobody_is_missing(about, about_facts))
+    }
+
+    /// Whether a quorum of a round's results is here, and of every other trainer nothing is to be expected: it contradicted
+    /// itself, or is overdue by its own pace.
+    fn nobody_is_missing(&self, round: RoundKey, facts: &RoundFacts) -> bool {
+        let trainers = facts.members.iter().zip(&facts.batches).filter(|(_, batch)| batch.is_some());
+        let trainers: Vec<_> = trainers.map(|(member, _)| member.signer).collect();
+        let missing: Vec<_> = trainers.iter().filter(|trainer| !self.has_result_of(round, trainer)).collect();
+        if missing.is_empty() {
+            return true;
+        }
+        let store = self.stores.get(&round);
+        let age_ms = store.and_then(|store| store.age_ms(self.now.mono_ms));
+        let hopeless = |trainer: &Address| {
+            // What contradicts itself gets no better by waiting.
+            let liar = store.and_then(|store| store.offer_of(trainer)).is_some_and(|offer| offer.rival.is_some());
+            let deadline_ms = self.pace.deadline_ms(trainer, self.config.patience.repeat_ms);
+            liar || age_ms.zip(deadline_ms).is_some_and(|(age_ms, deadline_ms)| age_ms > deadline_ms)
+        };
+        let here = trainers.len().saturating_sub(missing.len());
+        here >= rules::quorum(0, trainers.len()) && missing.into_iter().all(hopeless)
     }
 
     /// Whether a trainer's result of a round is accepted: announced once, its payload here and well-formed.
-    fn has_result_of(&self, round: RoundKey, trainer: &psyche_messages::Address) -> bool {
+    fn has_result_of(&self, round: RoundKey, trainer: &Address) -> bool {
         let offer = self.stores.get(&round).and_then(|store| store.offer_of(trainer));
         offer.is_some_and(|offer| offer.rival.is_none() && self.fetches.is_here(&offer.entry.result.payload))
     }

@@ -15,10 +15,23 @@ const MANIFEST_VERSION: u8 = 1;
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Encode, Decode)]
-struct WireEntry {
+pub(super) struct WireEntry {
     from: [u8; 32],
     result: WireResult,
     signature: [u8; 64],
+}
+
+impl From<&ManifestEntry> for WireEntry {
+    fn from(entry: &ManifestEntry) -> Self {
+        Self { from: entry.from.0, result: (&entry.result).into(), signature: entry.signature }
+    }
+}
+
+impl WireEntry {
+    pub(super) fn into_entry(self, round: RoundKey) -> Result<ManifestEntry, WireError> {
+        let result = self.result.into_result(round)?;
+        Ok(ManifestEntry { from: PeerKey(self.from), result, signature: self.signature })
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -35,11 +48,7 @@ impl Wire {
     /// [`WireError`] if there are more than [`RESULTS_MAX`] entries, one is of another round, or they are out of order.
     pub fn encode_manifest(&self, manifest: &Manifest) -> Result<Vec<u8>, WireError> {
         self.check_order(manifest)?;
-        let entries = manifest
-            .entries
-            .iter()
-            .map(|entry| WireEntry { from: entry.from.0, result: (&entry.result).into(), signature: entry.signature })
-            .collect();
+        let entries = manifest.entries.iter().map(WireEntry::from).collect();
         encode::<_, MANIFEST_BYTES_MAX>(&WireManifest { version: MANIFEST_VERSION, round: manifest.round.into(), entries })
     }
 
@@ -55,21 +64,14 @@ impl Wire {
             return Err(WireError::TooManyEntries { count: wire.entries.len() });
         }
         let round = RoundKey::from(wire.round);
-        let entries = wire
-            .entries
-            .into_iter()
-            .map(|entry| {
-                let result = entry.result.into_result(round)?;
-                Ok(ManifestEntry { from: PeerKey(entry.from), result, signature: entry.signature })
-            })
-            .collect::<Result<Vec<_>, WireError>>()?;
+        let entries = wire.entries.into_iter().map(|entry| entry.into_entry(round)).collect::<Result<Vec<_>, WireError>>()?;
         let manifest = Manifest { round, entries };
         self.check_order(&manifest)?;
         manifest.entries.iter().try_for_each(|entry| self.check_entry(entry))?;
         Ok(manifest)
     }
 
-    fn check_entry(&self, entry: &ManifestEntry) -> Result<(), WireError> {
+    pub(super) fn check_entry(&self, entry: &ManifestEntry) -> Result<(), WireError> {
         let payload = payload_of(&RoundMessage::Result(entry.result.clone()))?;
         if verifies(&entry.from, &self.signed_bytes(&payload), &entry.signature) {
             Ok(())

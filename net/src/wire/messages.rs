@@ -3,11 +3,12 @@
 
 use bincode::{Decode, Encode};
 use psyche_messages::{
-    Address, BatchInterval, BlobHash, Digest, DigestAnnounced, ManifestAnnounced, ResultAnnounced, RoundKey, RoundMessage,
-    SnapshotAnnounced,
+    Address, BatchInterval, BlobHash, Digest, DigestAnnounced, Evidence, ManifestAnnounced, ResultAnnounced, RoundKey,
+    RoundMessage, SnapshotAnnounced,
 };
 
 use super::WireError;
+use super::manifest::WireEntry;
 
 #[derive(Clone, Copy, Encode, Decode)]
 pub(super) struct WireRound {
@@ -89,6 +90,7 @@ pub(super) enum WireMessage {
     Manifest(WireRound, WireManifestAnnounced),
     Digest(WireRound, WireDigest),
     Snapshot(WireRound, WireSnapshot),
+    Evidence(WireRound, WireEntry, WireEntry),
 }
 
 impl From<&RoundMessage> for WireMessage {
@@ -103,6 +105,7 @@ impl From<&RoundMessage> for WireMessage {
             RoundMessage::Snapshot(m) => {
                 Self::Snapshot(m.round.into(), WireSnapshot { digest: m.digest.0, index: m.index.0, index_len: m.index_len })
             }
+            RoundMessage::Evidence(m) => Self::Evidence(m.first.result.round.into(), (&m.first).into(), (&m.second).into()),
         }
     }
 }
@@ -129,6 +132,10 @@ impl TryFrom<WireMessage> for RoundMessage {
                 index: BlobHash(m.index),
                 index_len: m.index_len,
             }),
+            WireMessage::Evidence(round, first, second) => {
+                let (first, second) = (first.into_entry(round.into())?, second.into_entry(round.into())?);
+                Self::Evidence(Box::new(Evidence { first, second }))
+            }
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use psyche_messages::{
-    BatchInterval, BlobHash, Digest, DigestAnnounced, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced, RoundKey,
-    SnapshotAnnounced,
+    BatchInterval, BlobHash, Digest, DigestAnnounced, Evidence, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced,
+    RoundKey, SnapshotAnnounced,
 };
 
 use super::*;
@@ -199,6 +199,44 @@ fn a_manifest_with_a_forged_entry_is_refused() {
 
 fn file(name: &str, len: u64) -> SnapshotFile {
     SnapshotFile { name: name.to_owned(), blob: BlobHash([0x99; 32]), len }
+}
+
+/// Client 7 signed two results for one batch.
+fn evidence() -> Evidence {
+    let signed = |payload: u8| {
+        let result = ResultAnnounced { payload: BlobHash([payload; 32]), ..result(0x10) };
+        let signed = signer(7).sign(RoundMessage::Result(result.clone())).unwrap();
+        ManifestEntry { from: signed.from, result, signature: signed.signature }
+    };
+    Evidence::of(signed(1), signed(2), &RUN).unwrap()
+}
+
+#[test]
+fn evidence_comes_back_and_fits_into_an_envelope_whoever_tells_it() {
+    let wire = Wire::new(RUN);
+    let told = signer(9).sign(RoundMessage::Evidence(Box::new(evidence()))).unwrap();
+    let bytes = wire.encode_message(&told).unwrap();
+    assert_eq!(wire.decode_message(&bytes).unwrap(), told);
+    let payload = hex::encode(payload_of(&told.message).unwrap());
+    assert!(payload.starts_with("0400000003000b0a0000"), "{payload}");
+    assert_eq!(payload.len(), 2 * (4 + 6 + 2 * (32 + 84 + 64)));
+}
+
+#[test]
+fn an_accusation_counts_only_if_the_accused_signed_both_results() {
+    let wire = Wire::new(RUN);
+    let refused = |change: fn(&mut Evidence)| {
+        let mut forged = evidence();
+        change(&mut forged);
+        let told = signer(9).sign(RoundMessage::Evidence(Box::new(forged))).unwrap();
+        wire.decode_message(&wire.encode_message(&told).unwrap()).unwrap_err()
+    };
+    assert!(matches!(refused(|forged| forged.second.signature[0] ^= 1), WireError::Signature { .. }));
+    assert!(matches!(refused(|forged| forged.first.signature[0] ^= 1), WireError::Signature { .. }));
+    assert!(matches!(refused(|forged| forged.second = forged.first.clone()), WireError::Evidence));
+    assert!(matches!(refused(|forged| std::mem::swap(&mut forged.first, &mut forged.second)), WireError::Evidence));
+    assert!(matches!(refused(|forged| forged.second.from = PeerKey([1; 32])), WireError::Evidence));
+    assert!(matches!(refused(|forged| forged.second.result.trainer.0[0] ^= 1), WireError::Evidence));
 }
 
 #[test]

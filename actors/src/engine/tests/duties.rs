@@ -3,7 +3,7 @@
 use psyche_messages::{Digest, RoundKey};
 use psyche_protocol::layout::{EpochClient, RunState};
 
-use super::desk::{DIGEST, Desk, address, digest, engine, sent, trained, warned};
+use super::desk::{DIGEST, Desk, address, applied, digest, engine, sent, trained, warned};
 use crate::engine::{ChainAction, Effect, Event, SendId, SendOutcome};
 
 #[test]
@@ -98,6 +98,40 @@ fn a_witness_does_not_wait_for_the_absent_for_longer_than_three_quarters_of_the_
     assert!(stores(&desk.wait_ms(400)));
 }
 
+/// The engine sees the account, applies what is due, and agrees with the others.
+fn show_and_apply(desk: &mut Desk) {
+    for (round, _) in applied(&desk.show()) {
+        desk.tell(Event::Applied { round, digest: DIGEST });
+        for client in 1..desk.clients {
+            desk.hear(client, digest(round, DIGEST));
+        }
+    }
+}
+
+#[test]
+fn a_witness_that_knows_the_paces_waits_for_the_absent_only_until_they_are_overdue() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    // Some rounds in which everybody is in time.
+    let mut results = Vec::new();
+    for _ in 0..6 {
+        desk.wait_ms(1_000);
+        let before = std::mem::replace(&mut results, desk.exchange());
+        desk.next_round(&before);
+        show_and_apply(&mut desk);
+    }
+    desk.wait_ms(1_000);
+    desk.train();
+    desk.receive(1);
+    desk.next_round(&results);
+    show_and_apply(&mut desk);
+    desk.train();
+    let stores = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::StoreManifest(_)));
+    // Three seconds of the silent one's round are over: its usual second, and two until the next round began.
+    assert!(!stores(&desk.wait_ms(1_800)), "it is not overdue yet, by more than what a lost message costs");
+    assert!(stores(&desk.wait_ms(600)));
+}
+
 #[test]
 fn training_that_nobody_can_witness_any_more_is_cancelled() {
     let mut desk = Desk::in_training(3);
@@ -110,7 +144,7 @@ fn training_that_nobody_can_witness_any_more_is_cancelled() {
     assert!(cancels(&effects) && trained(&effects).is_empty());
     let round = RoundKey::new(0, 1);
     let effects = desk.tell(Event::TrainingSkipped { round, reason: "cancelled".to_owned() });
-    assert_eq!(super::desk::applied(&effects), [(round, 0)]);
+    assert_eq!(applied(&effects), [(round, 0)]);
 }
 
 #[test]
@@ -246,5 +280,5 @@ fn parameters_that_differ_from_the_majoritys_stop_everything_that_builds_on_them
     let mut effects = desk.show();
     desk.next_round(&[]);
     effects.extend(desk.show());
-    assert!(trained(&effects).is_empty() && super::desk::applied(&effects).is_empty());
+    assert!(trained(&effects).is_empty() && applied(&effects).is_empty());
 }
