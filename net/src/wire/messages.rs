@@ -90,7 +90,7 @@ pub(super) enum WireMessage {
     Manifest(WireRound, WireManifestAnnounced),
     Digest(WireRound, WireDigest),
     Snapshot(WireRound, WireSnapshot),
-    Evidence(WireRound, WireEntry, WireEntry),
+    Evidence(WireRound, Box<(WireEntry, WireEntry)>),
 }
 
 impl From<&RoundMessage> for WireMessage {
@@ -105,7 +105,9 @@ impl From<&RoundMessage> for WireMessage {
             RoundMessage::Snapshot(m) => {
                 Self::Snapshot(m.round.into(), WireSnapshot { digest: m.digest.0, index: m.index.0, index_len: m.index_len })
             }
-            RoundMessage::Evidence(m) => Self::Evidence(m.first.result.round.into(), (&m.first).into(), (&m.second).into()),
+            RoundMessage::Evidence(m) => {
+                Self::Evidence(m.first.result.round.into(), Box::new(((&m.first).into(), (&m.second).into())))
+            }
         }
     }
 }
@@ -132,7 +134,8 @@ impl TryFrom<WireMessage> for RoundMessage {
                 index: BlobHash(m.index),
                 index_len: m.index_len,
             }),
-            WireMessage::Evidence(round, first, second) => {
+            WireMessage::Evidence(round, both) => {
+                let (first, second) = *both;
                 let (first, second) = (first.into_entry(round.into())?, second.into_entry(round.into())?);
                 Self::Evidence(Box::new(Evidence { first, second }))
             }

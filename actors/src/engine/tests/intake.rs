@@ -120,6 +120,9 @@ fn two_results_of_one_trainer_void_each_other() {
     assert!(trainers.contains(&address(0)) && trainers.contains(&address(2)));
 }
 
+/// What is wrong with evidence, and how it gets that way.
+type Forgery = (&'static str, fn(&mut ManifestEntry));
+
 /// A first and another result of client 1, as a peer that heard both shows them.
 fn evidence(desk: &Desk) -> (ResultAnnounced, Evidence) {
     let first = desk.result(1);
@@ -155,7 +158,7 @@ fn evidence_convicts_whoever_is_heard_of_only_through_it_and_nobody_where_it_bre
         change(&mut bad.second);
         bad
     };
-    let cases: [(&str, fn(&mut ManifestEntry)); 4] = [
+    let cases: [Forgery; 4] = [
         ("a stranger's key", |entry| entry.from = peer(60)),
         ("another's key", |entry| entry.from = peer(2)),
         ("a stranger", |entry| entry.result.trainer = Address([77; 32])),
