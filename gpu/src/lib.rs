@@ -9,6 +9,7 @@ pub mod devices;
 pub mod digest;
 mod error;
 pub mod exact;
+mod flat;
 pub mod init;
 mod layout;
 pub mod mesh;

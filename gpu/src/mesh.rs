@@ -11,96 +11,32 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tch::{Device, Kind, Tensor};
-
 use crate::GpuError;
 use meeting::{Breakdown, Meeting};
+use topology::Seat;
 
+mod collective;
+pub(crate) mod lanes;
 mod meeting;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
+mod topology;
+
+pub(crate) use collective::Element;
+pub use collective::{Collective, Reduction};
+pub use shared_memory::SharedMemory;
+pub(crate) use shared_memory::Window;
+pub use topology::{Group, Topology};
 
 /// Most ranks of one node.
 pub const RANKS_MAX: usize = 256;
-
-/// How a node's devices divide the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Topology {
-    data_parallel: usize,
-    tensor_parallel: usize,
-}
-
-impl Topology {
-    /// `data_parallel` replicas of the model, each split over `tensor_parallel` devices.
-    ///
-    /// # Errors
-    /// [`GpuError::Layout`] if a factor is 0 or the product exceeds [`RANKS_MAX`].
-    pub fn new(data_parallel: usize, tensor_parallel: usize) -> Result<Self, GpuError> {
-        let ranks = data_parallel.checked_mul(tensor_parallel).filter(|ranks| (1..=RANKS_MAX).contains(ranks));
-        match ranks {
-            Some(_) => Ok(Self { data_parallel, tensor_parallel }),
-            None => Err(GpuError::Layout {
-                problem: format!(
-                    "data parallelism {data_parallel} × tensor parallelism {tensor_parallel} is not in 1..={RANKS_MAX} devices"
-                ),
-            }),
-        }
-    }
-
-    /// Number of replicas of the model.
-    pub fn data_parallel(&self) -> usize {
-        self.data_parallel
-    }
-
-    /// Number of devices that share one replica.
-    pub fn tensor_parallel(&self) -> usize {
-        self.tensor_parallel
-    }
-
-    /// Number of devices.
-    pub fn ranks(&self) -> usize {
-        self.data_parallel * self.tensor_parallel
-    }
-
-    /// Which replica `rank` belongs to.
-    pub fn data_index(&self, rank: usize) -> usize {
-        rank / self.tensor_parallel
-    }
-
-    /// Which part of its replica `rank` holds.
-    pub fn tensor_index(&self, rank: usize) -> usize {
-        rank % self.tensor_parallel
-    }
-}
-
-/// How the elements of all ranks become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reduction {
-    /// Their sum, added in rank order.
-    Sum,
-    /// Their maximum.
-    Max,
-}
-
-/// Tensor operations among the ranks of a group; every rank of the group must call the same ones in the same order.
-pub trait Collective: Send + Sync {
-    /// This rank's place in the group.
-    fn rank(&self) -> usize;
-
-    /// Number of ranks in the group.
-    fn size(&self) -> usize;
-
-    /// Replaces each element of `tensor` (contiguous f32 or bf16, of equal length on every rank) by its reduction over the group.
-    ///
-    /// # Errors
-    /// A poisoned, aborted or late mesh; tensors of different lengths; a tensor that the implementation can't reach.
-    fn all_reduce(&self, tensor: &mut Tensor, reduction: Reduction) -> Result<(), GpuError>;
-}
 
 struct Shared {
     topology: Topology,
     world: Meeting,
     tensor: Vec<Meeting>,
+    data: Vec<Meeting>,
     rejoin: Meeting,
     /// Why the mesh broke down for good.
     cause: OnceLock<Breakdown>,
@@ -109,7 +45,15 @@ struct Shared {
 impl Shared {
     fn for_working_meetings(&self, act: impl Fn(&Meeting)) {
         act(&self.world);
-        self.tensor.iter().for_each(act);
+        self.tensor.iter().chain(&self.data).for_each(act);
+    }
+
+    fn meeting(&self, seat: Seat) -> &Meeting {
+        match seat.group {
+            Group::World => &self.world,
+            Group::Tensor => &self.tensor[seat.number],
+            Group::Data => &self.data[seat.number],
+        }
     }
 
     /// Breaks every meeting down. Whoever calls this later only spreads the first cause.
@@ -133,7 +77,8 @@ pub fn mesh(topology: Topology, wait_max: Duration) -> Vec<MeshRank> {
     let shared = Arc::new(Shared {
         topology,
         world: meeting(topology.ranks()),
-        tensor: (0..topology.data_parallel).map(|_| meeting(topology.tensor_parallel)).collect(),
+        tensor: (0..topology.data_parallel()).map(|_| meeting(topology.tensor_parallel())).collect(),
+        data: (0..topology.tensor_parallel()).map(|_| meeting(topology.data_parallel())).collect(),
         rejoin: meeting(topology.ranks()),
         cause: OnceLock::new(),
     });
@@ -161,9 +106,14 @@ impl MeshRank {
         self.shared.topology.tensor_index(self.rank)
     }
 
+    /// The collectives of one of this rank's groups, for CPU devices.
+    pub fn group(&self, group: Group) -> SharedMemory {
+        SharedMemory::new(Arc::clone(&self.shared), self.rank, group)
+    }
+
     /// The group of ranks that share this rank's replica, for CPU devices.
     pub fn tensor_group(&self) -> SharedMemory {
-        SharedMemory { shared: Arc::clone(&self.shared), rank: self.rank }
+        self.group(Group::Tensor)
     }
 
     /// Lends `mine` to all ranks and hands `read` what every rank lends, by rank. `read` should only copy or compute.
@@ -220,93 +170,5 @@ impl Drop for MeshRank {
     fn drop(&mut self) {
         let reason = if std::thread::panicking() { "it panicked" } else { "it left the mesh" };
         self.shared.fail(self.rank, reason);
-    }
-}
-
-/// The collectives of one tensor-parallel group of CPU devices: threads that reduce each other's memory in place.
-pub struct SharedMemory {
-    shared: Arc<Shared>,
-    rank: usize,
-}
-
-/// The elements of one tensor, lent to the group for one collective.
-pub(crate) struct Window {
-    pub(crate) pointer: *mut f32,
-    pub(crate) len: usize,
-}
-
-// SAFETY: a window is only dereferenced inside an exchange, while its owner waits, and writers keep to disjoint ranges.
-unsafe impl Send for Window {}
-// SAFETY: as above.
-unsafe impl Sync for Window {}
-
-impl Window {
-    /// Lends a contiguous f32 CPU tensor; anything else is refused.
-    pub(crate) fn of(tensor: &Tensor) -> Result<Self, GpuError> {
-        if tensor.device() != Device::Cpu || tensor.kind() != Kind::Float || !tensor.is_contiguous() {
-            return Err(GpuError::Device {
-                device: format!("{:?}", tensor.device()),
-                problem: format!("shared memory reaches contiguous f32 tensors on the CPU only, not {:?}", tensor.kind()),
-            });
-        }
-        Ok(Self { pointer: tensor.data_ptr().cast(), len: tensor.numel() })
-    }
-}
-
-impl Collective for SharedMemory {
-    fn rank(&self) -> usize {
-        self.shared.topology.tensor_index(self.rank)
-    }
-
-    fn size(&self) -> usize {
-        self.shared.topology.tensor_parallel()
-    }
-
-    fn all_reduce(&self, tensor: &mut Tensor, reduction: Reduction) -> Result<(), GpuError> {
-        if self.size() == 1 {
-            return Ok(());
-        }
-        if tensor.kind() == Kind::BFloat16 {
-            let mut exact = tensor.f_to_kind(Kind::Float)?;
-            self.all_reduce(&mut exact, reduction)?;
-            return Ok(drop(tensor.f_copy_(&exact)?));
-        }
-        let mine = Window::of(tensor)?;
-        let meeting = &self.shared.tensor[self.shared.topology.data_index(self.rank)];
-        let agreed = meeting.exchange(self.rank(), &(mine, reduction), |all| {
-            let same = all.iter().all(|(window, other)| window.len == all[0].0.len && *other == reduction);
-            if same {
-                reduce_own_share(self.rank(), all, reduction);
-            }
-            same
-        })?;
-        if agreed { Ok(()) } else { Err(GpuError::MeshDesynchronised { rank: self.rank }) }
-    }
-}
-
-/// Reduces this rank's share of the elements in rank order and writes the result into every rank's tensor.
-fn reduce_own_share(rank: usize, windows: &[&(Window, Reduction)], reduction: Reduction) {
-    const BLOCK: usize = 1024;
-    let len = windows[0].0.len;
-    let (mut from, end) = (len * rank / windows.len(), len * (rank + 1) / windows.len());
-    let mut sum = [0.0_f32; BLOCK];
-    while from < end {
-        let n = BLOCK.min(end - from);
-        for (index, (window, _)) in windows.iter().enumerate() {
-            // SAFETY: `from..from + n` lies inside every window (all have `len` elements) and inside this rank's share,
-            // which no other rank touches; owners keep the memory alive until the exchange ends.
-            let part = unsafe { std::slice::from_raw_parts(window.pointer.add(from), n) };
-            let pairs = sum[..n].iter_mut().zip(part);
-            match (index, reduction) {
-                (0, _) => pairs.for_each(|(sum, part)| *sum = *part),
-                (_, Reduction::Sum) => pairs.for_each(|(sum, part)| *sum += *part),
-                (_, Reduction::Max) => pairs.for_each(|(sum, part)| *sum = sum.max(*part)),
-            }
-        }
-        for (window, _) in windows {
-            // SAFETY: as above; the shared slice of this range made above is no longer in use.
-            unsafe { std::slice::from_raw_parts_mut(window.pointer.add(from), n) }.copy_from_slice(&sum[..n]);
-        }
-        from += n;
     }
 }

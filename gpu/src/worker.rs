@@ -150,7 +150,7 @@ impl Rank {
         let total = tokens_of(samples);
         let never = AtomicBool::new(false);
         self.within_memory(step, |rank| {
-            transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master(), rank.model.parameters())?;
+            transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master().into(), rank.model.parameters())?;
             let share = tch::no_grad(|| rank.micro_batches(samples, &never, |_, _| Ok(())))?;
             Ok(rank.sum_over_replicas(share)?.loss_sum / total as f64)
         })

@@ -6,10 +6,16 @@
 //! as a typed error. Waiting for others to finish *reading* is neither, because readers only copy memory.
 
 use std::any::TypeId;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::GpuError;
+
+/// How often a rank looks whether the others have come before it goes to sleep, some ten microseconds in all: a waking
+/// thread takes about as long. Only where every rank can have a core; elsewhere it would keep the others from coming.
+const LOOKS: u32 = 300;
 
 /// Why a meeting no longer takes place.
 #[derive(Debug, Clone)]
@@ -60,8 +66,11 @@ struct State {
 pub(crate) struct Meeting {
     size: usize,
     wait_max: Duration,
+    looks: u32,
     state: Mutex<State>,
     changed: Condvar,
+    /// Moves with every change of the state that somebody may wait for; only a hint to look at the state itself.
+    hint: AtomicU64,
 }
 
 /// Ends this rank's reading, also when `read` panics, and then waits for the other readers.
@@ -79,9 +88,12 @@ impl Drop for Reading<'_> {
         state.readers -= 1;
         if state.readers == 0 {
             state.lent.fill(None);
-            self.meeting.changed.notify_all();
+            self.meeting.announce();
         }
         // The next meeting needs this rank, so that `readers` can't rise again before it has left.
+        if state.readers > 0 {
+            state = self.meeting.look_out(state);
+        }
         while state.readers > 0 {
             state = self.meeting.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -91,7 +103,33 @@ impl Drop for Reading<'_> {
 impl Meeting {
     pub(crate) fn new(size: usize, wait_max: Duration) -> Self {
         let state = State { lent: vec![None; size], generation: 0, readers: 0, breakdown: None };
-        Self { size, wait_max, state: Mutex::new(state), changed: Condvar::new() }
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let looks = if size <= cores { LOOKS } else { 0 };
+        Self { size, wait_max, looks, state: Mutex::new(state), changed: Condvar::new(), hint: AtomicU64::new(0) }
+    }
+
+    /// Tells waiting ranks that the state, which the caller has locked, has changed.
+    fn announce(&self) {
+        self.hint.fetch_add(1, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Waits a little for the next change without going to sleep; the state is unlocked meanwhile.
+    fn look_out<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let before = self.hint.load(Ordering::Relaxed);
+        drop(state);
+        for _ in 0..self.looks {
+            if self.hint.load(Ordering::Acquire) != before {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        self.lock()
+    }
+
+    /// Why this meeting does not take place, if it does not.
+    pub(crate) fn breakdown(&self) -> Option<Breakdown> {
+        self.lock().breakdown.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,7 +143,7 @@ impl Meeting {
         let replaceable = matches!(state.breakdown, None | Some(Breakdown::Aborted { .. }));
         if replaceable {
             state.breakdown = Some(breakdown);
-            self.changed.notify_all();
+            self.announce();
         }
     }
 
@@ -156,10 +194,11 @@ impl Meeting {
             }
             state.generation += 1;
             state.readers = self.size;
-            self.changed.notify_all();
+            self.announce();
             return Ok(state.lent.iter().flatten().copied().collect());
         }
         let before = state.generation;
+        state = self.look_out(state);
         loop {
             // The generation is looked at first: once it has moved this rank is counted as a reader and must read.
             if state.generation != before {
@@ -178,7 +217,7 @@ impl Meeting {
 
     fn fail(&self, state: &mut State, breakdown: Breakdown) -> GpuError {
         state.breakdown = Some(breakdown.clone());
-        self.changed.notify_all();
+        self.announce();
         breakdown.into()
     }
 }

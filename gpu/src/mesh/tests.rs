@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use super::*;
+use tch::{Device, Kind, Tensor};
+
 use crate::testing::on_ranks;
 
 fn all_ok<R>(results: Vec<std::thread::Result<R>>) -> Vec<R> {
@@ -133,4 +135,94 @@ fn tensors_that_shared_memory_cannot_reach_are_refused() {
         rank.tensor_group().all_reduce(&mut tensor, Reduction::Sum).unwrap_err()
     }));
     assert!(errors.iter().all(|error| matches!(error, GpuError::Device { .. })));
+}
+
+fn column(values: &[f32], kind: Kind) -> Tensor {
+    Tensor::from_slice(values).to_kind(kind)
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::<f32>::try_from(tensor.to_kind(Kind::Float)).unwrap()
+}
+
+#[test]
+fn every_collective_does_what_it_says_in_every_group_and_element_type() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        all_ok(on_ranks((2, 3), |rank| {
+            for group in [Group::World, Group::Tensor, Group::Data] {
+                let members = match group {
+                    Group::World => vec![0, 1, 2, 3, 4, 5],
+                    Group::Tensor => (0..3).map(|place| rank.data_index() * 3 + place).collect(),
+                    Group::Data => vec![rank.tensor_index(), rank.tensor_index() + 3],
+                };
+                let collective = rank.group(group);
+                let (place, size) = (collective.rank(), collective.size());
+                assert_eq!((members[place], members.len()), (rank.rank(), size));
+                // Small whole numbers are exact in bf16.
+                let of = |member: usize, index: usize| (member * 7 + index) as f32;
+                let total = |index| members.iter().map(|&member| of(member, index)).sum::<f32>();
+                let mine: Vec<f32> = (0..size * 2).map(|index| of(rank.rank(), index)).collect();
+
+                let mut tensor = column(&mine, kind);
+                collective.all_reduce(&mut tensor, Reduction::Sum).unwrap();
+                assert_eq!(values(&tensor), (0..size * 2).map(total).collect::<Vec<_>>());
+
+                let mut part = column(&[0.0; 2], kind);
+                collective.reduce_scatter(&column(&mine, kind), &mut part).unwrap();
+                assert_eq!(values(&part), [total(place * 2), total(place * 2 + 1)]);
+
+                let mut whole = column(&vec![0.0; size * 2], kind);
+                collective.all_gather(&column(&mine[..2], kind), &mut whole).unwrap();
+                let gathered: Vec<f32> = members.iter().flat_map(|&member| [of(member, 0), of(member, 1)]).collect();
+                assert_eq!(values(&whole), gathered);
+
+                let mut tensor = column(&mine, kind);
+                collective.broadcast(&mut tensor, size - 1).unwrap();
+                assert_eq!(values(&tensor)[0], of(members[size - 1], 0));
+            }
+            rank.agree(()).unwrap();
+        }));
+    }
+}
+
+#[test]
+fn bf16_is_added_in_f32_and_rounded_once() {
+    let sums = all_ok(on_ranks((1, 3), |rank| {
+        // In bf16, 256 + 1 is 256, and once more: only the sum of all three, 258, is a number of its own.
+        let mut tensor = column(&[[256.0, 1.0, 1.0][rank.rank()]; 1500], Kind::BFloat16);
+        rank.tensor_group().all_reduce(&mut tensor, Reduction::Sum).unwrap();
+        values(&tensor)
+    }));
+    assert!(sums.iter().flatten().all(|&sum| sum == 258.0));
+}
+
+#[test]
+fn parts_that_do_not_make_up_the_whole_are_refused_before_anybody_waits() {
+    let errors = all_ok(on_ranks((1, 2), |rank| {
+        let (input, mut output) = (column(&[0.0; 5], Kind::Float), column(&[0.0; 2], Kind::Float));
+        let group = rank.tensor_group();
+        let scattered = group.reduce_scatter(&input, &mut output).unwrap_err();
+        let mut whole = column(&[0.0; 4], Kind::BFloat16);
+        let gathered = group.all_gather(&output, &mut whole).unwrap_err();
+        [scattered, gathered, group.broadcast(&mut output, 2).unwrap_err()]
+    }));
+    assert!(errors.iter().flatten().all(|error| matches!(error, GpuError::Layout { .. })));
+}
+
+#[test]
+fn ranks_that_disagree_about_operation_or_element_type_all_fail() {
+    let errors = all_ok(on_ranks((1, 2), |rank| {
+        let kind = [Kind::Float, Kind::BFloat16][rank.rank()];
+        rank.tensor_group().all_reduce(&mut column(&[0.0; 4], kind), Reduction::Sum).unwrap_err()
+    }));
+    assert!(errors.iter().all(|error| matches!(error, GpuError::MeshDesynchronised { .. })));
+    let errors = all_ok(on_ranks((1, 2), |rank| {
+        let group = rank.tensor_group();
+        let mut tensor = column(&[0.0; 4], Kind::Float);
+        match rank.rank() {
+            0 => group.all_reduce(&mut tensor, Reduction::Sum).unwrap_err(),
+            _ => group.broadcast(&mut tensor, 0).unwrap_err(),
+        }
+    }));
+    assert!(errors.iter().all(|error| matches!(error, GpuError::MeshDesynchronised { .. })));
 }

@@ -23,8 +23,13 @@ impl Rank {
     pub(super) fn attempt(&mut self, plan: &StepPlan) -> Result<TrainOutcome, GpuError> {
         let mut lap = laps();
         self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch);
+<<<<<<< HEAD
         transfer::spread(&self.mesh, &self.layout, &self.scratch, self.model.parameters())?;
         self.model.zero_gradients()?;
+=======
+        transfer::spread(&self.mesh, &self.layout, (&self.scratch).into(), self.model.parameters())?;
+        self.model.zero_gradients();
+>>>>>>> 5549c7e (gpu: collectives of every kind, in f32 and bf16, in every group; flat buffers may lie on a device)
         let spread = lap();
         let tokens = tokens_of(&plan.samples);
         let scale = 1.0 / tokens as f64;
@@ -37,7 +42,7 @@ impl Rank {
         if !total.loss_sum.is_finite() {
             return Ok(TrainOutcome::Skipped { reason: SkipReason::LossNotFinite });
         }
-        transfer::collect(&self.mesh, &self.layout, &self.model.gradients()?, &mut self.scratch)?;
+        transfer::collect(&self.mesh, &self.layout, &self.model.gradients()?, (&mut self.scratch).into())?;
         let gradient_norm = self.gradient_norm()?;
         let Some(scale) = self.optimizer.gradient_scale(gradient_norm) else {
             return Ok(TrainOutcome::Skipped { reason: SkipReason::GradientNotFinite });
