@@ -56,7 +56,7 @@ fn copy(to: &Lent, from: &Lent, overlap: &Overlap) -> Result<(), GpuError> {
         _ => tch::no_grad(|| {
             // SAFETY: as above, and both views are dropped here.
             let (mut to, from) = unsafe { (to.rectangle(in_shard, rows, columns)?, from.rectangle(in_piece, rows, columns)?) };
-            Ok(drop(to.f_copy_(&from)?))
+            Ok(to.f_copy_(&from)?)
         }),
     }
 }
@@ -112,11 +112,7 @@ fn lend_gradient(gradient: &Tensor) -> Result<Lent, GpuError> {
     }
 }
 
-fn add_up_on_host<'a>(
-    owned: &mut [f32],
-    replicas: impl Iterator<Item = &'a Lent>,
-    overlap: &Overlap,
-) -> Result<(), GpuError> {
+fn add_up_on_host<'a>(owned: &mut [f32], replicas: impl Iterator<Item = &'a Lent>, overlap: &Overlap) -> Result<(), GpuError> {
     let &Overlap { rows, columns, in_piece, in_shard } = overlap;
     let mut first = true;
     for replica in replicas {
@@ -146,11 +142,7 @@ fn add_up_on_host<'a>(
     Ok(())
 }
 
-fn add_up_on_device<'a>(
-    owned: &Tensor,
-    replicas: impl Iterator<Item = &'a Lent>,
-    overlap: &Overlap,
-) -> Result<(), GpuError> {
+fn add_up_on_device<'a>(owned: &Tensor, replicas: impl Iterator<Item = &'a Lent>, overlap: &Overlap) -> Result<(), GpuError> {
     let &Overlap { rows, columns, in_piece, in_shard } = overlap;
     let device = owned.device();
     let owned = Lent::Device(owned.shallow_clone());
@@ -161,11 +153,14 @@ fn add_up_on_device<'a>(
         for replica in replicas {
             // SAFETY: as above.
             let from = unsafe { replica.rectangle(in_shard, rows, columns)? };
-            let _ = if first { to.f_copy_(&from)? } else { to.f_add_(&from.f_to_device(device)?)? };
-            first = false;
+            if std::mem::take(&mut first) {
+                to.f_copy_(&from)?;
+            } else {
+                drop(to.f_add_(&from.f_to_device(device)?)?);
+            }
         }
         if first {
-            let _ = to.f_zero_()?;
+            drop(to.f_zero_()?);
         }
         Ok(())
     })

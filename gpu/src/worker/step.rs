@@ -23,13 +23,8 @@ impl Rank {
     pub(super) fn attempt(&mut self, plan: &StepPlan) -> Result<TrainOutcome, GpuError> {
         let mut lap = laps();
         self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch);
-<<<<<<< HEAD
-        transfer::spread(&self.mesh, &self.layout, &self.scratch, self.model.parameters())?;
-        self.model.zero_gradients()?;
-=======
         transfer::spread(&self.mesh, &self.layout, (&self.scratch).into(), self.model.parameters())?;
-        self.model.zero_gradients();
->>>>>>> 5549c7e (gpu: collectives of every kind, in f32 and bf16, in every group; flat buffers may lie on a device)
+        self.model.zero_gradients()?;
         let spread = lap();
         let tokens = tokens_of(&plan.samples);
         let scale = 1.0 / tokens as f64;
