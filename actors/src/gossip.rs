@@ -196,7 +196,7 @@ async fn follow(links: GossipLinks) {
                 tracing::warn!(actor = "gossip", %peer, "a peer is kept out for what it did");
                 continue;
             }
-            NetEvent::Listening(_) => continue,
+            NetEvent::PeerUpgraded(_) | NetEvent::Listening(_) => continue,
         };
         links.run.tell(Happened(event)).await;
     }

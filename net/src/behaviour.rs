@@ -1,30 +1,27 @@
 //! The libp2p behaviours that make up a node, and their limits.
 
-use std::collections::HashSet;
+mod gossip;
+mod nat;
+
 use std::time::Duration;
 
 use libp2p::allow_block_list::{self, AllowedPeers, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
-use libp2p::gossipsub::{
-    self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter,
-};
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, Swarm, SwarmBuilder, identify, kad, noise, ping, tcp, yamux};
+use libp2p::{
+    StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, kad, memory_connection_limits, noise, ping, relay, tcp, yamux,
+};
 use psyche_messages::Address;
 
 use crate::error::{NetError, boxed};
 use crate::transfer::{self, RangeCodec};
-use crate::wire::ENVELOPE_BYTES_MAX;
 
-/// Room that gossip's own fields (source, key, signature, topic) take beside an envelope.
-const GOSSIP_FRAME_BYTES: usize = 1024;
-
-/// What gossip may have buffered of a stream.
-const GOSSIP_BUFFER_BYTES: usize = 64 * 1024;
+pub(crate) use gossip::{Gossip, SCORE_PER_POINT, topic_of};
+use nat::Probing;
 
 /// A range request that takes longer counts as failed. All transfers together have 8 MiB under way, which half a megabyte a
 /// second brings in time.
@@ -40,8 +37,12 @@ const BLOB_STREAMS_MAX: usize = 128;
 /// Connections in all: every member of a full epoch, and strangers that knock.
 const CONNECTIONS_MAX: u32 = 512;
 
-/// Both sides may dial at once, by QUIC and TCP.
-const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Both sides may dial at once, by QUIC and TCP, while a relayed connection is replaced and an address is tried.
+const CONNECTIONS_PER_PEER_MAX: u32 = 6;
+
+/// Part of the machine's memory that this process may hold while it still takes on connections. Training holds most of it
+/// rightly; this is the last stop before the system ends processes.
+const MEMORY_SHARE_MAX: f64 = 0.95;
 
 /// Handshakes under way at a time, for each direction.
 const PENDING_MAX: u32 = 128;
@@ -49,13 +50,20 @@ const PENDING_MAX: u32 = 128;
 /// A connection over which nothing happens is kept this long; members are re-dialled anyway.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Gossip in which peers can subscribe to the run's topic only.
-pub(crate) type Gossip = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
+/// What a node does for others, and whom it admits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Role {
+    /// Only members, bootstrap peers and relays may connect.
+    pub(crate) members_only: bool,
+    /// It passes traffic on between members who can't reach each other directly.
+    pub(crate) serves_relay: bool,
+}
 
 /// Parts of the node's behaviour.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) memory: memory_connection_limits::Behaviour,
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(crate) allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) gossip: Gossip,
@@ -63,17 +71,18 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
     pub(crate) ping: ping::Behaviour,
-}
-
-/// The topic of a run.
-pub(crate) fn topic_of(run_tag: &Address) -> IdentTopic {
-    IdentTopic::new(format!("psyche-solana-client/round/1/{run_tag}"))
+    pub(crate) relayed: relay::client::Behaviour,
+    pub(crate) relay: Toggle<relay::Behaviour>,
+    pub(crate) punch: dcutr::Behaviour,
+    pub(crate) probing: Probing,
+    pub(crate) probed: autonat::v2::server::Behaviour,
 }
 
 /// A swarm for the run, not listening yet.
-pub(crate) fn build(keypair: Keypair, run_tag: &Address, members_only: bool) -> Result<Swarm<Behaviour>, NetError> {
+pub(crate) fn build(keypair: Keypair, run_tag: &Address, role: Role) -> Result<Swarm<Behaviour>, NetError> {
     let setup = |part| move |source: Box<dyn std::error::Error + Send + Sync>| NetError::Setup { part, source };
-    let behaviour = behaviour(&keypair, run_tag, members_only)?;
+    let gossip = gossip::build(&keypair, run_tag)?;
+    let kad = kademlia(&keypair, run_tag)?;
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
@@ -81,14 +90,23 @@ pub(crate) fn build(keypair: Keypair, run_tag: &Address, members_only: bool) -> 
         .with_quic()
         .with_dns()
         .map_err(|error| setup("the name resolver")(boxed(error)))?
-        .with_behaviour(|_| behaviour)
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .map_err(|error| setup("noise for relayed connections")(boxed(error)))?
+        .with_behaviour(|keypair, relayed| behaviour(keypair, role, relayed, gossip, kad))
         .map_err(|error| setup("the behaviour")(boxed(error)))?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build();
     Ok(swarm)
 }
 
-fn behaviour(keypair: &Keypair, run_tag: &Address, members_only: bool) -> Result<Behaviour, NetError> {
+fn behaviour(
+    keypair: &Keypair,
+    role: Role,
+    relayed: relay::client::Behaviour,
+    gossip: Gossip,
+    kad: kad::Behaviour<MemoryStore>,
+) -> Behaviour {
+    let id = keypair.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(PENDING_MAX))
         .with_max_pending_outgoing(Some(PENDING_MAX))
@@ -101,42 +119,22 @@ fn behaviour(keypair: &Keypair, run_tag: &Address, members_only: bool) -> Result
     let identify = identify::Config::new("/psyche-solana-client/1".to_owned(), keypair.public())
         .with_agent_version(agent)
         .with_push_listen_addr_updates(true);
-    Ok(Behaviour {
+    Behaviour {
         limits: connection_limits::Behaviour::new(limits),
+        memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
         blocked: allow_block_list::Behaviour::default(),
-        allowed: members_only.then(allow_block_list::Behaviour::default).into(),
-        gossip: gossip(keypair, run_tag)?,
+        allowed: role.members_only.then(allow_block_list::Behaviour::default).into(),
+        gossip,
         blobs: request_response::Behaviour::new([(transfer::PROTOCOL, ProtocolSupport::Full)], blobs),
         identify: identify::Behaviour::new(identify),
-        kad: kademlia(keypair, run_tag)?,
+        kad,
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
-    })
-}
-
-fn gossip(keypair: &Keypair, run_tag: &Address) -> Result<Gossip, NetError> {
-    let setup = |source| NetError::Setup { part: "gossip", source };
-    let topic = topic_of(run_tag);
-    let config = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::Strict)
-        .validate_messages()
-        // The bound for a message is set by topic. The general one must stay far above it: gossipsub compares it with all that
-        // is buffered, and drops the stream when several honest messages arrive in one piece.
-        .max_transmit_size(GOSSIP_BUFFER_BYTES)
-        .max_transmit_size_for_topic(ENVELOPE_BYTES_MAX + GOSSIP_FRAME_BYTES, topic.hash())
-        .heartbeat_initial_delay(Duration::from_millis(100))
-        .heartbeat_interval(Duration::from_millis(500))
-        .flood_publish(true)
-        // Bounds on what one peer makes this node remember or send.
-        .max_publish_messages(256)
-        .max_control_messages_sent(1024)
-        .connection_handler_queue_len(1024)
-        .build()
-        .map_err(|error| setup(boxed(error)))?;
-    let filter = WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
-    let authenticity = MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip = Gossip::new_with_subscription_filter(authenticity, config, filter).map_err(|error| setup(boxed(error)))?;
-    gossip.subscribe(&topic).map_err(|error| setup(boxed(error)))?;
-    Ok(gossip)
+        relayed,
+        relay: role.serves_relay.then(|| nat::relay(id)).into(),
+        punch: dcutr::Behaviour::new(id),
+        probing: Probing::default(),
+        probed: autonat::v2::server::Behaviour::default(),
+    }
 }
 
 fn kademlia(keypair: &Keypair, run_tag: &Address) -> Result<kad::Behaviour<MemoryStore>, NetError> {

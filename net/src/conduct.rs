@@ -62,10 +62,15 @@ impl<P: Copy + Eq + Hash> Conduct<P> {
         before < POINTS_MAX && record.points >= POINTS_MAX
     }
 
-    /// Forgets what is long past; returns those who may come back.
+    /// The points of a peer.
+    pub(crate) fn points(&self, peer: &P) -> u32 {
+        self.records.get(peer).map_or(0, |record| record.points)
+    }
+
+    /// Forgets what is long past; returns whose slate is clean: those who were kept out may come back.
     pub(crate) fn forgive(&mut self, now: Instant) -> Vec<P> {
         let past = |record: &Record| now.saturating_duration_since(record.last) >= MEMORY;
-        let back = self.records.iter().filter(|(_, record)| past(record) && record.points >= POINTS_MAX);
+        let back = self.records.iter().filter(|(_, record)| past(record));
         let back = back.map(|(peer, _)| *peer).collect();
         self.records.retain(|_, record| !past(record));
         back
@@ -84,7 +89,10 @@ mod tests {
         assert!(!conduct.note(1, Offence::WrongBytes, start), "kept out already");
         assert!(!conduct.note(2, Offence::InvalidGossip, start));
         assert!(conduct.forgive(start + MEMORY / 2).is_empty());
-        assert_eq!(conduct.forgive(start + MEMORY), [1]);
+        assert_eq!((conduct.points(&1), conduct.points(&2), conduct.points(&3)), (15, 2, 0));
+        let mut clean = conduct.forgive(start + MEMORY);
+        clean.sort_unstable();
+        assert_eq!(clean, [1, 2]);
         assert!(!conduct.note(1, Offence::WrongBytes, start + MEMORY), "the slate is clean");
     }
 

@@ -9,9 +9,13 @@ use psyche_messages::{Address, Secret};
 
 use crate::error::NetError;
 use crate::identity::peer_key_of_id;
+use crate::scope::is_relayed;
 
 /// Most bootstrap addresses.
 const BOOTSTRAP_MAX: usize = 64;
+
+/// Most addresses of relays: a member behind NAT is dialled through each of them.
+pub const RELAYS_MAX: usize = 8;
 
 /// Configuration of the network; [`NetConfig::new`] fills in what has a default.
 #[derive(Clone, Debug)]
@@ -26,6 +30,12 @@ pub struct NetConfig {
     pub external: Vec<String>,
     /// Multiaddresses of peers to start from, each ending in `/p2p/` and the peer's id. Any member can serve as one.
     pub bootstrap: Vec<String>,
+    /// Multiaddresses of relays through which this node is reached, and reaches others, where NAT is in the way; each ends in
+    /// `/p2p/` and the relay's id. They stay connected whether they are members or not.
+    pub relays: Vec<String>,
+    /// Whether this node is such a relay for the members of the run. It must be reachable itself, by a confirmed address or one
+    /// of [`NetConfig::external`].
+    pub serves_relay: bool,
     /// Directory of the blob store; it belongs to this node alone.
     pub blob_dir: PathBuf,
     /// Quota of the blob store in bytes.
@@ -47,6 +57,8 @@ impl NetConfig {
             listen: vec![format!("/ip4/0.0.0.0/udp/{port}/quic-v1"), format!("/ip4/0.0.0.0/tcp/{port}")],
             external: Vec::new(),
             bootstrap: Vec::new(),
+            relays: Vec::new(),
+            serves_relay: false,
             blob_dir,
             blob_bytes_max: 16 << 30,
             blob_ttl: Duration::from_secs(3600),
@@ -62,6 +74,22 @@ impl NetConfig {
         parse_bootstrap(address).map(|_| ())
     }
 
+    /// Whether `address` is one of a relay, for checks before a start.
+    ///
+    /// # Errors
+    /// As [`NetConfig::check_bootstrap`]; also if the address leads through another relay.
+    pub fn check_relay(address: &str) -> Result<(), NetError> {
+        parse_relay(address).map(|_| ())
+    }
+
+    /// Whether `address` is a multiaddress under which a node may be reached, for checks before a start.
+    ///
+    /// # Errors
+    /// [`NetError::Address`] if not.
+    pub fn check_external(address: &str) -> Result<(), NetError> {
+        parse_address(address).map(|_| ())
+    }
+
     pub(crate) fn parse(&self) -> Result<Addresses, NetError> {
         if self.listen.is_empty() {
             return Err(NetError::NoListenAddress);
@@ -70,15 +98,18 @@ impl NetConfig {
             ("listen addresses", self.listen.len()),
             ("external addresses", self.external.len()),
             ("bootstrap addresses", self.bootstrap.len()),
+            ("relay addresses", self.relays.len()),
         ] {
-            if count > BOOTSTRAP_MAX {
-                return Err(NetError::TooMany { what, count, count_max: BOOTSTRAP_MAX });
+            let count_max = if what == "relay addresses" { RELAYS_MAX } else { BOOTSTRAP_MAX };
+            if count > count_max {
+                return Err(NetError::TooMany { what, count, count_max });
             }
         }
         Ok(Addresses {
             listen: self.listen.iter().map(|text| parse_address(text)).collect::<Result<_, _>>()?,
             external: self.external.iter().map(|text| parse_address(text)).collect::<Result<_, _>>()?,
             bootstrap: self.bootstrap.iter().map(|text| parse_bootstrap(text)).collect::<Result<_, _>>()?,
+            relays: self.relays.iter().map(|text| parse_relay(text)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -88,6 +119,7 @@ pub(crate) struct Addresses {
     pub(crate) listen: Vec<Multiaddr>,
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) bootstrap: Vec<(PeerId, Multiaddr)>,
+    pub(crate) relays: Vec<(PeerId, Multiaddr)>,
 }
 
 fn parse_address(text: &str) -> Result<Multiaddr, NetError> {
@@ -100,6 +132,14 @@ fn parse_bootstrap(text: &str) -> Result<(PeerId, Multiaddr), NetError> {
         Some(Protocol::P2p(peer)) if !address.is_empty() && peer_key_of_id(&peer).is_some() => Ok((peer, address)),
         _ => Err(NetError::BootstrapPeer { address: text.to_owned() }),
     }
+}
+
+fn parse_relay(text: &str) -> Result<(PeerId, Multiaddr), NetError> {
+    let (peer, address) = parse_bootstrap(text)?;
+    if is_relayed(&address) {
+        return Err(NetError::BootstrapPeer { address: text.to_owned() });
+    }
+    Ok((peer, address))
 }
 
 #[cfg(test)]
@@ -117,6 +157,10 @@ mod tests {
         for bad in ["/ip4/10.0.0.1/tcp/4001".to_owned(), format!("/p2p/{id}"), String::new()] {
             assert!(matches!(NetConfig::check_bootstrap(&bad), Err(NetError::BootstrapPeer { .. })), "{bad}");
         }
+        let behind = format!("/ip4/10.0.0.1/tcp/4001/p2p/{id}/p2p-circuit/p2p/{id}");
+        assert!(NetConfig::check_bootstrap(&behind).is_ok());
+        assert!(matches!(NetConfig::check_relay(&behind), Err(NetError::BootstrapPeer { .. })));
+        assert!(NetConfig::check_relay(&format!("/ip4/10.0.0.1/tcp/4001/p2p/{id}")).is_ok());
         assert!(matches!(NetConfig::check_bootstrap("boot.example:4001"), Err(NetError::Address { .. })));
         let random = format!("/ip4/10.0.0.1/tcp/4001/p2p/{}", PeerId::random());
         assert!(matches!(NetConfig::check_bootstrap(&random), Err(NetError::BootstrapPeer { .. })));

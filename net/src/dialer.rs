@@ -101,15 +101,17 @@ impl Dialer {
         }
     }
 
-    /// The peers to dial at `now`, with all their known addresses (none: look them up); each is due again after its backoff.
-    pub(crate) fn due(&mut self, now: Instant, mut jitter: impl FnMut() -> u16) -> Vec<(PeerId, Vec<Multiaddr>)> {
+    /// The peers to dial at `now`, with all their known addresses (none: look them up) and the number of attempts before; each
+    /// is due again after its backoff.
+    pub(crate) fn due(&mut self, now: Instant, mut jitter: impl FnMut() -> u16) -> Vec<(PeerId, Vec<Multiaddr>, u32)> {
         let backoff = self.backoff;
         let due = self.targets.iter_mut().filter(|(_, target)| target.connected.is_none() && target.next <= now);
         due.take(DIALS_MAX)
             .map(|(peer, target)| {
-                target.next = now + backoff.delay(target.attempt, jitter());
-                target.attempt = target.attempt.saturating_add(1);
-                (*peer, target.fixed.iter().chain(&target.heard).cloned().collect())
+                let attempt = target.attempt;
+                target.next = now + backoff.delay(attempt, jitter());
+                target.attempt = attempt.saturating_add(1);
+                (*peer, target.fixed.iter().chain(&target.heard).cloned().collect(), attempt)
             })
             .collect()
     }
@@ -144,7 +146,7 @@ mod tests {
         for second in 0..25 {
             let due = dialer.due(start + S(second), || 0);
             if !due.is_empty() {
-                assert_eq!(due, [(peer, vec![address(1)])]);
+                assert_eq!(due, [(peer, vec![address(1)], u32::try_from(dialled.len()).unwrap())]);
                 dialled.push(second);
             }
         }
@@ -177,11 +179,11 @@ mod tests {
         dialer.heard(&member, address(3), start);
         dialer.heard(&member, address(2), start);
         dialer.heard(&boot, address(4), start);
-        let due: HashMap<_, _> = dialer.due(start, || 0).into_iter().collect();
+        let due: HashMap<_, _> = dialer.due(start, || 0).into_iter().map(|(peer, addresses, _)| (peer, addresses)).collect();
         assert_eq!(due, HashMap::from([(boot, vec![address(1), address(4)]), (member, vec![address(2), address(3)])]));
         dialer.set_members([], start);
         let due = dialer.due(start + S(9), || 0);
-        assert_eq!(due.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [boot]);
+        assert_eq!(due.iter().map(|(peer, ..)| *peer).collect::<Vec<_>>(), [boot]);
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod tests {
         let mut dialer = dialer(vec![], start);
         dialer.set_members([peer], start);
         (0..100).for_each(|port| dialer.heard(&peer, address(port), start));
-        let (_, addresses) = dialer.due(start, || 0).remove(0);
+        let (_, addresses, _) = dialer.due(start, || 0).remove(0);
         assert_eq!(addresses.len(), ADDRESSES_MAX);
         assert_eq!(addresses[0], address(99));
     }

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm};
+use libp2p::{Multiaddr, PeerId, Swarm, dcutr};
 use psyche_messages::{Backoff, PeerKey};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
@@ -22,9 +22,11 @@ use crate::conduct::Conduct;
 use crate::dialer::Dialer;
 use crate::handle::{Command, NetEvent, Presence};
 use crate::outbox::Outbox;
+use crate::relays::Relays;
 use crate::transfer::{RangeRequest, RangeResponse};
 use crate::wire::Wire;
 use gossip::{Rates, Seen};
+use peers::Link;
 use serving::{SERVED_MAX, Serving};
 
 /// How often dials and repeated messages are looked at.
@@ -44,6 +46,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Served = (ResponseChannel<RangeResponse>, RangeResponse);
 
+/// Where a node starts from.
+pub(crate) struct Start {
+    pub(crate) bootstrap: Vec<(PeerId, Multiaddr)>,
+    pub(crate) relays: Vec<(PeerId, Multiaddr)>,
+    /// The listeners that were configured.
+    pub(crate) listeners: Vec<ListenerId>,
+}
+
 /// The task's state.
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
@@ -57,9 +67,10 @@ pub(crate) struct Driver {
     listening: Vec<Multiaddr>,
     members: HashSet<PeerId>,
     connected: HashMap<PeerId, PeerKey>,
-    /// Open connections, and whether they lead to this machine.
-    local: HashMap<ConnectionId, bool>,
+    /// Open connections.
+    links: HashMap<ConnectionId, Link>,
     dialer: Dialer,
+    relays: Relays,
     conduct: Conduct<PeerId>,
     outbox: Outbox,
     seen: Seen,
@@ -77,13 +88,13 @@ impl Driver {
         swarm: Swarm<Behaviour>,
         wire: Wire,
         blobs: BlobStore,
-        bootstrap: Vec<(PeerId, Multiaddr)>,
-        listeners: Vec<ListenerId>,
+        start: Start,
         events: mpsc::Sender<NetEvent>,
         presence: watch::Sender<Presence>,
     ) -> Self {
         let (served, served_receiver) = mpsc::channel(SERVED_MAX);
         let now = Instant::now();
+        let wanted = start.bootstrap.into_iter().chain(start.relays.iter().cloned()).collect();
         let mut driver = Self {
             swarm,
             wire,
@@ -91,12 +102,13 @@ impl Driver {
             events,
             notices: VecDeque::new(),
             presence,
-            silent: listeners.into_iter().collect(),
+            silent: start.listeners.into_iter().collect(),
             listening: Vec::new(),
             members: HashSet::new(),
             connected: HashMap::new(),
-            local: HashMap::new(),
-            dialer: Dialer::new(bootstrap, redial_backoff(), now),
+            links: HashMap::new(),
+            dialer: Dialer::new(wanted, redial_backoff(), now),
+            relays: Relays::new(start.relays, redial_backoff(), now),
             conduct: Conduct::default(),
             outbox: Outbox::default(),
             seen: Seen::default(),
@@ -173,6 +185,14 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(&event),
+            SwarmEvent::Behaviour(BehaviourEvent::Relayed(event)) => self.on_relayed(&event),
+            SwarmEvent::Behaviour(BehaviourEvent::Relay(event)) => tracing::debug!(event = ?event, "as a relay"),
+            SwarmEvent::Behaviour(BehaviourEvent::Punch(event)) => log_punch(&event),
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                tracing::info!(address = %address, "reachable");
+                self.report_presence();
+            }
+            SwarmEvent::ExternalAddrExpired { .. } => self.report_presence(),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
@@ -187,9 +207,8 @@ impl Driver {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "listener reports an error");
             }
-            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, addresses = ?addresses, "listener closed");
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.on_listener_closed(listener_id, &addresses, reason);
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "dial failed");
@@ -207,8 +226,10 @@ impl Driver {
             self.publish(envelope);
         }
         self.dial_due(now);
+        self.reserve_due(now);
         for peer in self.conduct.forgive(now) {
             self.swarm.behaviour_mut().blocked.unblock_peer(peer);
+            self.swarm.behaviour_mut().gossip.set_application_score(&peer, 0.0);
         }
         self.rates.forget_idle(now);
         self.serving.forget_old(now);
@@ -272,6 +293,16 @@ impl Driver {
             && let Some(event) = self.notices.pop_front()
         {
             permit.send(event);
+        }
+    }
+}
+
+fn log_punch(event: &dcutr::Event) {
+    match &event.result {
+        Ok(_) => tracing::info!(peer = %event.remote_peer_id, "relayed connection upgraded to a direct one"),
+        Err(error) => {
+            let error = error as &dyn std::error::Error;
+            tracing::info!(peer = %event.remote_peer_id, error, "relayed connection can't be upgraded, it stays");
         }
     }
 }

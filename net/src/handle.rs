@@ -10,11 +10,11 @@ use libp2p::PeerId;
 use psyche_messages::{BlobHash, PeerKey, RoundMessage, SignedRoundMessage};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::behaviour;
+use crate::behaviour::{self, Role};
 use crate::blobs::{BlobError, BlobStore};
 use crate::conduct::Offence;
 use crate::config::NetConfig;
-use crate::driver::Driver;
+use crate::driver::{Driver, Start};
 use crate::error::{FetchError, NetError, boxed};
 use crate::fetch::{self, FETCHES_MAX, Fetches};
 use crate::identity::{keypair_of, peer_id_of};
@@ -44,6 +44,8 @@ pub enum NetEvent {
     Round(SignedRoundMessage),
     /// The first connection to a peer is up.
     PeerConnected(PeerKey),
+    /// A peer that was reached only through a relay is reached directly from now on.
+    PeerUpgraded(PeerKey),
     /// The last connection to a peer is gone.
     PeerDisconnected(PeerKey),
     /// A peer is kept out for some minutes for what it did.
@@ -59,8 +61,12 @@ pub struct Presence {
     pub peers: Vec<PeerKey>,
     /// Those of them that are members of the run (see [`NetHandle::set_members`]), ascending.
     pub members: Vec<PeerKey>,
-    /// Multiaddresses that this node listens on, each with its peer id.
+    /// Those of the connected peers that are reached only through a relay so far, ascending.
+    pub relayed: Vec<PeerKey>,
+    /// Multiaddresses that this node listens on, each with its peer id; also those at relays.
     pub listening: Vec<String>,
+    /// Multiaddresses under which others reach this node: configured, found by peers that tried them, or granted by relays.
+    pub external: Vec<String>,
     /// Whether every configured listener has reported an address.
     pub ready: bool,
 }
@@ -114,7 +120,8 @@ impl Net {
         let (dir, bytes_max, ttl) = (config.blob_dir.clone(), config.blob_bytes_max, config.blob_ttl);
         let blobs = blocking(move || BlobStore::open(&dir, bytes_max, ttl)).await.ok_or(NetError::Closed)??;
         let wire = Wire::new(config.run_tag);
-        let mut swarm = behaviour::build(keypair_of(&config.identity_seed), &config.run_tag, config.members_only)?;
+        let role = Role { members_only: config.members_only, serves_relay: config.serves_relay };
+        let mut swarm = behaviour::build(keypair_of(&config.identity_seed), &config.run_tag, role)?;
         let mut listeners = Vec::with_capacity(addresses.listen.len());
         for address in addresses.listen {
             let text = address.to_string();
@@ -125,7 +132,8 @@ impl Net {
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (events, event_receiver) = mpsc::channel(events_max);
         let (presence_sender, presence) = watch::channel(Presence::default());
-        let driver = Driver::new(swarm, wire, blobs.clone(), addresses.bootstrap, listeners, events, presence_sender);
+        let start = Start { bootstrap: addresses.bootstrap, relays: addresses.relays, listeners };
+        let driver = Driver::new(swarm, wire, blobs.clone(), start, events, presence_sender);
         drop(tokio::spawn(driver.run(commands)));
         let signer = Signer::new(&config.identity_seed, wire);
         let shared = Shared {
@@ -213,7 +221,7 @@ impl NetHandle {
 
     /// Names the members of the run: who is dialled, whose gossip counts and who is asked for blobs; with
     /// [`NetConfig::members_only`] connections of all others are closed, except to bootstrap peers. Replaces the list before.
-    /// Keys that are no ed25519 keys are skipped, since anybody can write them into a roster.
+    /// Keys that are no ed25519 keys are skipped with a warning, since anybody can write them into a roster.
     ///
     /// # Errors
     /// [`NetError::TooMany`] above 1,024 members, [`NetError::Closed`] after a shutdown.
@@ -221,7 +229,7 @@ impl NetHandle {
         if members.len() > MEMBERS_MAX {
             return Err(NetError::TooMany { what: "members", count: members.len(), count_max: MEMBERS_MAX });
         }
-        self.send(Command::SetMembers(members.iter().filter_map(peer_id_of).collect())).await
+        self.send(Command::SetMembers(valid_members(members))).await
     }
 
     /// Forgets which messages were reported: what peers still repeat is reported again, for a consumer that lost its state.
@@ -302,6 +310,18 @@ impl NetHandle {
     }
 }
 
+/// The names of `members`, without keys that are none.
+fn valid_members(members: &[PeerKey]) -> Vec<PeerId> {
+    let name_of = |key: &PeerKey| {
+        let name = peer_id_of(key);
+        if name.is_none() {
+            tracing::warn!(peer = %key, "the roster holds a key that is no ed25519 key: this member is ignored");
+        }
+        name
+    };
+    members.iter().filter_map(name_of).collect()
+}
+
 impl std::fmt::Debug for NetHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NetHandle").field("peer", &self.peer_key()).finish_non_exhaustive()
@@ -316,5 +336,44 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use std::io::Write;
+
+    use psyche_messages::Secret;
+
+    use super::*;
+    use crate::identity::peer_key_of;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_roster_key_that_is_no_key_is_ignored_with_a_warning() {
+        let (log, good) = (Log::default(), peer_key_of(&Secret::new([1; 32])));
+        // About half of all bytes are no point of the curve.
+        let bad = (0..=255).map(|byte| PeerKey([byte; 32])).find(|key| peer_id_of(key).is_none()).unwrap();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let members = tracing::subscriber::with_default(subscriber, || valid_members(&[bad, good]));
+        assert_eq!(members, [peer_id_of(&good).unwrap()]);
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("WARN") && text.contains(&bad.to_string()) && !text.contains(&good.to_string()), "{text}");
     }
 }

@@ -20,6 +20,8 @@ mod fetch;
 mod handle;
 pub mod identity;
 mod outbox;
+mod relays;
+mod scope;
 mod transfer;
 pub mod wire;
 
@@ -27,7 +29,7 @@ pub mod wire;
 mod tests;
 
 pub use blobs::{BlobError, BlobStore};
-pub use config::NetConfig;
+pub use config::{NetConfig, RELAYS_MAX};
 pub use error::{FetchError, NetError};
 pub use handle::{EventReceiver, Net, NetEvent, NetHandle, Presence};
 pub use identity::peer_key_of;

@@ -8,13 +8,15 @@ use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId, identify, kad, ping};
+use libp2p::{Multiaddr, PeerId, identify, kad, ping, relay};
 use rand::Rng;
 
 use super::Driver;
+use crate::behaviour::SCORE_PER_POINT;
 use crate::conduct::Offence;
 use crate::handle::{NetEvent, Presence};
 use crate::identity::peer_key_of_id;
+use crate::scope::{Scope, is_relayed};
 use crate::transfer;
 
 /// Addresses that are taken from one peer's word about itself, or from one answer about another.
@@ -22,6 +24,14 @@ const ADDRESSES_TAKEN: usize = 8;
 
 /// Look-ups of addresses under way at a time.
 const LOOKUPS_MAX: usize = 8;
+
+/// An open connection.
+pub(super) struct Link {
+    peer: PeerId,
+    /// How near the other end is.
+    scope: Scope,
+    relayed: bool,
+}
 
 impl Driver {
     pub(super) fn set_members(&mut self, members: Vec<PeerId>) {
@@ -50,7 +60,11 @@ impl Driver {
 
     pub(super) fn note_offence(&mut self, peer: PeerId, offence: Offence) {
         tracing::warn!(peer = %peer, offence = ?offence, "peer misbehaved");
-        if self.conduct.note(peer, offence, Instant::now()) {
+        let convicted = self.conduct.note(peer, offence, Instant::now());
+        let score = SCORE_PER_POINT * f64::from(self.conduct.points(&peer));
+        // False if it is gone already.
+        let _scored = self.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
+        if convicted {
             self.swarm.behaviour_mut().blocked.block_peer(peer);
             if let Some(key) = peer_key_of_id(&peer) {
                 self.notice(NetEvent::PeerBlocked(key));
@@ -64,18 +78,37 @@ impl Driver {
             self.swarm.behaviour_mut().blocked.block_peer(peer);
             return;
         };
-        self.local.insert(connection, is_loopback(endpoint.get_remote_address()));
+        let relayed = endpoint.is_relayed();
+        let scope = if relayed { Scope::World } else { Scope::of(endpoint.get_remote_address()) };
+        self.links.insert(connection, Link { peer, scope, relayed });
         self.dialer.connected(&peer, Instant::now());
-        if self.connected.insert(peer, key).is_none() {
-            tracing::info!(peer = %key, "peer connected");
-            self.report_presence();
+        let first = self.connected.insert(peer, key).is_none();
+        let upgraded = !relayed && self.close_relayed(&peer);
+        self.report_presence();
+        if first {
+            tracing::info!(peer = %key, relayed, "peer connected");
             self.notice(NetEvent::PeerConnected(key));
+        }
+        if upgraded {
+            self.notice(NetEvent::PeerUpgraded(key));
         }
     }
 
+    /// Closes connections to `peer` that lead through a relay, since there is a direct one now; whether there were any.
+    fn close_relayed(&mut self, peer: &PeerId) -> bool {
+        let relayed: Vec<_> =
+            self.links.iter().filter(|(_, link)| link.relayed && link.peer == *peer).map(|(connection, _)| *connection).collect();
+        for connection in &relayed {
+            // False if it is closed already.
+            let _open = self.swarm.close_connection(*connection);
+        }
+        !relayed.is_empty()
+    }
+
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: &ConnectionId, remaining: u32) {
-        self.local.remove(connection);
+        self.links.remove(connection);
         if remaining > 0 {
+            self.report_presence();
             return;
         }
         self.dialer.disconnected(peer, Instant::now(), rand::rng().random());
@@ -109,19 +142,60 @@ impl Driver {
     /// Dials the peers that are due; those without a known address are looked up.
     pub(super) fn dial_due(&mut self, now: Instant) {
         let mut random = rand::rng();
-        for (peer, addresses) in self.dialer.due(now, || random.random()) {
+        for (peer, mut addresses, attempt) in self.dialer.due(now, || random.random()) {
+            if addresses.is_empty() {
+                self.look_up(peer);
+            }
+            // The straight way first: a relay carries what it must, not what it can.
+            if addresses.is_empty() || attempt > 0 {
+                addresses.extend(self.relays.circuits_to(&peer));
+            }
             let options = DialOpts::peer_id(peer)
                 .condition(PeerCondition::DisconnectedAndNotDialing)
                 .addresses(addresses)
                 .extend_addresses_through_behaviour()
                 .build();
             match self.swarm.dial(options) {
-                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
-                Err(DialError::NoAddresses) => self.look_up(peer),
+                Ok(()) | Err(DialError::DialPeerConditionFalse(_) | DialError::NoAddresses) => {}
                 Err(error) => {
                     tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "dial failed");
                 }
             }
+        }
+    }
+
+    /// Asks connected relays for reservations that are missing.
+    pub(super) fn reserve_due(&mut self, now: Instant) {
+        let mut random = rand::rng();
+        let links = &self.links;
+        let connected = |peer: &PeerId| links.values().any(|link| link.peer == *peer && !link.relayed);
+        for (relay, address) in self.relays.due(now, connected, || random.random()) {
+            match self.swarm.listen_on(address) {
+                Ok(listener) => self.relays.asked(&relay, listener),
+                Err(error) => {
+                    tracing::warn!(peer = %relay, error = &error as &dyn std::error::Error, "relay can't be listened at");
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_relayed(&mut self, event: &relay::client::Event) {
+        if let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal: false, .. } = event {
+            tracing::info!(peer = %relay_peer_id, "reachable through a relay");
+            self.relays.granted(relay_peer_id);
+        }
+    }
+
+    pub(super) fn on_listener_closed(&mut self, listener: ListenerId, addresses: &[Multiaddr], reason: std::io::Result<()>) {
+        self.listening.retain(|known| !addresses.contains(known));
+        self.report_presence();
+        let at_relay = self.relays.closed(&listener);
+        let Err(error) = reason else { return };
+        let error = &error as &dyn std::error::Error;
+        if at_relay {
+            tracing::info!(error, "reservation at a relay is lost or refused, it is asked for again");
+        } else {
+            tracing::error!(error, addresses = ?addresses, "listener closed");
         }
     }
 
@@ -135,20 +209,36 @@ impl Driver {
 
     pub(super) fn on_identify(&mut self, event: identify::Event) {
         let identify::Event::Received { peer_id, info, connection_id } = event else { return };
-        let local = self.local.get(&connection_id).copied().unwrap_or(false);
+        let scope = self.links.get(&connection_id).map_or(Scope::World, |link| link.scope);
         let speaks_kad = self.swarm.behaviour().kad.protocol_names().iter().any(|name| info.protocols.contains(name));
         if !info.protocols.contains(&transfer::PROTOCOL) {
             tracing::debug!(peer = %peer_id, agent = info.agent_version, "peer speaks no blobs");
         }
-        for address in info.listen_addrs.into_iter().take(ADDRESSES_TAKEN) {
-            // A loopback address means the peer's own machine, which is ours only if the connection is local.
-            if (local || !is_loopback(&address)) && is_direct(&address) {
-                if speaks_kad {
-                    self.swarm.behaviour_mut().kad.add_address(&peer_id, address.clone());
-                }
-                self.heard(&peer_id, address);
+        for address in info.listen_addrs.into_iter().filter(|address| scope.admits(address)).take(ADDRESSES_TAKEN) {
+            if speaks_kad && !is_relayed(&address) {
+                self.learn(&peer_id, address.clone());
             }
+            self.heard(&peer_id, address);
         }
+    }
+
+    /// Adds an address to what this node tells others about `peer`, in place of an older one where there are many.
+    fn learn(&mut self, peer: &PeerId, address: Multiaddr) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let known: Vec<Multiaddr> = kad
+            .kbucket(*peer)
+            .and_then(|bucket| {
+                let mut entries = bucket.iter().filter(|entry| entry.node.key.preimage() == peer);
+                entries.next().map(|entry| entry.node.value.iter().cloned().collect())
+            })
+            .unwrap_or_default();
+        let full = known.len() >= ADDRESSES_TAKEN;
+        if full && !known.iter().any(|old| bare(old.clone()) == address)
+            && let Some(oldest) = known.first()
+        {
+            kad.remove_address(peer, oldest);
+        }
+        kad.add_address(peer, address);
     }
 
     pub(super) fn on_kad(&mut self, event: kad::Event) {
@@ -173,11 +263,12 @@ impl Driver {
         }
     }
 
-    fn heard(&mut self, peer: &PeerId, mut address: Multiaddr) {
-        if let Some(Protocol::P2p(_)) = address.iter().last() {
-            address.pop();
-        }
-        if is_direct(&address) {
+    fn heard(&mut self, peer: &PeerId, address: Multiaddr) {
+        // What a third party says about private networks can only be true of the networks that this node is in.
+        let nearest = self.links.values().map(|link| link.scope).min().unwrap_or(Scope::World);
+        let address = bare(address);
+        if nearest.admits(&address) && !address.is_empty() {
+            let address = if is_relayed(&address) { address.with(Protocol::P2p(*peer)) } else { address };
             self.dialer.heard(peer, address, Instant::now());
         }
     }
@@ -188,8 +279,13 @@ impl Driver {
         let mut members: Vec<_> = self.connected.iter().filter(|(peer, _)| of_run(peer)).map(|(_, key)| *key).collect();
         peers.sort_unstable();
         members.sort_unstable();
+        let direct: HashSet<_> = self.links.values().filter(|link| !link.relayed).map(|link| link.peer).collect();
+        let mut relayed: Vec<_> =
+            self.connected.iter().filter(|(peer, _)| !direct.contains(*peer)).map(|(_, key)| *key).collect();
+        relayed.sort_unstable();
         let listening = self.listening.iter().map(|address| self.with_own_id(address.clone())).collect();
-        let presence = Presence { peers, members, listening, ready: self.silent.is_empty() };
+        let external = self.swarm.external_addresses().map(|address| self.with_own_id(address.clone())).collect();
+        let presence = Presence { peers, members, relayed, listening, external, ready: self.silent.is_empty() };
         self.presence.send_if_modified(|current| {
             let changed = *current != presence;
             *current = presence;
@@ -198,19 +294,15 @@ impl Driver {
     }
 
     fn with_own_id(&self, address: Multiaddr) -> String {
-        address.with(Protocol::P2p(*self.swarm.local_peer_id())).to_string()
+        // Fails only for an address of another peer, which is none of this node.
+        address.with_p2p(*self.swarm.local_peer_id()).unwrap_or_else(|other| other).to_string()
     }
 }
 
-fn is_loopback(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
+/// An address without the name of the peer at its end.
+fn bare(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
     }
-}
-
-/// Whether an address is one that can be dialled without a relay.
-fn is_direct(address: &Multiaddr) -> bool {
-    !address.is_empty() && !address.iter().any(|part| part == Protocol::P2pCircuit)
+    address
 }

@@ -6,7 +6,7 @@ use libp2p::gossipsub;
 use libp2p::swarm::SwarmEvent;
 
 use super::*;
-use crate::behaviour::{self, Behaviour, BehaviourEvent, topic_of};
+use crate::behaviour::{self, Behaviour, BehaviourEvent, Role, topic_of};
 use crate::identity::keypair_of;
 use crate::wire::{ENVELOPE_BYTES_MAX, Signer, Wire};
 
@@ -114,7 +114,7 @@ struct Liar {
 impl Liar {
     async fn meet(seed: u8, victim: &Node) -> Self {
         let secret = Secret::new([seed; 32]);
-        let mut swarm = behaviour::build(keypair_of(&secret), &RUN, false).unwrap();
+        let mut swarm = behaviour::build(keypair_of(&secret), &RUN, Role::default()).unwrap();
         swarm.dial(victim.net.presence().listening[0].parse::<libp2p::Multiaddr>().unwrap()).unwrap();
         let mut liar = Self { swarm, signer: Signer::new(&secret, Wire::new(RUN)) };
         let subscribed = |event: &SwarmEvent<BehaviourEvent>| {

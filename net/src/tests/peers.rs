@@ -6,7 +6,8 @@ use psyche_messages::Retry;
 
 use super::*;
 use crate::identity::keypair_of;
-use crate::{NetError, behaviour};
+use crate::behaviour::{self, Role};
+use crate::NetError;
 
 async fn members_who_share_a_bootstrap_peer_find_each_other_by(listen: &str) {
     let a = start_with(1, listen, &[], |config| config.members_only = true).await;
@@ -38,7 +39,7 @@ async fn strangers_are_refused_and_former_members_disconnected() {
     a.net.set_members(&[a.key(), b.key(), PeerKey([0xff; 32])]).await.unwrap();
     a.connects_to(&b).await;
 
-    let mut stranger = behaviour::build(keypair_of(&Secret::new([66; 32])), &RUN, false).unwrap();
+    let mut stranger = behaviour::build(keypair_of(&Secret::new([66; 32])), &RUN, Role::default()).unwrap();
     stranger.dial(a.net.presence().listening[0].parse::<libp2p::Multiaddr>().unwrap()).unwrap();
     let refused = async {
         loop {
