@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
 use psyche_gpu::devices::DeviceSpec;
-use psyche_messages::{Address, RunId};
+use psyche_messages::{Address, RunId, Secret};
 use thiserror::Error;
 
 pub use environment::{VARIABLES, Variable};
@@ -70,6 +70,12 @@ pub struct P2pConfig {
     pub port: u16,
     /// Multiaddresses of members through which the others are found.
     pub bootstrap: Vec<String>,
+    /// Multiaddresses of relays, for nodes behind NAT.
+    pub relays: Vec<String>,
+    /// Whether this node is a relay for other members.
+    pub serves_relay: bool,
+    /// Multiaddresses under which others reach this node although it can't see them itself.
+    pub external: Vec<String>,
 }
 
 /// What a compute unit of the node's transactions may cost, in millionths of a lamport.
@@ -123,6 +129,8 @@ pub struct NodeConfig {
     pub device: DeviceSpec,
     /// Peer-to-peer settings.
     pub p2p: P2pConfig,
+    /// Seed of the key by which peers know the node; without one it is derived from the wallet and the run.
+    pub identity: Option<Secret<[u8; 32]>>,
     /// Folder for blobs, snapshots and the event log.
     pub data_dir: PathBuf,
     /// The training data, where it does not lie at the place that the run names.

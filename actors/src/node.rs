@@ -6,6 +6,8 @@ mod start;
 
 use std::thread::JoinHandle;
 
+pub use start::peer_seed;
+
 use actix::{Addr, System};
 use psyche_chain::ChainError;
 use psyche_messages::{Address, NodeEvent, PeerKey, RunId};

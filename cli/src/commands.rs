@@ -5,6 +5,7 @@ mod can_join;
 mod checkpoint;
 mod deploy;
 mod help;
+mod identity;
 mod init_model;
 #[cfg(feature = "localnet")]
 mod localnet;
@@ -48,6 +49,8 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
         Command::Tick(args) => owner::tick(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Wallet(command) => wallet::run(command).await,
+        Command::CreateIdentity(args) => identity::create(&args),
+        Command::ShowIdentity(args) => identity::show(&args),
         Command::Deploy(args) => deploy::run(args).await,
         Command::Tokenize(args) => tokenize::run(&args),
         Command::InitModel(args) => init_model::run(&args),

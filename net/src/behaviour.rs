@@ -13,7 +13,8 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, kad, memory_connection_limits, noise, ping, relay, tcp, yamux,
+    StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, kad, memory_connection_limits, noise, ping, relay, tcp,
+    yamux,
 };
 use psyche_messages::Address;
 

@@ -1,9 +1,13 @@
 //! The ed25519 key behind a node: the roster on chain holds its public half as [`PeerKey`], libp2p names the same key by a
 //! [`PeerId`] whose identity multihash wraps the public key, so both convert without a lookup.
 
+mod file;
+
 use libp2p::PeerId;
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use psyche_messages::{PeerKey, Secret};
+
+pub use file::{IdentityError, create_identity, parse_identity, read_identity};
 
 /// Code of the multihash that holds its input unhashed.
 const IDENTITY_MULTIHASH: u64 = 0;
@@ -19,6 +23,12 @@ pub fn peer_key_of(seed: &Secret<[u8; 32]>) -> PeerKey {
 pub fn peer_id_of(key: &PeerKey) -> Option<PeerId> {
     let public = ed25519::PublicKey::try_from_bytes(&key.0).ok()?;
     Some(PublicKey::from(public).to_peer_id())
+}
+
+/// The libp2p name of `key` as multiaddresses hold it (`12D3Koo…`); `None` if its bytes are no point of the curve.
+#[must_use]
+pub fn peer_name(key: &PeerKey) -> Option<String> {
+    peer_id_of(key).map(|id| id.to_string())
 }
 
 /// The key behind a libp2p name; `None` if the name is of another key type.

@@ -43,7 +43,8 @@ impl Relays {
         mut jitter: impl FnMut() -> u16,
     ) -> Vec<(PeerId, Multiaddr)> {
         let backoff = self.backoff;
-        let due = self.relays.iter_mut().filter(|(peer, relay)| relay.listener.is_none() && relay.next <= now && connected(peer));
+        let due =
+            self.relays.iter_mut().filter(|(peer, relay)| relay.listener.is_none() && relay.next <= now && connected(peer));
         due.filter_map(|(peer, relay)| {
             relay.next = now + backoff.delay(relay.attempt, jitter());
             relay.attempt = relay.attempt.saturating_add(1);

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
 use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, Secret};
-use psyche_net::NetConfig;
+use psyche_net::identity::{parse_identity, read_identity};
+use psyche_net::{NetConfig, NetError, RELAYS_MAX};
 use serde::Deserialize;
 
 use super::{
@@ -43,6 +44,16 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "P2P_BIND", meaning: "address to listen on for peers (default 0.0.0.0)" },
     Variable { name: "P2P_PORT", meaning: "TCP and UDP port for peers (default 0: any free one)" },
     Variable { name: "BOOTSTRAP_PEERS", meaning: "multiaddresses of members, separated by commas" },
+    Variable {
+        name: "P2P_RELAY",
+        meaning: "multiaddresses of relays to be reached through, separated by commas; serve: be one for other members",
+    },
+    Variable { name: "P2P_EXTERNAL", meaning: "multiaddresses under which peers reach the node, separated by commas" },
+    Variable {
+        name: "IDENTITY_SECRET_KEY_PATH",
+        meaning: "file with the key by which peers know the node (default: derived from wallet and run)",
+    },
+    Variable { name: "RAW_IDENTITY_SECRET_KEY", meaning: "the key itself, as 64 hexadecimal digits" },
     Variable { name: "DATA_DIR", meaning: "folder for blobs, snapshots and the event log (default ./psyche-data)" },
     Variable { name: "DATA_PATH", meaning: "the training data, where it is not at the place that the run names" },
     Variable { name: "MODELS_DIR", meaning: "folder in which the run's checkpoint is looked up (default .)" },
@@ -74,6 +85,10 @@ struct Environment {
     p2p_bind: Option<String>,
     p2p_port: Option<String>,
     bootstrap_peers: Option<String>,
+    p2p_relay: Option<String>,
+    p2p_external: Option<String>,
+    identity_secret_key_path: Option<String>,
+    raw_identity_secret_key: Option<RawKey>,
     data_dir: Option<String>,
     data_path: Option<String>,
     models_dir: Option<String>,
@@ -148,6 +163,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let mesh = mesh(&mut reader, &environment);
     let device = device(&mut reader, &environment);
     let p2p = p2p(&mut reader, &environment);
+    let identity = identity(&mut reader, &environment);
     let claim = claim(&mut reader, &environment);
     let fees = fees(&mut reader, &environment);
     let programs = programs(&mut reader, &environment);
@@ -162,6 +178,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             mesh,
             device,
             p2p,
+            identity,
             data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
             data_path: folder(environment.data_path.as_ref()),
             models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
@@ -252,18 +269,61 @@ fn device(reader: &mut Reader, environment: &Environment) -> DeviceSpec {
 fn p2p(reader: &mut Reader, environment: &Environment) -> P2pConfig {
     let bind = reader.parse("P2P_BIND", environment.p2p_bind.as_ref(), "an IP address is accepted");
     let port = reader.parse("P2P_PORT", environment.p2p_port.as_ref(), "a port from 0 to 65535 is accepted");
-    let bootstrap: Vec<String> = Reader::text(environment.bootstrap_peers.as_ref())
-        .map(|text| text.split(',').map(str::trim).filter(|peer| !peer.is_empty()).map(str::to_owned).collect())
-        .unwrap_or_default();
-    if bootstrap.len() > BOOTSTRAP_PEERS_MAX {
-        reader.refuse("BOOTSTRAP_PEERS", format!("lists too many peers; at most {BOOTSTRAP_PEERS_MAX} are accepted"));
+    let bootstrap = list(environment.bootstrap_peers.as_ref());
+    let addressed = "holds an entry that is no multiaddress ending in /p2p/<peer id>";
+    check_list(reader, "BOOTSTRAP_PEERS", &bootstrap, BOOTSTRAP_PEERS_MAX, addressed, NetConfig::check_bootstrap);
+    let mut relays = list(environment.p2p_relay.as_ref());
+    let entries = relays.len();
+    relays.retain(|relay| relay != "serve");
+    let serves_relay = relays.len() < entries;
+    let direct = "holds an entry that is neither serve nor a relay's multiaddress ending in /p2p/<peer id>";
+    check_list(reader, "P2P_RELAY", &relays, RELAYS_MAX, direct, NetConfig::check_relay);
+    let external = list(environment.p2p_external.as_ref());
+    let plain = "holds an entry that is no multiaddress";
+    check_list(reader, "P2P_EXTERNAL", &external, BOOTSTRAP_PEERS_MAX, plain, NetConfig::check_external);
+    let bind = bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    P2pConfig { bind, port: port.unwrap_or(0), bootstrap, relays, serves_relay, external }
+}
+
+/// The entries of a list that is separated by commas.
+fn list(value: Option<&String>) -> Vec<String> {
+    let entries = Reader::text(value).unwrap_or_default().split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}
+
+fn check_list(
+    reader: &mut Reader,
+    variable: &str,
+    entries: &[String],
+    entries_max: usize,
+    problem: &str,
+    check: impl Fn(&str) -> Result<(), NetError>,
+) {
+    if entries.len() > entries_max {
+        reader.refuse(variable, format!("lists too many addresses; at most {entries_max} are accepted"));
     }
-    for peer in &bootstrap {
-        if NetConfig::check_bootstrap(peer).is_err() {
-            reader.refuse("BOOTSTRAP_PEERS", "holds an entry that is no multiaddress ending in /p2p/<peer id>");
+    for _wrong in entries.iter().filter(|entry| check(entry).is_err()) {
+        reader.refuse(variable, problem);
+    }
+}
+
+fn identity(reader: &mut Reader, environment: &Environment) -> Option<Secret<[u8; 32]>> {
+    if let Some(RawKey(raw)) = &environment.raw_identity_secret_key
+        && !raw.expose().trim().is_empty()
+    {
+        let parsed = parse_identity(raw.expose());
+        if parsed.is_err() {
+            reader.refuse("RAW_IDENTITY_SECRET_KEY", "is no identity; 64 hexadecimal digits are accepted");
         }
+        return parsed.ok();
     }
-    P2pConfig { bind: bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port: port.unwrap_or(0), bootstrap }
+    let path = Reader::text(environment.identity_secret_key_path.as_ref())?;
+    let read = read_identity(Path::new(path));
+    if let Err(error) = &read {
+        let problem = format!("names a file that cannot be used: failed to {}", crate::chain_of(error));
+        reader.refuse("IDENTITY_SECRET_KEY_PATH", problem);
+    }
+    read.ok()
 }
 
 fn claim(reader: &mut Reader, environment: &Environment) -> ClaimPolicy {

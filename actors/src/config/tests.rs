@@ -112,3 +112,32 @@ fn every_variable_that_is_read_is_documented() {
         assert!(VARIABLES.iter().any(|variable| variable.name == field), "{field}");
     }
 }
+
+#[test]
+fn relays_are_addresses_and_the_word_serve() {
+    let id = psyche_net::identity::peer_name(&psyche_net::peer_key_of(&psyche_messages::Secret::new([1; 32]))).unwrap();
+    let relay = format!("/ip4/203.0.113.1/tcp/4001/p2p/{id}");
+    let p2p = read(&[("P2P_RELAY", &format!(" serve , {relay}")), ("P2P_EXTERNAL", "/ip4/203.0.113.2/tcp/4001")]).unwrap().p2p;
+    assert_eq!((p2p.serves_relay, p2p.relays, p2p.external.len()), (true, vec![relay.clone()], 1));
+    let p2p = read(&[("P2P_RELAY", &relay)]).unwrap().p2p;
+    assert!(!p2p.serves_relay);
+    assert_eq!(refused(&[("P2P_RELAY", "server"), ("P2P_EXTERNAL", "here")]), ["P2P_RELAY", "P2P_EXTERNAL"]);
+    assert_eq!(refused(&[("P2P_RELAY", &format!("{relay}/p2p-circuit/p2p/{id}"))]), ["P2P_RELAY"]);
+    assert_eq!(refused(&[("P2P_RELAY", &vec![relay; psyche_net::RELAYS_MAX + 1].join(","))]), ["P2P_RELAY"]);
+}
+
+#[test]
+fn an_identity_is_read_from_its_file_or_its_variable_and_never_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("identity");
+    let made = psyche_net::identity::create_identity(&path).unwrap();
+    let path = path.to_str().unwrap();
+    assert_eq!(read(&[]).unwrap().identity.map(|seed| *seed.expose()), None);
+    let read_path = read(&[("IDENTITY_SECRET_KEY_PATH", path)]).unwrap();
+    assert_eq!(read_path.identity.map(|seed| *seed.expose()), Some(*made.expose()));
+    let raw = read(&[("IDENTITY_SECRET_KEY_PATH", path), ("RAW_IDENTITY_SECRET_KEY", &"01".repeat(32))]).unwrap();
+    assert_eq!(raw.identity.map(|seed| *seed.expose()), Some([1; 32]), "as with the wallet, the key itself wins");
+    let error = read(&[("RAW_IDENTITY_SECRET_KEY", "hush")]).unwrap_err();
+    assert!(error.to_string().contains("RAW_IDENTITY_SECRET_KEY") && !error.to_string().contains("hush"), "{error}");
+    assert_eq!(refused(&[("IDENTITY_SECRET_KEY_PATH", "/nowhere")]), ["IDENTITY_SECRET_KEY_PATH"]);
+}

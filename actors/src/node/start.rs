@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor as _, Arbiter};
-use psyche_chain::{Rpc, RpcConfig, RunInfo, WatchConfig};
+use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_data::TokenSource;
-use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, Secret};
+use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret};
 use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
@@ -111,8 +111,14 @@ fn prepare_folder(config: &NodeConfig) -> Result<(EventLog, File), NodeError> {
     Ok((events, lock))
 }
 
+/// Seed of the key by which peers of run `run_id` know a node with this wallet, where the operator gives it no other.
+#[must_use]
+pub fn peer_seed(wallet: &Wallet, run_id: &RunId) -> Secret<[u8; 32]> {
+    wallet.derive_seed(PEER_KEY_DOMAIN, run_id)
+}
+
 async fn start_net(config: &NodeConfig, info: &RunInfo) -> Result<(NetHandle, EventReceiver), NodeError> {
-    let seed: Secret<[u8; 32]> = config.wallet.derive_seed(PEER_KEY_DOMAIN, &config.run_id);
+    let seed = config.identity.clone().unwrap_or_else(|| peer_seed(&config.wallet, &config.run_id));
     let port = config.p2p.port;
     let mut net = NetConfig::new(seed, info.account, config.data_dir.join("blobs"), port);
     let host = match config.p2p.bind {
@@ -121,6 +127,9 @@ async fn start_net(config: &NodeConfig, info: &RunInfo) -> Result<(NetHandle, Ev
     };
     net.listen = vec![format!("{host}/udp/{port}/quic-v1"), format!("{host}/tcp/{port}")];
     net.bootstrap.clone_from(&config.p2p.bootstrap);
+    net.relays.clone_from(&config.p2p.relays);
+    net.external.clone_from(&config.p2p.external);
+    net.serves_relay = config.p2p.serves_relay;
     Ok(Net::start(net).await?)
 }
 

@@ -2,6 +2,7 @@
 
 mod common;
 mod grants;
+mod identity;
 mod node;
 mod owner;
 mod rewards;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use common::{CHAIN, ChainArgs, JsonArgs, RunArgs, TreasuryArgs, WALLET, WalletArgs};
 pub(crate) use grants::{AuthorizeArgs, DelegateArgs, GrantArgs, ReadGrantArgs};
+pub(crate) use identity::{CreateIdentityArgs, ShowIdentityArgs};
 pub(crate) use node::{CanJoinArgs, CheckArgs, TrainArgs};
 pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs, UpdateConfigArgs};
 pub(crate) use rewards::{ClaimArgs, TopUpArgs};
@@ -112,6 +114,12 @@ pub(crate) enum Command {
     /// Make and look at wallets and reward tokens.
     #[command(subcommand)]
     Wallet(WalletCommand),
+    /// Make a key by which peers know a node, whatever its wallet and run are.
+    #[command(name = "create-static-p2p-identity")]
+    CreateIdentity(CreateIdentityArgs),
+    /// Print the peer id by which peers know a node.
+    #[command(name = "show-static-p2p-identity")]
+    ShowIdentity(ShowIdentityArgs),
     /// Put the programs on a chain, under ids of one's own.
     Deploy(DeployArgs),
     /// Train a tokenizer on text and write its tokens.

@@ -45,6 +45,12 @@ pub(crate) struct TrainArgs {
     /// Members through which the others are found, separated by commas.
     #[arg(long, env = "BOOTSTRAP_PEERS", value_name = "MULTIADDRS")]
     bootstrap_peers: Option<String>,
+    /// Relays through which a node behind NAT is reached, separated by commas; `serve`: be one for other members.
+    #[arg(long, env = "P2P_RELAY", value_name = "MULTIADDRS")]
+    p2p_relay: Option<String>,
+    /// File with the key by which peers know the node [default: derived from wallet and run].
+    #[arg(long, env = "IDENTITY_SECRET_KEY_PATH", value_name = "FILE")]
+    identity_secret_key_path: Option<String>,
     /// Folder for blobs, snapshots and the event log [default: ./psyche-data].
     #[arg(long, env = "DATA_DIR", value_name = "DIR")]
     data_dir: Option<String>,
@@ -65,6 +71,8 @@ impl TrainArgs {
             ("DEVICE", self.device),
             ("P2P_PORT", self.p2p_port),
             ("BOOTSTRAP_PEERS", self.bootstrap_peers),
+            ("P2P_RELAY", self.p2p_relay),
+            ("IDENTITY_SECRET_KEY_PATH", self.identity_secret_key_path),
             ("DATA_DIR", self.data_dir),
         ];
         options.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))

@@ -96,8 +96,12 @@ impl Driver {
 
     /// Closes connections to `peer` that lead through a relay, since there is a direct one now; whether there were any.
     fn close_relayed(&mut self, peer: &PeerId) -> bool {
-        let relayed: Vec<_> =
-            self.links.iter().filter(|(_, link)| link.relayed && link.peer == *peer).map(|(connection, _)| *connection).collect();
+        let relayed: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.relayed && link.peer == *peer)
+            .map(|(connection, _)| *connection)
+            .collect();
         for connection in &relayed {
             // False if it is closed already.
             let _open = self.swarm.close_connection(*connection);
@@ -233,7 +237,8 @@ impl Driver {
             })
             .unwrap_or_default();
         let full = known.len() >= ADDRESSES_TAKEN;
-        if full && !known.iter().any(|old| bare(old.clone()) == address)
+        if full
+            && !known.iter().any(|old| bare(old.clone()) == address)
             && let Some(oldest) = known.first()
         {
             kad.remove_address(peer, oldest);

@@ -5,9 +5,9 @@ use libp2p::swarm::SwarmEvent;
 use psyche_messages::Retry;
 
 use super::*;
-use crate::identity::keypair_of;
-use crate::behaviour::{self, Role};
 use crate::NetError;
+use crate::behaviour::{self, Role};
+use crate::identity::keypair_of;
 
 async fn members_who_share_a_bootstrap_peer_find_each_other_by(listen: &str) {
     let a = start_with(1, listen, &[], |config| config.members_only = true).await;
@@ -119,4 +119,26 @@ async fn what_can_not_work_is_refused_at_the_start() {
     assert!(matches!(nowhere, NetError::BootstrapPeer { .. }), "{nowhere}");
     let no_dir = started(|config| config.blob_dir = "/dev/null/blobs".into()).await;
     assert!(matches!(no_dir, NetError::Blobs(_)), "{no_dir}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_counts_as_external_once_a_peer_has_reached_it() {
+    let a = start(1, QUIC, &[]).await;
+    let b = start(2, QUIC, &[&a]).await;
+    assert_eq!(b.net.presence().external, Vec::<String>::new());
+    b.sees("its own address", |presence| presence.external == presence.listening).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_no_member_stays_connected() {
+    let relay = start(1, QUIC, &[]).await;
+    let known = relay.net.presence().listening;
+    let member = start_with(2, QUIC, &[], |config| (config.members_only, config.relays) = (true, known)).await;
+    member.net.set_members(&[member.key(), PeerKey([9; 32])]).await.unwrap();
+    member.connects_to(&relay).await;
+    member.net.set_members(&[member.key()]).await.unwrap();
+    // Commands are carried out in order: the change has happened when the blob is here.
+    let hash = relay.net.put(vec![1; 100]).await.unwrap();
+    member.net.fetch(hash, 100, &[relay.key()], DEADLINE).await.unwrap();
+    assert_eq!(member.net.presence().peers, [relay.key()]);
 }
