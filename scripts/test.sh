@@ -15,6 +15,8 @@ case $profile in
       || echo "test: WITHOUT the real Solana clients, see above: the tests of real_clients WILL FAIL until \`make clients\` succeeds" >&2
     scripts/setup-python.sh >&2 \
       || echo "test: WITHOUT PyTorch and transformers, see above: tests that compare with them WILL FAIL until \`make python\` succeeds" >&2
+    scripts/setup-namespaces.sh >&2 \
+      || echo "test: WITHOUT network namespaces, see above: the tests of members behind NAT WILL FAIL" >&2
     ;;
 esac
 
