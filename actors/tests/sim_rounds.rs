@@ -91,6 +91,19 @@ fn sim_a_slanderer_has_nobody_slashed() {
 }
 
 #[test]
+fn sim_who_has_no_result_now_and_then_and_says_so_stays_in_the_run() {
+    let total = std::cell::Cell::new(0);
+    for_each_seed(6, |seed| {
+        let mut world = World::new(seed, 3 + seed as usize % 3, Faults::NONE.with_skips(5));
+        world.run();
+        total.set(total.get() + world.checks.skips);
+        assert!(slashed(&world).iter().all(|points| *points == 0), "{:?}", slashed(&world));
+        assert!(!world.checks.warned("dropped from the epoch"), "an excused trainer was dropped");
+    });
+    assert!(total.get() > 0 || sim::verbose(), "nothing was ever skipped");
+}
+
+#[test]
 fn sim_who_is_away_for_rounds_is_slashed_and_nobody_else() {
     let total = std::cell::Cell::new(0);
     for_each_seed(6, |seed| {

@@ -23,6 +23,6 @@ pub use ids::{
 pub use retry::{Backoff, Retry};
 pub use round::{
     DigestAnnounced, Evidence, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced, RoundMessage, SignedRoundMessage,
-    SnapshotAnnounced,
+    SkipAnnounced, SnapshotAnnounced,
 };
 pub use secret::Secret;

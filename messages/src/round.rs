@@ -112,6 +112,15 @@ pub struct SnapshotAnnounced {
     pub index_len: u32,
 }
 
+/// "I have no result for this round: do not wait for it." The loss was not finite, the data was not to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkipAnnounced {
+    /// The round that was not trained to the end.
+    pub round: RoundKey,
+    /// The trainer's wallet address.
+    pub trainer: Address,
+}
+
 /// "This trainer signed two different results for one batch." Whoever holds both signatures can check it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -150,6 +159,8 @@ pub enum RoundMessage {
     Snapshot(SnapshotAnnounced),
     /// A trainer that says two things.
     Evidence(Box<Evidence>),
+    /// A trainer without a result.
+    Skip(SkipAnnounced),
 }
 
 impl RoundMessage {
@@ -162,6 +173,7 @@ impl RoundMessage {
             Self::Digest(m) => m.round,
             Self::Snapshot(m) => m.round,
             Self::Evidence(m) => m.first.result.round,
+            Self::Skip(m) => m.round,
         }
     }
 }

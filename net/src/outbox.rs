@@ -24,6 +24,7 @@ enum Kind {
     Digest,
     Snapshot,
     Evidence,
+    Skip,
 }
 
 const fn kind_of(message: &RoundMessage) -> Kind {
@@ -33,6 +34,7 @@ const fn kind_of(message: &RoundMessage) -> Kind {
         RoundMessage::Digest(_) => Kind::Digest,
         RoundMessage::Snapshot(_) => Kind::Snapshot,
         RoundMessage::Evidence(_) => Kind::Evidence,
+        RoundMessage::Skip(_) => Kind::Skip,
     }
 }
 
@@ -42,7 +44,7 @@ struct Kept {
     due: Instant,
 }
 
-/// The messages. At most `5 * (ROUNDS_KEPT + 1)` of them: steps count up by one, and older ones go.
+/// The messages. At most `6 * (ROUNDS_KEPT + 1)` of them: steps count up by one, and older ones go.
 #[derive(Default)]
 pub(crate) struct Outbox {
     kept: BTreeMap<(Step, Kind), Kept>,

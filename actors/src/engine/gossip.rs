@@ -50,6 +50,7 @@ enum Kind {
     Digest,
     Snapshot,
     Evidence,
+    Skip,
 }
 
 const fn kind(message: &RoundMessage) -> Kind {
@@ -59,6 +60,7 @@ const fn kind(message: &RoundMessage) -> Kind {
         RoundMessage::Digest(_) => Kind::Digest,
         RoundMessage::Snapshot(_) => Kind::Snapshot,
         RoundMessage::Evidence(_) => Kind::Evidence,
+        RoundMessage::Skip(_) => Kind::Skip,
     }
 }
 
@@ -100,7 +102,7 @@ impl Outbox {
     /// snapshots of steps before `state_from`.
     pub(super) fn forget(&mut self, results_from: Step, state_from: Step) {
         self.own.retain(|(round, kind), _| match kind {
-            Kind::Result | Kind::Manifest | Kind::Evidence => round.step >= results_from,
+            Kind::Result | Kind::Manifest | Kind::Evidence | Kind::Skip => round.step >= results_from,
             Kind::Digest | Kind::Snapshot => round.step >= state_from,
         });
     }

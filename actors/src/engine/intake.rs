@@ -1,8 +1,8 @@
 //! Messages of peers, and blobs that were fetched.
 
 use psyche_messages::{
-    BlobHash, Evidence, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundMessage, SignedRoundMessage,
-    Step,
+    Address, BlobHash, Evidence, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundKey, RoundMessage,
+    SignedRoundMessage, Step,
 };
 
 use super::api::{FetchFault, FetchOutcome, Fetching};
@@ -44,6 +44,13 @@ impl Engine {
                     self.early.keep(signed);
                 }
             }
+            RoundMessage::Skip(skip) => {
+                if self.locate(skip.round).is_some() {
+                    self.hear_skip(skip.round, skip.trainer, &signed.from);
+                } else if self.is_ahead(skip.round.step) {
+                    self.early.keep(signed);
+                }
+            }
             RoundMessage::Evidence(evidence) => {
                 if self.locate(evidence.first.result.round).is_some() {
                     self.hear_evidence((**evidence).clone());
@@ -75,6 +82,16 @@ impl Engine {
             Ok(()) if votable && self.takes_part() => self.want_payload(&result, &[from]),
             Err(Refusal::Equivocation(evidence)) => self.accuse(*evidence, true),
             _ => {}
+        }
+    }
+
+    /// Notes that a trainer has no result, if it says so itself.
+    fn hear_skip(&mut self, round: RoundKey, trainer: Address, from: &PeerKey) {
+        let Some((at, height)) = self.locate(round) else { return };
+        let Some(facts) = self.logs.get(at).and_then(|log| log.facts_at(height)) else { return };
+        let author = facts.index_of(&trainer).and_then(|index| facts.members.get(index));
+        if author.is_some_and(|member| member.peer == *from) {
+            self.stores.entry(round).or_default().skip(trainer);
         }
     }
 
@@ -126,7 +143,11 @@ impl Engine {
 
     /// A message of this node is signed: its own result now counts like any other.
     pub(super) fn on_published(&mut self, signed: SignedRoundMessage) {
-        let RoundMessage::Result(result) = signed.message else { return };
+        let result = match signed.message {
+            RoundMessage::Result(result) => result,
+            RoundMessage::Skip(skip) => return self.hear_skip(skip.round, skip.trainer, &signed.from),
+            _ => return,
+        };
         if self.locate(result.round).is_none() {
             return;
         }

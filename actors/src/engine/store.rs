@@ -1,6 +1,6 @@
 //! What was announced about one round: results and manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use psyche_messages::round::RESULTS_MAX;
 use psyche_messages::{Address, BlobHash, Evidence, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced};
@@ -55,6 +55,8 @@ pub(super) struct ManifestOffer {
 pub(super) struct RoundStore {
     /// When this node saw the round begin.
     begun_ms: Option<u64>,
+    /// Who says that no result will come.
+    skips: BTreeSet<Address>,
     offers: BTreeMap<Address, Offer>,
     manifest_offers: BTreeMap<BlobHash, ManifestOffer>,
     manifests: BTreeMap<[u8; 32], Vec<Candidate>>,
@@ -79,6 +81,16 @@ impl RoundStore {
     /// Notes that the round began just now.
     pub(super) const fn begin(&mut self, now_ms: u64) {
         self.begun_ms = Some(now_ms);
+    }
+
+    /// Notes that `trainer`, a client of the round, has no result.
+    pub(super) fn skip(&mut self, trainer: Address) {
+        self.skips.insert(trainer);
+    }
+
+    /// Whether `trainer` said that no result will come.
+    pub(super) fn is_skipped(&self, trainer: &Address) -> bool {
+        self.skips.contains(trainer)
     }
 
     /// How long ago the round began, if this node saw it.

@@ -1,6 +1,8 @@
 //! This node's own batch of a round.
 
-use psyche_messages::{BatchInterval, BlobHash, NodeEvent, ResultAnnounced, RoundKey, RoundMessage, Step, events::Phase};
+use psyche_messages::{
+    BatchInterval, BlobHash, NodeEvent, ResultAnnounced, RoundKey, RoundMessage, SkipAnnounced, Step, events::Phase,
+};
 
 use super::api::{Effect, WitnessNumbers};
 use super::model::Trouble;
@@ -151,7 +153,11 @@ impl Engine {
     }
 
     pub(super) fn on_training_skipped(&mut self, round: RoundKey, reason: String) {
+        let wanted = matches!(self.busy, Some(Busy::Training { cancelled: false, .. }));
         if self.end_training(round, MyRound::Skipped).is_some() {
+            if wanted && self.is_witnessable(round) {
+                self.publish(RoundMessage::Skip(SkipAnnounced { round, trainer: self.config.me }));
+            }
             self.report(NodeEvent::StepSkipped { epoch: round.epoch, step: round.step, reason });
         }
     }

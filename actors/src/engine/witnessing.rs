@@ -10,10 +10,15 @@ use super::api::{ChainAction, Effect};
 use super::duty::Duty;
 use super::epoch::RoundFacts;
 use super::rules::{self, BloomOf};
+use super::store::RoundStore;
 
 /// The share of a round's time after which a witness reports without those who are still missing, whatever is known of
 /// their pace, in percent.
 const PATIENCE_PERCENT: u64 = 75;
+
+/// Rounds without a result, of those that are remembered ([`super::epoch::ROUNDS_KEPT`]), in which a trainer that says so
+/// still counts as present.
+const SKIPS_MAX: usize = 2;
 
 /// This node's report for the round in work.
 #[derive(Debug, Default)]
@@ -107,8 +112,8 @@ impl Engine {
         self.own_training_is_over(round) && about.is_none_or(|about| self.nobody_is_missing(about, about_facts))
     }
 
-    /// Whether a quorum of a round's results is here, and of every other trainer nothing is to be expected: it contradicted
-    /// itself, or is overdue by its own pace.
+    /// Whether a quorum of a round's results is here, and of every other trainer nothing is to be expected: it says so, it
+    /// contradicted itself, or it is overdue by its own pace.
     fn nobody_is_missing(&self, round: RoundKey, facts: &RoundFacts) -> bool {
         let trainers = facts.members.iter().zip(&facts.batches).filter(|(_, batch)| batch.is_some());
         let trainers: Vec<_> = trainers.map(|(member, _)| member.signer).collect();
@@ -119,10 +124,11 @@ impl Engine {
         let store = self.stores.get(&round);
         let age_ms = store.and_then(|store| store.age_ms(self.now.mono_ms));
         let hopeless = |trainer: &Address| {
-            // What contradicts itself gets no better by waiting.
+            // What contradicts itself gets no better by waiting, and some say that there is nothing to wait for.
             let liar = store.and_then(|store| store.offer_of(trainer)).is_some_and(|offer| offer.rival.is_some());
+            let skipped = store.is_some_and(|store| store.is_skipped(trainer));
             let deadline_ms = self.pace.deadline_ms(trainer, self.config.patience.repeat_ms);
-            liar || age_ms.zip(deadline_ms).is_some_and(|(age_ms, deadline_ms)| age_ms > deadline_ms)
+            liar || skipped || age_ms.zip(deadline_ms).is_some_and(|(age_ms, deadline_ms)| age_ms > deadline_ms)
         };
         let here = trainers.len().saturating_sub(missing.len());
         here >= rules::quorum(0, trainers.len()) && missing.into_iter().all(hopeless)
@@ -132,6 +138,14 @@ impl Engine {
     fn has_result_of(&self, round: RoundKey, trainer: &Address) -> bool {
         let offer = self.stores.get(&round).and_then(|store| store.offer_of(trainer));
         offer.is_some_and(|offer| offer.rival.is_none() && self.fetches.is_here(&offer.entry.result.payload))
+    }
+
+    /// Whether a trainer without a result is there all the same: it said so, and did so in few of the last rounds. Whoever
+    /// never has a result is of no use to the run.
+    pub(super) fn is_excused(&self, round: RoundKey, trainer: &Address) -> bool {
+        let skips = |at: &RoundKey, store: &RoundStore| at.epoch == round.epoch && store.is_skipped(trainer);
+        let count = self.stores.range(..=round).filter(|(at, store)| skips(at, store)).count();
+        count <= SKIPS_MAX && self.stores.get(&round).is_some_and(|store| store.is_skipped(trainer))
     }
 
     /// What this node accepted of `round`.
@@ -150,10 +164,10 @@ impl Engine {
         manifest: &Manifest,
     ) -> Witness {
         // Who had nothing to do did all there was to do; in an epoch's first round that is everyone.
-        let present =
-            about_facts.members.iter().zip(&about_facts.batches).filter(|(member, batch)| {
-                about.is_none_or(|about| batch.is_none() || self.has_result_of(about, &member.signer))
-            });
+        let present = about_facts.members.iter().zip(&about_facts.batches).filter(|(member, batch)| {
+            let heard = |about| self.has_result_of(about, &member.signer) || self.is_excused(about, &member.signer);
+            about.is_none_or(|about| batch.is_none() || heard(about))
+        });
         let participants = present.map(|(member, _)| participant_item(&member.signer.0));
         let leaves = manifest.leaves(&self.config.run_tag);
         let me = &self.config.me;

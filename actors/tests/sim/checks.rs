@@ -23,6 +23,8 @@ pub(crate) struct Checks {
     pub may_begin_again: bool,
     /// How often witnesses had to be looked up in the history.
     pub rebuilds: u32,
+    /// Batches that were trained without a result.
+    pub skips: u32,
     /// How often parameters were loaded.
     pub loads: u32,
     /// How often a node declared older parameters right.
@@ -42,6 +44,7 @@ impl Checks {
             excused: BTreeSet::new(),
             may_begin_again: false,
             rebuilds: 0,
+            skips: 0,
             loads: 0,
             adoptions: 0,
             differences: 0,

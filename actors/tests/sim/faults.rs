@@ -61,6 +61,8 @@ pub(crate) struct Faults {
     pub no_history: bool,
     /// The owner pauses the run at this time.
     pub pause: Option<u64>,
+    /// The last node has no result in every step that this divides.
+    pub skip: Option<u32>,
 }
 
 impl Faults {
@@ -84,6 +86,7 @@ impl Faults {
         lie: None,
         no_history: false,
         pause: None,
+        skip: None,
     };
 
     /// A day of bad lines.
@@ -147,6 +150,11 @@ impl Faults {
     /// A node dies for as long as several rounds take.
     pub(crate) fn with_long_crash(mut self, at_ms: u64) -> Self {
         self.crash = Some((at_ms, 40_000));
+        self
+    }
+
+    pub(crate) fn with_skips(mut self, every: u32) -> Self {
+        self.skip = Some(every);
         self
     }
 

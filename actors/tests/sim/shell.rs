@@ -220,6 +220,10 @@ impl World {
         if self.nodes[node].cancelled == Some(round) {
             return Event::TrainingSkipped { round, reason: "cancelled".to_owned() };
         }
+        if self.faults.skip.is_some_and(|every| round.step.0.is_multiple_of(every)) && node + 1 == self.nodes.len() {
+            self.checks.skips += 1;
+            return Event::TrainingSkipped { round, reason: "the loss is not finite".to_owned() };
+        }
         let (_, model) = self.nodes[node].model.as_ref().expect("training needs parameters");
         let payload = toy::train(model, round, &address(node));
         let blob = BlobHash::of(&payload);

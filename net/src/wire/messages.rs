@@ -4,7 +4,7 @@
 use bincode::{Decode, Encode};
 use psyche_messages::{
     Address, BatchInterval, BlobHash, Digest, DigestAnnounced, Evidence, ManifestAnnounced, ResultAnnounced, RoundKey,
-    RoundMessage, SnapshotAnnounced,
+    RoundMessage, SkipAnnounced, SnapshotAnnounced,
 };
 
 use super::WireError;
@@ -91,6 +91,7 @@ pub(super) enum WireMessage {
     Digest(WireRound, WireDigest),
     Snapshot(WireRound, WireSnapshot),
     Evidence(WireRound, Box<(WireEntry, WireEntry)>),
+    Skip(WireRound, [u8; 32]),
 }
 
 impl From<&RoundMessage> for WireMessage {
@@ -105,6 +106,7 @@ impl From<&RoundMessage> for WireMessage {
             RoundMessage::Snapshot(m) => {
                 Self::Snapshot(m.round.into(), WireSnapshot { digest: m.digest.0, index: m.index.0, index_len: m.index_len })
             }
+            RoundMessage::Skip(m) => Self::Skip(m.round.into(), m.trainer.0),
             RoundMessage::Evidence(m) => {
                 Self::Evidence(m.first.result.round.into(), Box::new(((&m.first).into(), (&m.second).into())))
             }
@@ -134,6 +136,7 @@ impl TryFrom<WireMessage> for RoundMessage {
                 index: BlobHash(m.index),
                 index_len: m.index_len,
             }),
+            WireMessage::Skip(round, trainer) => Self::Skip(SkipAnnounced { round: round.into(), trainer: Address(trainer) }),
             WireMessage::Evidence(round, both) => {
                 let (first, second) = *both;
                 let (first, second) = (first.into_entry(round.into())?, second.into_entry(round.into())?);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use psyche_messages::{
     BatchInterval, BlobHash, Digest, DigestAnnounced, Evidence, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced,
-    RoundKey, SnapshotAnnounced,
+    RoundKey, SkipAnnounced, SnapshotAnnounced,
 };
 
 use super::*;
@@ -25,7 +25,7 @@ fn result(start: u64) -> ResultAnnounced {
     }
 }
 
-fn messages() -> [(RoundMessage, String); 4] {
+fn messages() -> [(RoundMessage, String); 5] {
     let round = RoundKey::new(3, 0x0a0b);
     // Variant, epoch and step stand first in each.
     let head = |variant: u8| format!("{variant:02x}000000" /* u32 */) + "03000b0a0000";
@@ -58,6 +58,7 @@ fn messages() -> [(RoundMessage, String); 4] {
             }),
             head(3) + &fill("77") + &fill("88") + "0a000000",
         ),
+        (RoundMessage::Skip(SkipAnnounced { round, trainer: Address([0x99; 32]) }), head(5) + &fill("99")),
     ]
 }
 
@@ -281,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn prop_a_changed_envelope_is_never_accepted(which in 0_usize..4, at: prop::sample::Index, flip in 1_u8..) {
+    fn prop_a_changed_envelope_is_never_accepted(which in 0_usize..5, at: prop::sample::Index, flip in 1_u8..) {
         let wire = Wire::new(RUN);
         let mut bytes = wire.encode_message(&signer(7).sign(messages()[which].0.clone()).unwrap()).unwrap();
         let at = at.index(bytes.len());
@@ -290,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn prop_trailing_or_missing_bytes_are_refused(which in 0_usize..4, extra in prop::collection::vec(any::<u8>(), 1..9)) {
+    fn prop_trailing_or_missing_bytes_are_refused(which in 0_usize..5, extra in prop::collection::vec(any::<u8>(), 1..9)) {
         let wire = Wire::new(RUN);
         let bytes = wire.encode_message(&signer(7).sign(messages()[which].0.clone()).unwrap()).unwrap();
         prop_assert!(wire.decode_message(&[bytes.clone(), extra.clone()].concat()).is_err());

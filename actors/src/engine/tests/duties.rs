@@ -1,10 +1,18 @@
 //! Training, reports, transactions.
 
-use psyche_messages::{Digest, RoundKey};
-use psyche_protocol::layout::{EpochClient, RunState};
+use psyche_messages::{Digest, RoundKey, RoundMessage, SignedRoundMessage, SkipAnnounced};
+use psyche_protocol::layout::{EpochClient, RunState, Witness};
 
-use super::desk::{DIGEST, Desk, address, applied, digest, engine, sent, trained, warned};
+use super::desk::{DIGEST, Desk, address, applied, digest, engine, peer, sent, trained, warned};
 use crate::engine::{ChainAction, Effect, Event, SendId, SendOutcome};
+
+/// The witness's report among `effects`.
+fn reported(effects: &[Effect]) -> Option<Witness> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Send { action: ChainAction::Witness { witness, .. }, .. } => Some(**witness),
+        _ => None,
+    })
+}
 
 #[test]
 fn a_client_joins_once_and_again_only_after_a_failure() {
@@ -75,12 +83,7 @@ fn a_witness_reports_when_everything_is_here() {
     let about = RoundKey::new(0, 1);
     let effects = desk.tell(Event::ManifestStored { round: about, blob: psyche_messages::BlobHash([3; 32]), len: 9 });
     assert_eq!(sent(&effects), ["witness"]);
-    let report = effects.iter().find_map(|effect| match effect {
-        Effect::Send { action: ChainAction::Witness { witness, .. }, .. } => Some(**witness),
-        _ => None,
-    });
-    let expected = desk.report(0, &first, &[]);
-    assert_eq!(report, Some(expected));
+    assert_eq!(reported(&effects), Some(desk.report(0, &first, &[])));
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Publish(message) if message.round() == about)));
 }
 
@@ -96,6 +99,43 @@ fn a_witness_does_not_wait_for_the_absent_for_longer_than_three_quarters_of_the_
     let stores = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::StoreManifest(_)));
     assert!(!stores(&desk.wait_ms(14_800)));
     assert!(stores(&desk.wait_ms(400)));
+}
+
+#[test]
+fn a_trainer_without_a_result_says_so_and_is_neither_waited_for_nor_taken_for_absent() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let round = desk.round();
+    let effects = desk.tell(Event::TrainingSkipped { round, reason: "the loss is not finite".to_owned() });
+    let skip = RoundMessage::Skip(SkipAnnounced { round, trainer: address(0) });
+    assert!(effects.contains(&Effect::Publish(skip.clone())));
+    desk.tell(Event::Published(SignedRoundMessage { from: peer(0), message: skip, signature: [0; 64] }));
+    let results = [desk.receive(1), desk.receive(2)];
+    desk.next_round(&[]);
+    desk.show();
+    desk.train();
+    let about = RoundKey::new(0, 1);
+    let effects = desk.tell(Event::ManifestStored { round: about, blob: psyche_messages::BlobHash([3; 32]), len: 9 });
+    assert_eq!(reported(&effects), Some(desk.report(0, &results, &[0])));
+}
+
+#[test]
+fn a_trainer_that_skips_again_and_again_counts_as_absent() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let mut heard = Vec::new();
+    for _ in 0..5 {
+        let round = desk.round();
+        let skip = RoundMessage::Skip(SkipAnnounced { round, trainer: address(1) });
+        desk.hear(2, skip.clone());
+        let results = vec![desk.train(), desk.receive(2)];
+        assert!(!desk.engine.is_excused(round, &address(1)), "another cannot say it");
+        desk.hear(1, skip);
+        heard.push(desk.engine.is_excused(round, &address(1)));
+        desk.next_round(&results);
+        show_and_apply(&mut desk);
+    }
+    assert_eq!(heard, [true, true, false, false, false]);
 }
 
 /// The engine sees the account, applies what is due, and agrees with the others.
