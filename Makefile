@@ -8,7 +8,7 @@ SHELL := /bin/bash
 ARGS ?=
 # nextest profile of `make test`: default, ci, sim, chaos (.config/nextest.toml).
 PROFILE ?= default
-# What `make bench` runs; a name narrows it down.
+# What `make bench` runs; names narrow it down (gpu/bench/bench.sh).
 BENCH ?=
 
 PSYCHE_CACHE ?= $(HOME)/.cache/psyche
@@ -33,8 +33,8 @@ test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
 check: host libtorch tools ## formatting, lints, licences, banned crates, architecture
 	@scripts/check.sh
 
-bench: host libtorch ## benchmarks of the inner loops (BENCH=name for one); figures stand in docs/BENCHMARKS.md
-	cargo bench --locked --profile dev --workspace --bench '*' -- $(BENCH)
+bench: host libtorch ## benchmarks, ours against peers (BENCH=step, layouts, all-reduce, codec …); figures stand in docs/BENCHMARKS.md
+	@gpu/bench/bench.sh $(BENCH)
 
 programs: host ## build the on-chain programs to programs/elf/
 	programs/build.sh
