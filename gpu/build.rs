@@ -7,6 +7,7 @@ const SHIM: &[&str] = &["shim/common.cpp", "shim/collective.cpp", "shim/gradient
 
 fn main() {
     println!("cargo::rerun-if-changed=shim");
+    println!("cargo::rerun-if-changed=kernels");
     println!("cargo::rerun-if-changed=build.rs");
     let Ok(library) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
         println!("cargo::error=torch-sys did not say where libtorch is; set LIBTORCH");
@@ -28,4 +29,14 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .files(SHIM)
         .compile("psyche_gpu_shim");
+    // The CUDA kernels as C++, for tests; programs never refer to it, so linkers leave it out.
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        .warnings(false)
+        .std("c++17")
+        .opt_level(1)
+        .flag("-ffp-contract=off")
+        .file("kernels/host.cpp")
+        .compile("psyche_gpu_kernels_host");
 }

@@ -16,7 +16,7 @@ use crate::config::ParameterSpec;
 #[cfg(test)]
 mod tests;
 
-const BLOCK_CONTEXT: &str = "psyche-solana-client v1 parameter block digest";
+pub(crate) const BLOCK_KEY_CONTEXT: &str = "psyche-solana-client v1 parameter block digest";
 const PARAMETER_CONTEXT: &str = "psyche-solana-client v1 parameter digest";
 const MODEL_CONTEXT: &str = "psyche-solana-client v1 model digest";
 
@@ -104,7 +104,7 @@ pub fn combine(parameters: &[ParameterDigest]) -> [u8; 32] {
 }
 
 fn block_digest(spec: &ParameterSpec, index: usize, elements: &[f32]) -> BlockDigest {
-    let mut hasher = begin(BLOCK_CONTEXT, spec);
+    let mut hasher = begin(BLOCK_KEY_CONTEXT, spec);
     hasher.update(&(index as u64).to_le_bytes());
     if cfg!(target_endian = "little") {
         hasher.update(bytemuck::cast_slice(elements));
@@ -114,11 +114,18 @@ fn block_digest(spec: &ParameterSpec, index: usize, elements: &[f32]) -> BlockDi
     hasher.finalize().into()
 }
 
+/// What a block's message begins with, before the block's index.
+pub(crate) fn block_header(spec: &ParameterSpec) -> Vec<u8> {
+    let mut bytes = (spec.name.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(spec.name.as_bytes());
+    bytes.extend((spec.shape.len() as u64).to_le_bytes());
+    bytes.extend(spec.shape.iter().flat_map(|&dimension| (dimension as u64).to_le_bytes()));
+    bytes
+}
+
 fn begin(context: &'static str, spec: &ParameterSpec) -> Hasher {
     let mut hasher = Hasher::new_derive_key(context);
-    text(&mut hasher, &spec.name);
-    hasher.update(&(spec.shape.len() as u64).to_le_bytes());
-    spec.shape.iter().for_each(|&dimension| _ = hasher.update(&(dimension as u64).to_le_bytes()));
+    hasher.update(&block_header(spec));
     hasher
 }
 

@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod cuda;
 pub mod devices;
 pub mod digest;
 mod error;

@@ -1,7 +1,9 @@
 //! From momentum to the coefficients that are sent, and back into error feedback.
 
+use super::forward::Coefficients;
 use super::parallel::scoped;
 use super::select::TopK;
+use super::simd::{Kernel, Simd};
 use super::transform::SparseScratch;
 use super::{CodecError, Layout, ParameterLayout, Part, Threads};
 
@@ -25,6 +27,17 @@ impl Layout {
     /// # Errors
     /// A buffer of another length.
     pub fn compress(&self, part: &Part, rows: &[f32], threads: Threads) -> Result<Selection, CodecError> {
+        self.compress_with(Simd::best(), part, rows, threads)
+    }
+
+    /// [`Self::compress`] with a chosen instruction set.
+    pub(crate) fn compress_with(
+        &self,
+        simd: Simd,
+        part: &Part,
+        rows: &[f32],
+        threads: Threads,
+    ) -> Result<Selection, CodecError> {
         let parameter = self.parameter_of(part, rows.len())?;
         let kept = part.chunks().len() * parameter.k();
         let mut selection = Selection { indices: vec![0; kept], values: vec![0.0; kept] };
@@ -34,7 +47,7 @@ impl Layout {
         let indices = selection.indices.chunks_mut(share * slab_kept);
         let values = selection.values.chunks_mut(share * slab_kept);
         scoped(rows.zip(indices.zip(values)), |(rows, (indices, values))| {
-            compress_slabs(parameter, rows, indices, values);
+            simd.run(CompressSlabs { parameter, rows, indices, values });
         });
         Ok(selection)
     }
@@ -97,19 +110,28 @@ pub(crate) fn check_selection(parameter: &ParameterLayout, part: &Part, selectio
     Ok(())
 }
 
-fn compress_slabs(parameter: &ParameterLayout, rows: &[f32], indices: &mut [u16], values: &mut [f32]) {
-    let (geometry, transform, k) = (parameter.geometry(), parameter.transform(), parameter.k());
-    let mut coefficients = vec![0.0; geometry.chunk_len()];
-    let mut scratch = vec![0.0; geometry.chunk_len()];
-    let mut top = TopK::default();
-    let mut kept = indices.chunks_exact_mut(k).zip(values.chunks_exact_mut(k));
-    for slab in rows.chunks_exact(geometry.slab_len()) {
-        for (column, (indices, values)) in kept.by_ref().take(geometry.chunks_per_row()).enumerate() {
-            let from = &slab[column * geometry.chunk_width()..];
-            transform.forward(from, geometry.width(), &mut coefficients, &mut scratch);
-            indices.copy_from_slice(top.select(&coefficients, k));
-            for (value, &index) in values.iter_mut().zip(&*indices) {
-                *value = coefficients[usize::from(index)];
+/// Whole chunk rows, and where what is kept of their chunks goes.
+struct CompressSlabs<'a> {
+    parameter: &'a ParameterLayout,
+    rows: &'a [f32],
+    indices: &'a mut [u16],
+    values: &'a mut [f32],
+}
+
+impl Kernel for CompressSlabs<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let (geometry, k) = (self.parameter.geometry(), self.parameter.k());
+        let bases = self.parameter.transform().bases();
+        let mut coefficients = Coefficients::new(geometry.chunk_height(), geometry.chunk_width());
+        let mut top = TopK::default();
+        let mut kept = self.indices.chunks_exact_mut(k).zip(self.values.chunks_exact_mut(k));
+        for slab in self.rows.chunks_exact(geometry.slab_len()) {
+            for (column, (indices, values)) in kept.by_ref().take(geometry.chunks_per_row()).enumerate() {
+                coefficients.transform::<FUSED>(bases, &slab[column * geometry.chunk_width()..], geometry.width());
+                let chosen = top.select_placed(coefficients.kept(), k, |place| coefficients.index(place));
+                indices.copy_from_slice(chosen);
+                values.iter_mut().zip(chosen).for_each(|(value, &index)| *value = coefficients.get(index));
             }
         }
     }

@@ -145,7 +145,7 @@ impl ParameterLayout {
     }
 
     /// Chunks of every block but the last, which may hold fewer.
-    pub(super) fn block_chunks(&self) -> usize {
+    pub(crate) fn block_chunks(&self) -> usize {
         self.chunk_rows_per_block * self.geometry.chunks_per_row()
     }
 

@@ -1,11 +1,12 @@
 //! `out = aᵀ · b` on small row-major matrices, in f32 and f64.
 //!
 //! Twice this product is a two-dimensional transform without any transposition: `(Xᵀ L)ᵀ R = Lᵀ X R`. The kernel adds
-//! several rows to a line of the result at a time, so that lines stay in the first cache, and is compiled for the vector
-//! units of newer x86 processors beside the baseline. f32 results may differ in the last bits between processors; f64
+//! several rows to a line of the result at a time, so that lines stay in the first cache. f32 results may differ in the last bits between processors; f64
 //! results on integers below 2^53 may not.
 
 use std::ops::{Add, Mul};
+
+use super::simd::{Kernel, Simd};
 
 /// A float type of the kernel.
 pub(crate) trait Real: Copy + Default + Add<Output = Self> + Mul<Output = Self> {
@@ -47,30 +48,21 @@ pub(crate) struct Sizes {
 /// # Panics
 /// Where a slice is shorter than `sizes` says: the callers derive both from one geometry.
 pub(crate) fn transposed_product<T: Real>(sizes: Sizes, a: Strided<'_, T>, b: Strided<'_, T>, out: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the features that the function is compiled for.
-            return unsafe { product_avx512(sizes, a, b, out) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the features that the function is compiled for.
-            return unsafe { product_avx2(sizes, a, b, out) };
-        }
+    Simd::best().run(Product { sizes, a, b, out });
+}
+
+struct Product<'a, T> {
+    sizes: Sizes,
+    a: Strided<'a, T>,
+    b: Strided<'a, T>,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Product<'_, T> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        product::<T, FUSED>(self.sizes, self.a, self.b, self.out);
     }
-    product::<T, { cfg!(target_arch = "aarch64") }>(sizes, a, b, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,fma")]
-fn product_avx512<T: Real>(sizes: Sizes, a: Strided<'_, T>, b: Strided<'_, T>, out: &mut [T]) {
-    product::<T, true>(sizes, a, b, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn product_avx2<T: Real>(sizes: Sizes, a: Strided<'_, T>, b: Strided<'_, T>, out: &mut [T]) {
-    product::<T, true>(sizes, a, b, out);
 }
 
 #[inline(always)]

@@ -9,12 +9,14 @@
 mod bits;
 mod compress;
 mod error;
+mod forward;
 mod geometry;
 mod layout;
 pub(crate) mod matmul;
 pub(crate) mod parallel;
 mod payload;
 mod select;
+pub(crate) mod simd;
 mod subset;
 mod transform;
 

@@ -20,16 +20,23 @@ impl TopK {
     /// # Shapes
     /// `coefficients`: one chunk, at most 2^16 long and at least `k`; the result has length `k`.
     pub fn select(&mut self, coefficients: &[f32], k: usize) -> &[u16] {
+        self.select_placed(coefficients, k, |place| Some(place as u16))
+    }
+
+    /// As [`Self::select`], where the coefficients lie in another order than their indices and with gaps between them.
+    #[inline(always)]
+    pub(super) fn select_placed(&mut self, kept: &[f32], k: usize, index: impl Fn(usize) -> Option<u16>) -> &[u16] {
         self.best.clear();
-        let (head, tail) = coefficients.split_at(k.min(coefficients.len()));
-        self.best.extend(head.iter().enumerate().map(|(index, &value)| Reverse(key(value, index))));
-        for (block, values) in tail.chunks(LANES).enumerate() {
-            // A later index never wins a tie, so only strictly larger magnitudes matter.
-            let threshold = self.best.peek().map_or(i32::MAX, |worst| (worst.0 >> 32) as i32);
-            if values.iter().fold(false, |any, &value| any | (magnitude(value) > threshold)) {
-                let start = head.len() + block * LANES;
+        for (block, values) in kept.chunks(LANES).enumerate() {
+            let full = self.best.len() >= k;
+            let threshold = self.best.peek().filter(|_| full).map_or(0, |worst| (worst.0 >> 32) as i32);
+            if values.iter().fold(false, |any, &value| any | (magnitude(value) >= threshold)) {
                 for (offset, &value) in values.iter().enumerate() {
-                    self.offer(key(value, start + offset));
+                    if magnitude(value) >= threshold
+                        && let Some(index) = index(block * LANES + offset)
+                    {
+                        self.offer(key(value, usize::from(index)), k);
+                    }
                 }
             }
         }
@@ -39,8 +46,10 @@ impl TopK {
         &self.chosen
     }
 
-    fn offer(&mut self, key: u64) {
-        if let Some(mut worst) = self.best.peek_mut()
+    fn offer(&mut self, key: u64, k: usize) {
+        if self.best.len() < k {
+            self.best.push(Reverse(key));
+        } else if let Some(mut worst) = self.best.peek_mut()
             && key > worst.0
         {
             *worst = Reverse(key);

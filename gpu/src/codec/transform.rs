@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use super::forward::{Coefficients, Plan};
 use super::matmul::{Sizes, Strided, transposed_product};
-use crate::exact::integer_basis;
+use super::simd::{Kernel, Simd};
+use crate::exact::IntegerBasis;
 use crate::exact::trig::cos_pi_ratio;
 
 /// `B_n`: `[n, n]`, row `u` is the `u`-th basis function, in f64 with the same bits on every machine.
@@ -19,24 +21,22 @@ pub fn dct_basis(n: usize) -> Vec<f64> {
     (0..n).flat_map(|u| (0..n).map(move |j| entry(u, j))).collect()
 }
 
-/// `B_n` in f32, both ways round.
+/// `B_n` in every form that is used.
 #[derive(Debug)]
-struct Basis {
+pub(crate) struct Basis {
     n: usize,
     /// `[u, j]`
     rows: Vec<f32>,
-    /// `[j, u]`
-    columns: Vec<f32>,
-    /// `[u, j]`: the integers of the exact apply.
-    integers: Vec<f64>,
+    /// How the forward transform goes about it.
+    pub(super) plan: Plan,
+    /// The integers of the exact apply.
+    pub(crate) integers: IntegerBasis,
 }
 
 impl Basis {
     fn new(n: usize) -> Self {
         let rows: Vec<f32> = dct_basis(n).into_iter().map(|value| value as f32).collect();
-        let columns = (0..n * n).map(|at| rows[at % n * n + at / n]).collect();
-        let integers = integer_basis(n).into_iter().map(f64::from).collect();
-        Self { n, rows, columns, integers }
+        Self { n, plan: Plan::new(n, &rows), rows, integers: IntegerBasis::new(n) }
     }
 }
 
@@ -60,26 +60,20 @@ impl Transform {
         self.height.n * self.width.n
     }
 
-    /// [`integer_basis`] of the chunk's height and of its width.
-    pub(crate) fn integer_bases(&self) -> [&[f64]; 2] {
-        [&self.height.integers, &self.width.integers]
+    /// The bases of the chunk's height and of its width.
+    pub(crate) fn bases(&self) -> [&Basis; 2] {
+        [&self.height, &self.width]
     }
 
-    /// Coefficients of one chunk.
+    /// Coefficients of one chunk; [`Coefficients::write`] has them in order.
     ///
     /// # Shapes
-    /// `from`: `height` rows of `width` elements, rows `stride` elements apart; `coefficients`, `scratch`: one chunk.
+    /// `from`: `height` rows of `width` elements, rows `stride` elements apart; `coefficients`: made for this size.
     ///
     /// # Panics
     /// Where a slice is too short.
-    pub fn forward(&self, from: &[f32], stride: usize, coefficients: &mut [f32], scratch: &mut [f32]) {
-        let (h, w) = (self.height.n, self.width.n);
-        let chunk = Strided { data: from, stride };
-        let first = Sizes { depth: h, height: w, width: h };
-        transposed_product(first, chunk, Strided { data: &self.height.columns, stride: h }, scratch);
-        let second = Sizes { depth: w, height: h, width: w };
-        let half = Strided { data: &*scratch, stride: h };
-        transposed_product(second, half, Strided { data: &self.width.columns, stride: w }, coefficients);
+    pub(crate) fn forward(&self, simd: Simd, from: &[f32], stride: usize, coefficients: &mut Coefficients) {
+        simd.run(Forward { transform: self, from, stride, coefficients });
     }
 
     /// The chunk of given coefficients.
@@ -118,6 +112,21 @@ impl Transform {
         let sizes = Sizes { depth: indices.len(), height: h, width: w };
         let columns = Strided { data: &scratch.columns[..], stride: h };
         transposed_product(sizes, columns, Strided { data: &scratch.basis[..], stride: w }, chunk);
+    }
+}
+
+/// One chunk's forward transform.
+struct Forward<'a> {
+    transform: &'a Transform,
+    from: &'a [f32],
+    stride: usize,
+    coefficients: &'a mut Coefficients,
+}
+
+impl Kernel for Forward<'_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        self.coefficients.transform::<FUSED>(self.transform.bases(), self.from, self.stride);
     }
 }
 

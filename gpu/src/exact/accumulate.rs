@@ -1,9 +1,10 @@
 //! The exact apply of a part of one tensor.
 
-use crate::codec::matmul::{Sizes, Strided, transposed_product};
+use super::inverse::Inverse;
+use super::votes::Ballot;
 use crate::codec::parallel::scoped;
+use crate::codec::simd::{Kernel, Simd};
 use crate::codec::{CodecError, Layout, ParameterLayout, Part, Selection, Threads, ValidPayload, check_selection};
-use crate::exact::COEFFICIENT_BITS;
 
 /// Blocks per thread that [`apply_payloads`] decodes at a time, which bounds its memory.
 const BLOCKS_AT_A_TIME: usize = 16;
@@ -14,6 +15,7 @@ pub struct Accumulator<'a> {
     parameter: &'a ParameterLayout,
     part: &'a Part,
     senders: Vec<&'a Selection>,
+    simd: Simd,
 }
 
 impl<'a> Accumulator<'a> {
@@ -23,7 +25,13 @@ impl<'a> Accumulator<'a> {
     /// A part of another layout.
     pub fn new(layout: &'a Layout, part: &'a Part) -> Result<Self, CodecError> {
         let parameter = layout.known(part)?;
-        Ok(Self { parameter, part, senders: Vec::new() })
+        Ok(Self { parameter, part, senders: Vec::new(), simd: Simd::best() })
+    }
+
+    /// The same with another instruction set than the best.
+    #[cfg(test)]
+    pub(crate) fn with(self, simd: Simd) -> Self {
+        Self { simd, ..self }
     }
 
     /// Adds one sender's selection; the order in which senders are added does not matter.
@@ -57,37 +65,41 @@ impl<'a> Accumulator<'a> {
         let geometry = self.parameter.geometry();
         let share = threads.share(self.part.chunk_rows().len());
         let slabs = rows.chunks_mut(share * geometry.slab_len()).enumerate();
-        scoped(slabs, |(index, rows)| self.apply_slabs(index * share * geometry.chunks_per_row(), rows, lr));
+        scoped(slabs, |(index, rows)| {
+            self.simd.run(ApplySlabs { all: self, first: index * share * geometry.chunks_per_row(), rows, lr });
+        });
         Ok(())
     }
 
-    /// Applies to whole chunk rows, of which the first begins with chunk `chunk` of the part.
-    fn apply_slabs(&self, mut chunk: usize, rows: &mut [f32], lr: f32) {
-        let geometry = self.parameter.geometry();
-        let mut work = Work::new(geometry.chunk_height(), geometry.chunk_width());
-        for slab in rows.chunks_exact_mut(geometry.slab_len()) {
-            for column in 0..geometry.chunks_per_row() {
-                self.collect(chunk, &mut work);
-                work.transform(self.parameter.transform().integer_bases());
-                let start = column * geometry.chunk_width();
-                let signs = work.sums.chunks_exact(geometry.chunk_width());
-                for (line, sums) in slab.chunks_exact_mut(geometry.width()).zip(signs) {
-                    step(&mut line[start..start + geometry.chunk_width()], sums, lr);
-                }
-                chunk += 1;
-            }
-        }
-    }
-
-    /// Fills `work` with every sender's votes on one chunk.
-    fn collect(&self, chunk: usize, work: &mut Work) {
+    /// Every sender's votes on one chunk.
+    fn votes(&self, chunk: usize) -> impl Iterator<Item = (&[u16], &[f32])> + Clone {
         let range = chunk * self.parameter.k()..(chunk + 1) * self.parameter.k();
-        let votes = self.senders.iter().map(|s| (&s.indices[range.clone()], &s.values[range.clone()]));
-        let largest = votes.clone().flat_map(|(_, values)| values).fold(0.0_f32, |most, value| most.max(value.abs()));
-        let scale = fixed_point_scale(largest);
-        for (indices, values) in votes {
-            for (&index, &value) in indices.iter().zip(values) {
-                work.vote(index, round_half_away(f64::from(value) * scale));
+        self.senders.iter().map(move |sender| (&sender.indices[range.clone()], &sender.values[range.clone()]))
+    }
+}
+
+/// Whole chunk rows, of which the first begins with chunk `first` of the part.
+struct ApplySlabs<'a, 'b> {
+    all: &'a Accumulator<'b>,
+    first: usize,
+    rows: &'a mut [f32],
+    lr: f32,
+}
+
+impl Kernel for ApplySlabs<'_, '_> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let geometry = self.all.parameter.geometry();
+        let [vertical, horizontal] = self.all.parameter.transform().bases().map(|basis| &basis.integers);
+        let mut ballot = Ballot::new(geometry.chunk_len(), geometry.chunk_width());
+        let mut inverse = Inverse::new(geometry.chunk_height(), geometry.chunk_width());
+        let mut chunks = self.first..;
+        for slab in self.rows.chunks_exact_mut(geometry.slab_len()) {
+            for (column, chunk) in chunks.by_ref().take(geometry.chunks_per_row()).enumerate() {
+                ballot.count(self.all.votes(chunk));
+                inverse.take(vertical, &ballot);
+                let corner = &mut slab[column * geometry.chunk_width()..];
+                inverse.step::<FUSED>(horizontal, corner, geometry.width(), self.lr);
             }
         }
     }
@@ -119,123 +131,4 @@ pub fn apply_payloads(
         accumulator.apply(rows, lr, threads)?;
     }
     Ok(())
-}
-
-/// One thread's buffers; between chunks every vote is zero.
-struct Work {
-    chunk_height: usize,
-    chunk_width: usize,
-    /// Sum and number of votes per coefficient.
-    votes: Vec<(i64, i64)>,
-    /// Coefficients with votes.
-    voted: Vec<u16>,
-    /// Position of a chunk column in `passed` and `basis`, where it has a coefficient.
-    position: Vec<Option<usize>>,
-    /// `[columns, chunk_height]`: the first pass.
-    passed: Vec<f64>,
-    /// `[columns, chunk_width]`: the basis functions of the second pass.
-    basis: Vec<f64>,
-    /// `[chunk_height, chunk_width]`: the result, of which only the sign counts.
-    sums: Vec<f64>,
-}
-
-impl Work {
-    fn new(chunk_height: usize, chunk_width: usize) -> Self {
-        let len = chunk_height * chunk_width;
-        Self {
-            chunk_height,
-            chunk_width,
-            votes: vec![(0, 0); len],
-            voted: Vec::new(),
-            position: vec![None; chunk_width],
-            passed: Vec::new(),
-            basis: Vec::new(),
-            sums: vec![0.0; len],
-        }
-    }
-
-    fn vote(&mut self, index: u16, value: i64) {
-        let vote = &mut self.votes[usize::from(index)];
-        if vote.1 == 0 {
-            self.voted.push(index);
-        }
-        vote.0 += value;
-        vote.1 += 1;
-    }
-
-    /// Turns the votes into `sums`, and clears them.
-    fn transform(&mut self, [vertical, horizontal]: [&[f64]; 2]) {
-        let (h, w) = (self.chunk_height, self.chunk_width);
-        self.passed.clear();
-        self.basis.clear();
-        self.position.fill(None);
-        for &index in &self.voted {
-            let index = usize::from(index);
-            let (sum, count) = std::mem::take(&mut self.votes[index]);
-            let mean = mean(sum, count);
-            if mean == 0.0 {
-                continue;
-            }
-            let (u, v) = (index / w, index % w);
-            let at = *self.position[v].get_or_insert_with(|| {
-                self.passed.resize(self.passed.len() + h, 0.0);
-                self.basis.extend_from_slice(&horizontal[v * w..][..w]);
-                self.passed.len() - h
-            });
-            let column = &mut self.passed[at..at + h];
-            column.iter_mut().zip(&vertical[u * h..][..h]).for_each(|(sum, basis)| *sum += basis * mean);
-        }
-        self.voted.clear();
-        self.passed.iter_mut().for_each(|sum| *sum = shift(*sum));
-        let sizes = Sizes { depth: self.passed.len() / h, height: h, width: w };
-        let passed = Strided { data: &self.passed[..], stride: h };
-        transposed_product(sizes, passed, Strided { data: &self.basis[..], stride: w }, &mut self.sums);
-    }
-}
-
-/// `2^(F − E)`, with `2^E` the smallest power of two not below `largest`; 0 where nothing but zeros was sent.
-fn fixed_point_scale(largest: f32) -> f64 {
-    if largest == 0.0 {
-        return 0.0;
-    }
-    // Every finite f32 is a normal f64, so exponent and mantissa lie open.
-    let bits = f64::from(largest).to_bits();
-    let power_of_two = bits & ((1 << 52) - 1) == 0;
-    let exponent = (bits >> 52) as i64 - 1023 + i64::from(!power_of_two);
-    f64::from_bits(((i64::from(COEFFICIENT_BITS) - exponent + 1023) as u64) << 52)
-}
-
-/// Nearest integer, halves away from zero; for magnitudes of at most `2^F` that came from an f32.
-fn round_half_away(value: f64) -> i64 {
-    // 24 significant bits plus one half fit a f64: the sum is exact.
-    let magnitude = (value.abs() + 0.5) as i64;
-    if value < 0.0 { -magnitude } else { magnitude }
-}
-
-/// `sum / count`, halves away from zero, as an integer-valued f64.
-fn mean(sum: i64, count: i64) -> f64 {
-    let magnitude = (2 * sum.abs() + count) / (2 * count);
-    (if sum < 0 { -magnitude } else { magnitude }) as f64
-}
-
-/// `sum / 2^F` rounded to nearest, ties to even, for integers below 2^53 / 2.
-fn shift(sum: f64) -> f64 {
-    // At 1.5 · 2^52 neighbouring f64 lie 1 apart, so adding it rounds to an integer, by the default rounding mode.
-    const ROUNDER: f64 = 6_755_399_441_055_744.0;
-    let scaled = sum * (1.0 / (1_u64 << COEFFICIENT_BITS) as f64);
-    (scaled + ROUNDER) - ROUNDER
-}
-
-/// `w ← w − lr · sign(sum)`.
-fn step(weights: &mut [f32], sums: &[f64], lr: f32) {
-    for (weight, &sum) in weights.iter_mut().zip(sums) {
-        let (down, up) = (*weight - lr, *weight + lr);
-        *weight = if sum > 0.0 {
-            down
-        } else if sum < 0.0 {
-            up
-        } else {
-            *weight
-        };
-    }
 }

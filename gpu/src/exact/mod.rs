@@ -18,14 +18,18 @@
 //! in i64 and in f64 alike, with or without fused operations, on CPU and GPU; this module computes in f64.
 
 mod accumulate;
+mod inverse;
 mod lr;
 pub(crate) mod trig;
+mod votes;
 
 #[cfg(test)]
 mod tests;
 
 pub use accumulate::{Accumulator, apply_payloads};
+pub(crate) use inverse::IntegerBasis;
 pub use lr::{ColdStart, LrSchedule, LrScheduleError};
+pub(crate) use votes::Votes;
 
 use crate::codec::dct_basis;
 

@@ -2,6 +2,8 @@ use std::f64::consts::PI;
 
 use proptest::prelude::*;
 
+use super::super::forward::Coefficients;
+use super::super::simd::Simd;
 use super::*;
 
 /// The definition, term by term, in f64.
@@ -31,6 +33,15 @@ fn reference_top_k(coefficients: &[f32], k: usize) -> Vec<u16> {
     order
 }
 
+/// All coefficients of a chunk of `[height, width]`, whose rows start `stride` apart.
+fn forward(transform: &Transform, from: &[f32], (height, width, stride): (usize, usize, usize)) -> Vec<f32> {
+    let mut coefficients = Coefficients::new(height, width);
+    transform.forward(Simd::best(), from, stride, &mut coefficients);
+    let mut all = vec![0.0; height * width];
+    coefficients.write(&mut all);
+    all
+}
+
 const SIZES: [(usize, usize); 9] = [(64, 64), (1, 64), (43, 64), (64, 1), (1, 1), (7, 5), (16, 48), (33, 65), (256, 100)];
 
 #[test]
@@ -38,8 +49,7 @@ fn the_forward_transform_agrees_with_its_definition_in_f64() {
     for (h, w) in SIZES {
         let chunk = noise(1, h * w);
         let transform = Transform::new(h, w);
-        let (mut coefficients, mut scratch) = (vec![0.0; h * w], vec![0.0; h * w]);
-        transform.forward(&chunk, w, &mut coefficients, &mut scratch);
+        let coefficients = forward(&transform, &chunk, (h, w, w));
         for (at, (&found, expected)) in coefficients.iter().zip(reference_dct(&chunk, h, w)).enumerate() {
             assert!((f64::from(found) - expected).abs() < 2e-5, "{h}×{w} at {at}: {found} {expected}");
         }
@@ -51,8 +61,8 @@ fn the_inverse_restores_the_chunk() {
     for (h, w) in SIZES {
         let chunk = noise(2, h * w);
         let transform = Transform::new(h, w);
-        let [mut coefficients, mut back, mut scratch] = [(); 3].map(|()| vec![0.0; h * w]);
-        transform.forward(&chunk, w, &mut coefficients, &mut scratch);
+        let [mut back, mut scratch] = [(); 2].map(|()| vec![0.0; h * w]);
+        let coefficients = forward(&transform, &chunk, (h, w, w));
         transform.inverse(&coefficients, &mut back, &mut scratch);
         for (found, expected) in back.iter().zip(&chunk) {
             assert!((found - expected).abs() < 2e-5, "{h}×{w}: {found} {expected}");
@@ -84,12 +94,10 @@ fn a_chunk_inside_a_tensor_transforms_as_its_copy_does() {
     let g = Geometry::new(&[32, 96], 16).unwrap();
     let tensor = noise(4, g.elements());
     let transform = Transform::new(16, 16);
-    let [mut chunk, mut inside, mut copied, mut scratch] = [(); 4].map(|()| vec![0.0; 256]);
+    let mut chunk = vec![0.0; 256];
     let slab = &tensor[g.slab_len()..];
     g.gather(slab, 3, &mut chunk);
-    transform.forward(&chunk, 16, &mut copied, &mut scratch);
-    transform.forward(&slab[3 * 16..], g.width(), &mut inside, &mut scratch);
-    assert_eq!(inside, copied);
+    assert_eq!(forward(&transform, &slab[3 * 16..], (16, 16, g.width())), forward(&transform, &chunk, (16, 16, 16)));
 }
 
 #[test]
@@ -163,6 +171,27 @@ fn threads_and_owners_do_not_change_what_is_compressed() {
             joined.values.extend(selection.values);
         }
         assert_eq!(joined, one);
+    }
+}
+
+#[test]
+fn instruction_sets_choose_alike_and_round_alike_where_they_fuse() {
+    for chunk in [8, 16, 37, 64] {
+        let layout = mixed_layout(chunk, 5, true);
+        for index in 0..layout.parameters().len() {
+            let whole = layout.whole(index).unwrap();
+            let rows = noise(8, whole.elements().len());
+            let best = layout.compress(&whole, &rows, Threads::ONE).unwrap();
+            for simd in Simd::all() {
+                let found = layout.compress_with(simd, &whole, &rows, Threads::ONE).unwrap();
+                assert_eq!(found.indices, best.indices, "{simd:?}");
+                if simd.fused() == Simd::best().fused() {
+                    assert_eq!(found.values, best.values, "{simd:?}");
+                }
+                let close = found.values.iter().zip(&best.values).all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(close, "{simd:?}");
+            }
+        }
     }
 }
 

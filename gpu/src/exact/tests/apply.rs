@@ -3,6 +3,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::*;
+use crate::codec::simd::Simd;
 use crate::codec::{Layout, Part, Selection, Threads};
 use crate::config::ParameterSpec;
 
@@ -42,8 +43,12 @@ fn selection(layout: &Layout, part: &Part, seed: u64) -> Selection {
 }
 
 fn applied(layout: &Layout, senders: &[Selection], before: &[f32], lr: f32, threads: usize) -> Vec<f32> {
+    applied_with(Simd::best(), layout, senders, before, (lr, threads))
+}
+
+fn applied_with(simd: Simd, layout: &Layout, senders: &[Selection], before: &[f32], (lr, threads): (f32, usize)) -> Vec<f32> {
     let part = layout.whole(0).unwrap();
-    let mut accumulator = Accumulator::new(layout, &part).unwrap();
+    let mut accumulator = Accumulator::new(layout, &part).unwrap().with(simd);
     senders.iter().for_each(|sender| accumulator.add(sender).unwrap());
     let mut rows = before.to_vec();
     accumulator.apply(&mut rows, lr, Threads::new(threads)).unwrap();
@@ -122,8 +127,11 @@ proptest! {
         let mut senders: Vec<_> = (0..count as u64).map(|s| selection(&layout, &part, seed.wrapping_add(s))).collect();
         let before = weights(seed, part.elements().len());
         let expected = bits(&applied_by_definition(&layout, &senders, &before, 0.0123));
-        for threads in [1, 2, 4] {
+        for threads in 1..=8 {
             prop_assert_eq!(&bits(&applied(&layout, &senders, &before, 0.0123, threads)), &expected);
+        }
+        for simd in Simd::all() {
+            prop_assert_eq!(&bits(&applied_with(simd, &layout, &senders, &before, (0.0123, 1))), &expected, "{:?}", simd);
         }
         senders.reverse();
         prop_assert_eq!(&bits(&applied(&layout, &senders, &before, 0.0123, 1)), &expected);
@@ -140,7 +148,10 @@ fn full_size_chunks_follow_the_integer_definition() {
         let senders: Vec<_> = (0..5).map(|seed| selection(&layout, &part, seed)).collect();
         let before = weights(9, part.elements().len());
         let expected = applied_by_definition(&layout, &senders, &before, 3e-4);
-        assert_eq!(bits(&applied(&layout, &senders, &before, 3e-4, 2)), bits(&expected));
+        for (simd, threads) in Simd::all().into_iter().zip(1..) {
+            let found = applied_with(simd, &layout, &senders, &before, (3e-4, threads));
+            assert_eq!(bits(&found), bits(&expected), "{simd:?}");
+        }
     }
 }
 
@@ -155,7 +166,9 @@ fn the_largest_sums_stay_exact() {
         let sender = [Selection { indices: (0..=65_535).collect(), values }];
         let before = weights(2, 65_536);
         let expected = applied_by_definition(&layout, &sender, &before, 0.5);
-        assert_eq!(bits(&applied(&layout, &sender, &before, 0.5, 1)), bits(&expected));
+        for simd in Simd::all() {
+            assert_eq!(bits(&applied_with(simd, &layout, &sender, &before, (0.5, 1))), bits(&expected), "{simd:?}");
+        }
     }
 }
 
