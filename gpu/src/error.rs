@@ -66,6 +66,20 @@ pub enum GpuError {
         /// Rank that noticed.
         rank: usize,
     },
+    /// NCCL is not on this machine, or not one that is known.
+    #[error("load NCCL, which more than one CUDA device needs: {problem}; put the folder of libnccl.so.2 on LD_LIBRARY_PATH")]
+    NcclMissing {
+        /// What the loader said.
+        problem: String,
+    },
+    /// NCCL refused or did not finish an operation.
+    #[error("have NCCL {operation}: {message}")]
+    Nccl {
+        /// What it was asked for.
+        operation: &'static str,
+        /// Its own words, or how long was waited.
+        message: String,
+    },
     /// A number of devices that the node or the model can't be split over.
     #[error("lay the model out over the node's devices: {problem}")]
     Layout {

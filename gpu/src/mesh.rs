@@ -8,16 +8,23 @@
 //! A rank that fails, panics or leaves poisons the mesh: every other rank gets a typed error at its present or next
 //! collective instead of waiting for ever. A rank that merely needs to repeat a step aborts it; then all ranks rejoin.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
+
+use tch::Device;
 
 use crate::GpuError;
 use meeting::{Breakdown, Meeting};
+use nccl::Link;
 use topology::Seat;
 
 mod collective;
+#[cfg(test)]
+mod equality;
 pub(crate) mod lanes;
 mod meeting;
+mod nccl;
 mod shared_memory;
 #[cfg(test)]
 mod tests;
@@ -25,6 +32,7 @@ mod topology;
 
 pub(crate) use collective::Element;
 pub use collective::{Collective, Reduction};
+pub use nccl::Nccl;
 pub use shared_memory::SharedMemory;
 pub(crate) use shared_memory::Window;
 pub use topology::{Group, Topology};
@@ -32,14 +40,32 @@ pub use topology::{Group, Topology};
 /// Most ranks of one node.
 pub const RANKS_MAX: usize = 256;
 
+/// How the ranks of a node work together.
+#[derive(Debug, Clone, Copy)]
+pub struct MeshOptions {
+    /// How long a rank waits for the others at a collective.
+    pub wait_max: Duration,
+    /// Whether CUDA devices may exchange gradients while they compute others; results are the same either way.
+    pub overlap: bool,
+}
+
+impl From<Duration> for MeshOptions {
+    fn from(wait_max: Duration) -> Self {
+        Self { wait_max, overlap: true }
+    }
+}
+
 struct Shared {
     topology: Topology,
+    options: MeshOptions,
     world: Meeting,
     tensor: Vec<Meeting>,
     data: Vec<Meeting>,
     rejoin: Meeting,
     /// Why the mesh broke down for good.
     cause: OnceLock<Breakdown>,
+    /// The communicators of all ranks on CUDA devices, so that whoever breaks the mesh down can end them.
+    links: Mutex<Vec<Weak<Link>>>,
 }
 
 impl Shared {
@@ -56,12 +82,29 @@ impl Shared {
         }
     }
 
+    fn links(&self) -> MutexGuard<'_, Vec<Weak<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self, link: &Arc<Link>) {
+        let mut links = self.links();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(link));
+    }
+
+    /// Ends every communicator. The meetings are broken down before, so that whoever waits learns why.
+    fn sever(&self) {
+        let links: Vec<Arc<Link>> = self.links().iter().filter_map(Weak::upgrade).collect();
+        links.iter().for_each(|link| link.sever());
+    }
+
     /// Breaks every meeting down. Whoever calls this later only spreads the first cause.
     fn fail(&self, rank: usize, reason: &str) {
         let failed = || Breakdown::Failed { rank, reason: reason.to_owned() };
         let cause = self.cause.get_or_init(failed);
         self.for_working_meetings(|meeting| meeting.break_down(cause.clone()));
         self.rejoin.break_down(cause.clone());
+        self.sever();
     }
 }
 
@@ -71,16 +114,19 @@ pub struct MeshRank {
     rank: usize,
 }
 
-/// Makes the places of all ranks of a node, by rank; each waits at most `wait_max` for the others at a collective.
-pub fn mesh(topology: Topology, wait_max: Duration) -> Vec<MeshRank> {
-    let meeting = |size| Meeting::new(size, wait_max);
+/// Makes the places of all ranks of a node, by rank. A duration alone is how long they wait for each other.
+pub fn mesh(topology: Topology, options: impl Into<MeshOptions>) -> Vec<MeshRank> {
+    let options = options.into();
+    let meeting = |size| Meeting::new(size, options.wait_max);
     let shared = Arc::new(Shared {
         topology,
+        options,
         world: meeting(topology.ranks()),
         tensor: (0..topology.data_parallel()).map(|_| meeting(topology.tensor_parallel())).collect(),
         data: (0..topology.tensor_parallel()).map(|_| meeting(topology.data_parallel())).collect(),
         rejoin: meeting(topology.ranks()),
         cause: OnceLock::new(),
+        links: Mutex::new(Vec::new()),
     });
     (0..topology.ranks()).map(|rank| MeshRank { shared: Arc::clone(&shared), rank }).collect()
 }
@@ -104,6 +150,22 @@ impl MeshRank {
     /// Which part of its replica this rank holds.
     pub fn tensor_index(&self) -> usize {
         self.shared.topology.tensor_index(self.rank)
+    }
+
+    /// The collectives of one of this rank's groups, by what carries them between the devices of this node: every rank
+    /// calls this with its own device.
+    ///
+    /// # Errors
+    /// Devices that can't work together; NCCL missing or failing; a broken mesh.
+    pub fn connect(&self, group: Group, device: Device) -> Result<Box<dyn Collective>, GpuError> {
+        match carrier(&self.agree(device)?)? {
+            // A group of one has nothing to carry.
+            Carrier::Nccl if self.topology().group_size(group) > 1 => {
+                let link = Link::connect(self, group, device, (nccl::library()?, self.shared.options.overlap))?;
+                Ok(Box::new(Nccl::new(link)))
+            }
+            _ => Ok(Box::new(self.group(group))),
+        }
     }
 
     /// The collectives of one of this rank's groups, for CPU devices.
@@ -149,6 +211,7 @@ impl MeshRank {
     /// Ends every rank's present or next collective with [`GpuError::MeshAborted`]; all ranks must then rejoin.
     pub fn abort(&self) {
         self.shared.for_working_meetings(|meeting| meeting.break_down(Breakdown::Aborted { rank: self.rank }));
+        self.shared.sever();
     }
 
     /// Waits until all ranks have left the aborted step, then makes collectives work again.
@@ -162,7 +225,35 @@ impl MeshRank {
             if self.rank == 0 {
                 shared.for_working_meetings(Meeting::reset_after_abort);
             }
+        })?;
+        let own: Vec<Arc<Link>> = shared.links().iter().filter_map(Weak::upgrade).collect();
+        own.iter().filter(|link| link.rank() == self.rank).try_for_each(|link| link.establish(self))
+    }
+}
+
+/// What carries tensors between the devices of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    SharedMemory,
+    Nccl,
+}
+
+/// Chooses what the devices of a node, by rank, work together by.
+fn carrier(devices: &[Device]) -> Result<Carrier, GpuError> {
+    let refuse = |problem: String| Err(GpuError::Layout { problem });
+    let cuda: Vec<usize> = devices
+        .iter()
+        .filter_map(|device| match device {
+            Device::Cuda(index) => Some(*index),
+            _ => None,
         })
+        .collect();
+    let (all, distinct) = (devices.len(), cuda.iter().collect::<HashSet<_>>().len());
+    match (cuda.len(), devices.iter().filter(|device| **device == Device::Cpu).count()) {
+        (0, cpu) if cpu == all => Ok(Carrier::SharedMemory),
+        (of_all, 0) if of_all == all && distinct == all => Ok(Carrier::Nccl),
+        (of_all, 0) if of_all == all => refuse(format!("{all} ranks on {distinct} CUDA devices, each needs its own")),
+        _ => refuse(format!("a node's devices must be all of one kind, not {devices:?}")),
     }
 }
 

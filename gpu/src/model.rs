@@ -190,6 +190,15 @@ impl Llama {
         self.propagate(loss, scale).map_err(|error| self.region.cause_of(error))
     }
 
+    /// Waits until the device has done what it was told; without this, a rank that reads a loss could wait for ever for
+    /// one that is gone.
+    ///
+    /// # Errors
+    /// A broken mesh; an error that the device reports.
+    pub(crate) fn settle(&self) -> Result<(), GpuError> {
+        self.region.collective().settle()
+    }
+
     /// The device of the compute copies.
     pub(crate) fn device(&self) -> Device {
         self.device

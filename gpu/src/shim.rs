@@ -7,10 +7,15 @@ use crate::GpuError;
 mod collective;
 mod gradients;
 mod memory;
+#[cfg(test)]
+mod observe;
+pub(crate) mod stream;
 
 pub(crate) use collective::Region;
 pub(crate) use gradients::{GradientSum, backward};
 pub(crate) use memory::out_of_memory_count;
+#[cfg(test)]
+pub(crate) use observe::results_with_dimension;
 
 unsafe extern "C" {
     fn psyche_last_error() -> *const c_char;

@@ -25,7 +25,7 @@ use crate::codec::{Threads, ValidPayload};
 use crate::config::LlamaConfig;
 use crate::digest;
 use crate::layout::NodeLayout;
-use crate::mesh::MeshRank;
+use crate::mesh::{Group, MeshRank};
 use crate::model::{Llama, ModelOptions};
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::precision::Precision;
@@ -98,7 +98,7 @@ impl Rank {
         let files = WeightFiles::open(&weights, MODEL_FILES)?;
         files.check(&config)?;
         let master = files.read_pieces(layout.codec.parameters(), layout.pieces(mesh.rank()))?;
-        let region = Region::new(Box::new(mesh.tensor_group()));
+        let region = Region::new(mesh.connect(Group::Tensor, device)?);
         let options = ModelOptions { sequence_len, precision: setup.precision, checkpointing: setup.checkpointing };
         let model = Llama::new(&config, options, &layout, region, device)?;
         let scratch = vec![0.0; master.len()];
@@ -198,6 +198,24 @@ impl Rank {
 
     fn check_samples(&self, step: u64, samples: &[Vec<u32>]) -> Result<(), GpuError> {
         check_samples(step, samples, (self.sequence_len, self.config.vocab_size))
+    }
+
+    /// What the last step's gradient was on this rank's pieces.
+    #[cfg(test)]
+    pub(crate) fn gradient(&self) -> Vec<f32> {
+        self.scratch.clone()
+    }
+
+    /// The weights that this rank computes with, by parameter.
+    #[cfg(test)]
+    pub(crate) fn compute_copies(&self) -> &[tch::Tensor] {
+        self.model.parameters()
+    }
+
+    /// This rank's place in the mesh.
+    #[cfg(test)]
+    pub(crate) fn mesh(&self) -> &MeshRank {
+        &self.mesh
     }
 
     /// Ends the mesh, because this rank can't go on, and passes the error on.

@@ -1,13 +1,13 @@
 //! Loops over rows of numbers, written so that they are vectorised; bf16 numbers are u16 bit patterns.
 
 /// The f32 of the same value.
-#[inline]
+#[inline(always)]
 pub(crate) fn widened(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// The nearest bf16, ties to even; NaN stays NaN.
-#[inline]
+#[inline(always)]
 pub(crate) fn narrowed(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
@@ -15,34 +15,61 @@ pub(crate) fn narrowed(value: f32) -> u16 {
     if value.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
 }
 
-/// `to = from`, widened.
-pub(crate) fn widen(to: &mut [f32], from: &[u16]) {
-    to.iter_mut().zip(from).for_each(|(to, &from)| *to = widened(from));
+/// Defines loops twice, for any processor and for AVX2, and chooses when called. The results have the same bits.
+macro_rules! lanes {
+    ($($(#[$doc:meta])* fn $name:ident($to:ident: &mut [$To:ty], $from:ident: &[$From:ty]) $body:block)+) => {$(
+        $(#[$doc])*
+        pub(crate) fn $name($to: &mut [$To], $from: &[$From]) {
+            #[inline(always)]
+            fn plain($to: &mut [$To], $from: &[$From]) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide(to: &mut [$To], from: &[$From]) {
+                    plain(to, from);
+                }
+
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has the instructions, as was just asked.
+                    return unsafe { wide($to, $from) };
+                }
+            }
+            plain($to, $from);
+        }
+    )+};
 }
 
-/// `to = from`, rounded.
-pub(crate) fn narrow(to: &mut [u16], from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, &from)| *to = narrowed(from));
-}
+lanes! {
+    /// `to = from`, widened.
+    fn widen(to: &mut [f32], from: &[u16]) {
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = widened(from));
+    }
 
-/// `sum += part`.
-pub(crate) fn add(sum: &mut [f32], part: &[f32]) {
-    sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
-}
+    /// `to = from`, rounded.
+    fn narrow(to: &mut [u16], from: &[f32]) {
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = narrowed(from));
+    }
 
-/// `sum += part`, widened.
-pub(crate) fn add_widened(sum: &mut [f32], part: &[u16]) {
-    sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += widened(part));
-}
+    /// `sum += part`.
+    fn add(sum: &mut [f32], part: &[f32]) {
+        sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
+    }
 
-/// `most = max(most, part)`; NaN loses, as in [`f32::max`].
-pub(crate) fn max(most: &mut [f32], part: &[f32]) {
-    most.iter_mut().zip(part).for_each(|(most, &part)| *most = most.max(part));
-}
+    /// `sum += part`, widened.
+    fn add_widened(sum: &mut [f32], part: &[u16]) {
+        sum.iter_mut().zip(part).for_each(|(sum, &part)| *sum += widened(part));
+    }
 
-/// `most = max(most, part)`, widened.
-pub(crate) fn max_widened(most: &mut [f32], part: &[u16]) {
-    most.iter_mut().zip(part).for_each(|(most, &part)| *most = most.max(widened(part)));
+    /// `most = max(most, part)`; NaN loses, as in [`f32::max`].
+    fn max(most: &mut [f32], part: &[f32]) {
+        most.iter_mut().zip(part).for_each(|(most, &part)| *most = most.max(part));
+    }
+
+    /// `most = max(most, part)`, widened.
+    fn max_widened(most: &mut [f32], part: &[u16]) {
+        most.iter_mut().zip(part).for_each(|(most, &part)| *most = most.max(widened(part)));
+    }
 }
 
 #[cfg(test)]

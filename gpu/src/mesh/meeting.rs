@@ -127,6 +127,14 @@ impl Meeting {
         self.lock()
     }
 
+    /// Sleeps until this meeting breaks down, `most` at the longest; anything else that happens may end it, too.
+    pub(crate) fn pause(&self, most: Duration) {
+        let state = self.lock();
+        if state.breakdown.is_none() {
+            drop(self.changed.wait_timeout(state, most));
+        }
+    }
+
     /// Why this meeting does not take place, if it does not.
     pub(crate) fn breakdown(&self) -> Option<Breakdown> {
         self.lock().breakdown.clone()

@@ -226,3 +226,28 @@ fn ranks_that_disagree_about_operation_or_element_type_all_fail() {
     }));
     assert!(errors.iter().all(|error| matches!(error, GpuError::MeshDesynchronised { .. })));
 }
+
+#[test]
+fn what_carries_tensors_follows_from_the_devices() {
+    let cuda = Device::Cuda;
+    assert_eq!(carrier(&[Device::Cpu; 3]).unwrap(), Carrier::SharedMemory);
+    assert_eq!(carrier(&[cuda(0)]).unwrap(), Carrier::Nccl);
+    assert_eq!(carrier(&[cuda(2), cuda(0), cuda(1)]).unwrap(), Carrier::Nccl);
+    for refused in [&[cuda(0), Device::Cpu][..], &[cuda(1), cuda(0), cuda(1)], &[Device::Mps]] {
+        assert!(matches!(carrier(refused), Err(GpuError::Layout { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn ranks_on_the_cpu_are_connected_by_shared_memory_in_every_group() {
+    let sizes = all_ok(on_ranks((2, 2), |rank| {
+        [Group::World, Group::Tensor, Group::Data].map(|group| {
+            let collective = rank.connect(group, Device::Cpu).unwrap();
+            let mut tensor = column(&[1.0; 3], Kind::Float);
+            collective.all_reduce(&mut tensor, Reduction::Sum).unwrap();
+            rank.agree(()).unwrap();
+            (collective.size(), values(&tensor)[0])
+        })
+    }));
+    assert!(sizes.iter().all(|groups| *groups == [(4, 4.0), (2, 2.0), (2, 2.0)]));
+}

@@ -22,7 +22,7 @@ impl Llama {
             let (places, mine) = self.local_tokens(tokens)?;
             let mine = mine.f_unsqueeze(-1)?;
             let rows = Tensor::f_embedding(table, &places, -1, false, false)?;
-            let output = self.region.leave(&rows.f_mul(&mine.f_to_kind(rows.kind())?)?)?;
+            let output = self.region.leave(rows.f_mul(&mine.f_to_kind(rows.kind())?)?)?;
             Ok::<_, GpuError>(Rows { places, mine: Some(mine), output })
         };
         let rows = tch::no_grad(look_up)?;
@@ -49,26 +49,24 @@ impl Llama {
     }
 
     fn attention(&self, layer: &Layer, hidden: &Tensor) -> Result<Tensor, GpuError> {
-        let input = self.region.enter(&self.rms_norm(hidden, &layer.attention_norm)?)?;
+        let input = self.rms_norm(hidden, &layer.attention_norm)?;
+        let [query, key, value] = self.region.columns(&input, [&layer.query, &layer.key, &layer.value])?;
         let (batch, sequence) = (hidden.size()[0], hidden.size()[1]);
-        let by_head = |weight: &Tensor| {
-            let projected = input.f_linear(weight, NO_BIAS)?;
-            projected.f_view([batch, sequence, -1, self.config.head_dim as i64])
-        };
-        let query = self.rotary.rotate(&by_head(&layer.query)?)?.f_transpose(1, 2)?;
-        let key = self.rotary.rotate(&by_head(&layer.key)?)?.f_transpose(1, 2)?;
-        let value = by_head(&layer.value)?.f_transpose(1, 2)?;
+        let by_head = |projected: &Tensor| projected.f_view([batch, sequence, -1, self.config.head_dim as i64]);
+        let query = self.rotary.rotate(&by_head(&query)?)?.f_transpose(1, 2)?;
+        let key = self.rotary.rotate(&by_head(&key)?)?.f_transpose(1, 2)?;
+        let value = by_head(&value)?.f_transpose(1, 2)?;
         let grouped = query.size()[1] != key.size()[1];
         let mixed = Tensor::f_scaled_dot_product_attention(&query, &key, &value, NO_BIAS, 0.0, true, None, grouped)?;
         let mixed = mixed.f_transpose(1, 2)?.f_reshape([batch, sequence, -1])?;
-        self.region.leave(&mixed.f_linear(&layer.attention_output, NO_BIAS)?)
+        self.region.leave(mixed.f_linear(&layer.attention_output, NO_BIAS)?)
     }
 
     fn feed_forward(&self, layer: &Layer, hidden: &Tensor) -> Result<Tensor, GpuError> {
-        let input = self.region.enter(&self.rms_norm(hidden, &layer.feed_forward_norm)?)?;
-        let gate = input.f_linear(&layer.gate, NO_BIAS)?.f_silu()?;
-        let inner = gate.f_mul(&input.f_linear(&layer.up, NO_BIAS)?)?;
-        self.region.leave(&inner.f_linear(&layer.down, NO_BIAS)?)
+        let input = self.rms_norm(hidden, &layer.feed_forward_norm)?;
+        let [gate, up] = self.region.columns(&input, [&layer.gate, &layer.up])?;
+        let inner = gate.f_silu()?.f_mul(&up)?;
+        self.region.leave(inner.f_linear(&layer.down, NO_BIAS)?)
     }
 
     /// Logits of this rank's slice of the vocabulary.
@@ -76,8 +74,8 @@ impl Llama {
     /// # Shapes
     /// `hidden`: `[batch, seq, hidden]`; the result: `[batch, seq, slice]`.
     pub(super) fn project(&self, hidden: &Tensor) -> Result<Tensor, GpuError> {
-        let hidden = self.region.enter(&self.rms_norm(hidden, &self.norm)?)?;
-        Ok(hidden.f_linear(&self.head, NO_BIAS)?)
+        let [logits] = self.region.columns(&self.rms_norm(hidden, &self.norm)?, [&self.head])?;
+        Ok(logits)
     }
 
     /// Sum of `log Σ exp(logits) − logit of the label`, over slices of the vocabulary, in f32.
@@ -96,10 +94,10 @@ impl Llama {
         group.all_reduce(&mut maximum, mesh::Reduction::Max)?;
         let shifted = logits.f_sub(&maximum)?;
         let sum_of_exponentials = shifted.f_exp()?.f_sum_dim_intlist([-1_i64].as_slice(), false, None)?;
-        let log_sum = self.region.leave(&sum_of_exponentials)?.f_log()?;
+        let log_sum = self.region.leave(sum_of_exponentials)?.f_log()?;
         let (local, mine) = self.local_tokens(&labels)?;
         let picked = shifted.f_gather(-1, &local.f_unsqueeze(-1)?, false)?.f_squeeze_dim(-1)?;
-        let picked = self.region.leave(&picked.f_mul(&mine)?)?;
+        let picked = self.region.leave(picked.f_mul(&mine)?)?;
         Ok(log_sum.f_sub(&picked)?.f_sum(None)?)
     }
 }

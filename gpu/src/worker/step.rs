@@ -98,6 +98,7 @@ impl Rank {
         let labels = tokens.f_narrow(1, 1, length - 1)?;
         let mut loss = self.model.loss_sum(&inputs, &labels)?;
         use_loss(&self.model, &mut loss)?;
+        self.model.settle()?;
         loss.value()
     }
 
