@@ -3,8 +3,15 @@
 use std::path::PathBuf;
 
 /// The shim's files; each is one unit of translation.
-const SHIM: &[&str] =
-    &["shim/common.cpp", "shim/collective.cpp", "shim/gradients.cpp", "shim/memory.cpp", "shim/observe.cpp", "shim/stream.cpp"];
+const SHIM: &[&str] = &[
+    "shim/common.cpp",
+    "shim/adamw.cpp",
+    "shim/collective.cpp",
+    "shim/gradients.cpp",
+    "shim/memory.cpp",
+    "shim/observe.cpp",
+    "shim/stream.cpp",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=shim");

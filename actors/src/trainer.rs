@@ -34,7 +34,7 @@ use psyche_gpu::devices::DeviceSpec;
 use psyche_gpu::mesh::{MeshRank, Topology, mesh};
 use psyche_gpu::optimizer::OptimizerConfig;
 use psyche_gpu::precision::Precision;
-use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, StepPlan, TrainOutcome};
+use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, SpikeRule, StepPlan, TrainOutcome};
 use psyche_messages::{Command, Digest};
 use thiserror::Error;
 
@@ -178,6 +178,7 @@ fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<Rank, GpuError> {
         micro_batch_size: settings.micro_batch,
         precision: Precision::F32,
         checkpointing: false,
+        spikes: Some(SpikeRule::default()),
         threads: Threads::new(THREADS_PER_RANK),
         weights: settings.folder.clone(),
     })

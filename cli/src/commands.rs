@@ -58,6 +58,8 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
         #[cfg(feature = "localnet")]
         Command::Localnet(args) => localnet::run(args).await,
         #[cfg(feature = "localnet")]
+        Command::CompareOptimizers(args) => crate::compare::run(&args),
+        #[cfg(feature = "localnet")]
         Command::Testnet(args) => crate::testnet::run(args).await,
     }
 }

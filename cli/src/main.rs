@@ -3,6 +3,8 @@
 
 mod args;
 mod commands;
+#[cfg(feature = "localnet")]
+mod compare;
 mod env_file;
 mod exit;
 mod output;

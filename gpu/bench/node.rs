@@ -74,6 +74,7 @@ impl Node {
                 micro_batch_size: job.micro_batch,
                 precision: job.precision.parse().map_err(|error: PrecisionError| BenchError::Arguments(error.to_string()))?,
                 checkpointing: false,
+                spikes: None,
                 threads: Threads::new(job.threads),
                 weights: job.weights.clone(),
             };

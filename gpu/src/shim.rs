@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 use crate::GpuError;
 
+mod adamw;
 mod collective;
 mod gradients;
 mod memory;
@@ -11,9 +12,11 @@ mod memory;
 mod observe;
 pub(crate) mod stream;
 
+pub(crate) use adamw::{AdamWRates, AdamWState};
 pub(crate) use collective::Region;
 pub(crate) use gradients::{GradientSum, backward};
-pub(crate) use memory::out_of_memory_count;
+pub use memory::MemoryUse;
+pub(crate) use memory::{memory_use, out_of_memory_count, release_cached_memory};
 #[cfg(test)]
 pub(crate) use observe::results_with_dimension;
 

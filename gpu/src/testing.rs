@@ -14,7 +14,7 @@ use crate::init::init_model;
 use crate::mesh::{MeshRank, Topology, mesh};
 use crate::optimizer::OptimizerConfig;
 use crate::precision::Precision;
-use crate::worker::{Rank, RankSetup, StepPlan};
+use crate::worker::{Rank, RankSetup, SpikeRule, StepPlan};
 
 /// Inputs per sample of the tests' plans.
 pub(crate) const SEQUENCE: usize = 12;
@@ -53,28 +53,46 @@ pub(crate) fn on_ranks<R: Send>(
 /// Like [`on_ranks`], each rank with the weights of `folder`; every rank must succeed.
 pub(crate) fn on_loaded_ranks<R: Send>(
     layout: (usize, usize),
-    (config, optimizer): (&LlamaConfig, OptimizerConfig),
+    model: (&LlamaConfig, OptimizerConfig),
     folder: &Path,
     micro_batch_size: usize,
     work: impl Fn(&mut Rank) -> R + Sync,
 ) -> Vec<R> {
+    on_changed_ranks(layout, model, folder, |setup| setup.micro_batch_size = micro_batch_size, work)
+}
+
+/// Like [`on_loaded_ranks`], with `change` made to what each rank starts with.
+pub(crate) fn on_changed_ranks<R: Send>(
+    layout: (usize, usize),
+    model: (&LlamaConfig, OptimizerConfig),
+    folder: &Path,
+    change: impl Fn(&mut RankSetup) + Sync,
+    work: impl Fn(&mut Rank) -> R + Sync,
+) -> Vec<R> {
     crate::devices::init_threads(1);
     let results = on_ranks(layout, |mesh| {
-        let setup = RankSetup {
-            mesh,
-            device: tch::Device::Cpu,
-            config: config.clone(),
-            optimizer,
-            sequence_len: SEQUENCE,
-            micro_batch_size,
-            precision: Precision::F32,
-            checkpointing: false,
-            threads: Threads::ONE,
-            weights: folder.to_owned(),
-        };
+        let mut setup = setup(mesh, model, folder);
+        change(&mut setup);
         work(&mut Rank::new(setup).unwrap())
     });
     results.into_iter().map(|result| result.unwrap()).collect()
+}
+
+/// What a rank of a node on CPU devices starts with.
+pub(crate) fn setup(mesh: MeshRank, (config, optimizer): (&LlamaConfig, OptimizerConfig), folder: &Path) -> RankSetup {
+    RankSetup {
+        mesh,
+        device: tch::Device::Cpu,
+        config: config.clone(),
+        optimizer,
+        sequence_len: SEQUENCE,
+        micro_batch_size: 1,
+        precision: Precision::F32,
+        checkpointing: false,
+        spikes: Some(SpikeRule::default()),
+        threads: Threads::ONE,
+        weights: folder.to_owned(),
+    }
 }
 
 /// A folder with a model's initial weights.

@@ -14,9 +14,9 @@
 //! every rank gets a typed error, and the node's ranks must be made anew. Too little memory is no error as long as one
 //! sample fits: the step is repeated with half the micro-batch.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tch::Device;
 
@@ -29,18 +29,25 @@ use crate::mesh::{Group, MeshRank};
 use crate::model::{Llama, ModelOptions};
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::precision::Precision;
-use crate::shim::Region;
+use crate::shim::{self, Region};
 use crate::transfer;
 use crate::weights::{MODEL_FILES, WeightFiles};
 use plan::{check_rates, check_samples, tokens_of};
+use spike::SpikeGuard;
+use step::laps;
 
+mod adamw;
 mod memory;
 mod plan;
+mod spike;
 mod step;
 #[cfg(test)]
 mod tests;
 
+pub use crate::shim::MemoryUse;
+pub use adamw::{AdamWConfig, AdamWTrainer};
 pub use plan::{ApplyPlan, SAMPLES_MAX, SkipReason, StepDurations, StepPlan, TrainOutcome, Trained};
+pub use spike::{ACCEPTED_MIN, SpikeRule};
 
 /// What a rank starts with.
 pub struct RankSetup {
@@ -60,6 +67,8 @@ pub struct RankSetup {
     pub precision: Precision,
     /// Whether layers run again in the backward pass instead of keeping what they computed.
     pub checkpointing: bool,
+    /// Which losses are spikes, whose steps are skipped; none never are.
+    pub spikes: Option<SpikeRule>,
     /// CPU threads for the rank's optimiser.
     pub threads: Threads,
     /// Folder with the safetensors files of the initial weights.
@@ -73,6 +82,7 @@ pub struct Rank {
     config: LlamaConfig,
     sequence_len: usize,
     micro_batch_size: usize,
+    spikes: SpikeGuard,
     model: Llama,
     optimizer: Optimizer,
     threads: Threads,
@@ -81,6 +91,9 @@ pub struct Rank {
     durations: StepDurations,
     #[cfg(test)]
     out_of_memory_above: usize,
+    /// Called with the number of each micro-batch of a step that is done.
+    #[cfg(test)]
+    after_micro_batch: Option<Box<dyn Fn(usize) + Send>>,
 }
 
 impl Rank {
@@ -109,6 +122,7 @@ impl Rank {
             config,
             sequence_len,
             micro_batch_size: micro_batch_size.clamp(1, SAMPLES_MAX),
+            spikes: SpikeGuard::new(setup.spikes),
             model,
             optimizer,
             threads,
@@ -116,6 +130,8 @@ impl Rank {
             durations: StepDurations::default(),
             #[cfg(test)]
             out_of_memory_above: usize::MAX,
+            #[cfg(test)]
+            after_micro_batch: None,
         })
     }
 
@@ -126,7 +142,13 @@ impl Rank {
     pub fn train(&mut self, plan: &StepPlan) -> Result<TrainOutcome, GpuError> {
         self.check_samples(plan.step, &plan.samples)?;
         check_rates(plan.step, &[("lr", plan.lr), ("lr_previous", plan.lr_previous)])?;
-        self.within_memory(plan.step, |rank| rank.attempt(plan))
+        match self.within_memory(plan.step, |rank| rank.prepare(plan))? {
+            ControlFlow::Break(outcome) => Ok(outcome),
+            ControlFlow::Continue(prepared) => {
+                let trained = self.commit(plan, prepared).map_err(|error| self.broken(error))?;
+                Ok(TrainOutcome::Trained(trained))
+            }
+        }
     }
 
     /// Applies accepted results to the weights; without any, only the weight decay.
@@ -138,7 +160,10 @@ impl Rank {
         let layout = Arc::clone(&self.layout);
         let valid = plan.payloads.iter().map(|bytes| layout.codec.validate(bytes));
         let valid = valid.collect::<Result<Vec<ValidPayload<'_>>, _>>()?;
-        self.optimizer.apply(&valid, plan.lr, plan.weight_decay).map_err(|error| self.broken(error))
+        let mut lap = laps();
+        self.optimizer.apply(&valid, plan.lr, plan.weight_decay).map_err(|error| self.broken(error))?;
+        self.durations.apply = lap();
+        Ok(())
     }
 
     /// Mean cross entropy per label over `samples`, with the weights as applied so far.
@@ -147,12 +172,9 @@ impl Rank {
     /// As [`Rank::train`].
     pub fn evaluate(&mut self, step: u64, samples: &[Vec<u32>]) -> Result<f64, GpuError> {
         self.check_samples(step, samples)?;
-        let total = tokens_of(samples);
-        let never = AtomicBool::new(false);
         self.within_memory(step, |rank| {
             transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master().into(), rank.model.parameters())?;
-            let share = tch::no_grad(|| rank.micro_batches(samples, &never, |_, _| Ok(())))?;
-            Ok(rank.sum_over_replicas(share)?.loss_sum / total as f64)
+            rank.mean_loss(samples)
         })
     }
 
@@ -161,6 +183,7 @@ impl Rank {
     /// # Errors
     /// A broken mesh.
     pub fn digest(&mut self) -> Result<[u8; 32], GpuError> {
+        let mut lap = laps();
         let codec = &self.layout.codec;
         let own = self.layout.pieces(self.mesh.rank()).iter().map(|piece| {
             let rows = &self.optimizer.master()[piece.at.clone()];
@@ -168,12 +191,15 @@ impl Rank {
         });
         let own = own.collect::<Result<Vec<_>, GpuError>>().map_err(|error| self.broken(error))?;
         let all: Vec<_> = self.mesh.exchange(&own, |all| all.iter().flat_map(|own| own.iter().cloned()).collect())?;
-        Ok(digest::combine(&digest::parameter_digests(codec, &all)?))
+        let digest = digest::combine(&digest::parameter_digests(codec, &all)?);
+        self.durations.digest = lap();
+        Ok(digest)
     }
 
     /// Forgets all momentum, as at the start of a run.
     pub fn reset_momentum(&mut self) {
         self.optimizer.reset_momentum();
+        self.spikes.forget();
     }
 
     /// The network.
@@ -186,7 +212,15 @@ impl Rank {
         self.micro_batch_size
     }
 
-    /// Where the time of the last finished step went.
+    /// What the rank's CUDA device holds; none on the CPU.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn memory_use(&self) -> Result<Option<MemoryUse>, GpuError> {
+        shim::memory_use(self.model.device())
+    }
+
+    /// Where the time of the last finished step went, and of the last apply and digest.
     pub fn durations(&self) -> StepDurations {
         self.durations
     }

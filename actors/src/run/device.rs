@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use psyche_data::TokenSource;
-use psyche_gpu::worker::{ApplyPlan, SkipReason, StepPlan, TrainOutcome};
+use psyche_gpu::worker::{ApplyPlan, StepPlan, TrainOutcome};
 use psyche_messages::events::ModelSource;
 use psyche_messages::{BatchInterval, BlobHash, ResultAnnounced, RoundKey, Step};
 use thiserror::Error;
@@ -229,10 +229,7 @@ impl Worker {
         let trained = match outcome? {
             TrainOutcome::Trained(trained) => trained,
             TrainOutcome::Cancelled => return Ok(skipped("cancelled")),
-            TrainOutcome::Skipped { reason: SkipReason::LossNotFinite } => return Ok(skipped("the loss is not finite")),
-            TrainOutcome::Skipped { reason: SkipReason::GradientNotFinite } => {
-                return Ok(skipped("the gradient is not finite"));
-            }
+            TrainOutcome::Skipped { reason } => return Ok(skipped(&reason.to_string())),
         };
         self.last_rate = lr;
         let bytes = trained.payload.ok_or(DeviceError::NoResult)?;

@@ -30,6 +30,8 @@ pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
 pub(crate) use wallet::{AirdropArgs, BalanceArgs, CreateTokenArgs, MintTokensArgs, NewWalletArgs, WalletCommand};
 
 #[cfg(feature = "localnet")]
+use crate::compare::CompareArgs;
+#[cfg(feature = "localnet")]
 use crate::testnet::TestnetArgs;
 
 /// The last lines of `--help`.
@@ -132,6 +134,9 @@ pub(crate) enum Command {
     /// Run several nodes on a local chain, from nothing to claimed rewards.
     #[cfg(feature = "localnet")]
     Testnet(TestnetArgs),
+    /// Compare DisTrO with AdamW on this machine alone: no chain, no network.
+    #[cfg(feature = "localnet")]
+    CompareOptimizers(CompareArgs),
     /// Print the help of all commands as Markdown: docs/CLI.md.
     #[command(hide = true)]
     PrintAllHelp,

@@ -29,6 +29,7 @@ use board::NodeBoard;
 use fleet::Fleet;
 use network::{Endpoint, Network};
 use plan::Plan;
+pub(crate) use prepare::TEXT;
 use prepare::Wallets;
 use progress::Progress;
 use verdict::{Account, Summary};

@@ -17,7 +17,7 @@ use crate::programs;
 use crate::run_config::RunConfig;
 
 /// The text that is trained on, so that the program needs nothing beside it.
-const TEXT: &[u8] = include_bytes!("../../../data/text/kjv.txt");
+pub(crate) const TEXT: &[u8] = include_bytes!("../../../data/text/kjv.txt");
 /// How long a slot is on the chain's own clock.
 const SLOT_TIME_MS: u64 = 400;
 /// What the owner gets: rent of the run's account and of a few small ones.

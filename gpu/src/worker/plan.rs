@@ -67,7 +67,7 @@ pub struct Trained {
     pub micro_batch_size: usize,
 }
 
-/// Where the time of a rank's last finished step went.
+/// Where the time of a rank's last finished step went, and of what came after it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StepDurations {
     /// Looking ahead and handing the weights to the ranks that compute with them.
@@ -78,14 +78,28 @@ pub struct StepDurations {
     pub collect: Duration,
     /// Momentum, transform, selection and encoding.
     pub encode: Duration,
+    /// Decoding and applying the last results.
+    pub apply: Duration,
+    /// The last digest of the weights.
+    pub digest: Duration,
 }
 
-/// Why a step was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a step was given up: a phrase for people by `Display`.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum SkipReason {
     /// The loss is NaN or infinite.
+    #[error("the loss is not finite")]
     LossNotFinite,
+    /// The loss lies far above those of the last steps; see [`SpikeRule`](super::SpikeRule).
+    #[error("the loss of {loss} is a spike: more than {limit} is not usual")]
+    LossSpike {
+        /// The step's loss.
+        loss: f32,
+        /// The largest loss that would have been accepted.
+        limit: f32,
+    },
     /// The gradient is NaN, infinite, or too large to transform.
+    #[error("the gradient is not finite")]
     GradientNotFinite,
 }
 

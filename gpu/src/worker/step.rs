@@ -1,5 +1,6 @@
 //! One step of training: weights out, passes over micro-batches, gradients in, the result.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::Rank;
 use super::plan::{SkipReason, StepDurations, StepPlan, TrainOutcome, Trained, tokens_of};
 use crate::GpuError;
 use crate::model::{Llama, Loss};
-use crate::{shim, transfer};
+use crate::transfer;
 
 /// Sums over the samples of one replica.
 #[derive(Debug, Clone, Copy)]
@@ -18,41 +19,71 @@ pub(super) struct Share {
     cancelled: bool,
 }
 
+/// What a step's passes and the exchange of its gradient gave; the gradient itself is in the scratch buffers.
+pub(super) struct Prepared {
+    loss: f64,
+    gradient_norm: f64,
+    scale: f32,
+    durations: StepDurations,
+}
+
 impl Rank {
-    /// Everything of a step that may have to be repeated, and then what may not.
-    pub(super) fn attempt(&mut self, plan: &StepPlan) -> Result<TrainOutcome, GpuError> {
+    /// Everything of a step that may be repeated: only the compute copies and the scratch buffer change.
+    pub(super) fn prepare(&mut self, plan: &StepPlan) -> Result<ControlFlow<TrainOutcome, Prepared>, GpuError> {
         let mut lap = laps();
         self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch);
         transfer::spread(&self.mesh, &self.layout, (&self.scratch).into(), self.model.parameters())?;
-        self.model.zero_gradients()?;
         let spread = lap();
-        let tokens = tokens_of(&plan.samples);
-        let scale = 1.0 / tokens as f64;
-        let share = self.micro_batches(&plan.samples, &plan.cancel, |model, loss| model.backward(loss, scale))?;
-        let model = lap();
-        let total = self.sum_over_replicas(share)?;
-        if total.cancelled {
-            return Ok(TrainOutcome::Cancelled);
-        }
-        if !total.loss_sum.is_finite() {
-            return Ok(TrainOutcome::Skipped { reason: SkipReason::LossNotFinite });
-        }
-        transfer::collect(&self.mesh, &self.layout, &self.model.gradients()?, (&mut self.scratch).into())?;
-        let gradient_norm = self.gradient_norm()?;
-        let Some(scale) = self.optimizer.gradient_scale(gradient_norm) else {
-            return Ok(TrainOutcome::Skipped { reason: SkipReason::GradientNotFinite });
+        let loss = match self.pass(plan)? {
+            ControlFlow::Continue(loss) => loss,
+            ControlFlow::Break(outcome) => return Ok(ControlFlow::Break(outcome)),
         };
-        let collect = lap();
+        let model = lap();
+        let gradient = self.gather_gradient()?;
+        let durations = StepDurations { spread, model, collect: lap(), ..self.durations };
+        Ok(gradient.map_continue(|(gradient_norm, scale)| Prepared { loss, gradient_norm, scale, durations }))
+    }
+
+    /// What must happen once: the gradient enters the momentum, and the result is made of it.
+    pub(super) fn commit(&mut self, plan: &StepPlan, prepared: Prepared) -> Result<Trained, GpuError> {
+        let Prepared { loss, gradient_norm, scale, durations } = prepared;
+        let mut lap = laps();
         let encoded = self.optimizer.step(&self.scratch, scale, plan.lr)?;
         let payload = self.assemble(&encoded)?;
-        self.durations = StepDurations { spread, model, collect, encode: lap() };
-        Ok(TrainOutcome::Trained(Trained {
-            payload,
-            loss: total.loss_sum / tokens as f64,
-            tokens,
-            gradient_norm,
-            micro_batch_size: self.micro_batch_size,
-        }))
+        self.spikes.accept(loss);
+        self.durations = StepDurations { encode: lap(), ..durations };
+        let (tokens, micro_batch_size) = (tokens_of(&plan.samples), self.micro_batch_size);
+        Ok(Trained { payload, loss, tokens, gradient_norm, micro_batch_size })
+    }
+
+    /// Forward and backward passes with the compute copies as they are: the mean loss, and the gradient in the model.
+    pub(super) fn pass(&mut self, plan: &StepPlan) -> Result<ControlFlow<TrainOutcome, f64>, GpuError> {
+        self.model.zero_gradients()?;
+        let tokens = tokens_of(&plan.samples) as f64;
+        let share = self.micro_batches(&plan.samples, &plan.cancel, |model, loss| model.backward(loss, 1.0 / tokens))?;
+        let total = self.sum_over_replicas(share)?;
+        if total.cancelled {
+            return Ok(ControlFlow::Break(TrainOutcome::Cancelled));
+        }
+        let loss = total.loss_sum / tokens;
+        let skipped = |reason| Ok(ControlFlow::Break(TrainOutcome::Skipped { reason }));
+        if !loss.is_finite() {
+            return skipped(SkipReason::LossNotFinite);
+        }
+        match self.spikes.exceeds(loss) {
+            Some(limit) => skipped(SkipReason::LossSpike { loss: loss as f32, limit: limit as f32 }),
+            None => Ok(ControlFlow::Continue(loss)),
+        }
+    }
+
+    /// The gradient from where it was computed to its owners' scratch buffers: its norm, and the factor that clips it.
+    pub(super) fn gather_gradient(&mut self) -> Result<ControlFlow<TrainOutcome, (f64, f32)>, GpuError> {
+        transfer::collect(&self.mesh, &self.layout, &self.model.gradients()?, (&mut self.scratch).into())?;
+        let norm = self.gradient_norm()?;
+        Ok(match self.optimizer.gradient_scale(norm) {
+            Some(scale) => ControlFlow::Continue((norm, scale)),
+            None => ControlFlow::Break(TrainOutcome::Skipped { reason: SkipReason::GradientNotFinite }),
+        })
     }
 
     /// Runs this replica's samples through the model and gives each micro-batch's loss to `use_loss`.
@@ -65,18 +96,17 @@ impl Rank {
         let (index, replicas) = (self.mesh.data_index(), self.mesh.topology().data_parallel());
         let mine = &samples[samples.len() * index / replicas..samples.len() * (index + 1) / replicas];
         let mut share = Share { loss_sum: 0.0, cancelled: false };
-        for batch in mine.chunks(self.micro_batch_size) {
+        for (_number, batch) in mine.chunks(self.micro_batch_size).enumerate() {
             let cancelled = self.mesh.agree_in_tensor_group(cancel.load(Ordering::Relaxed))?;
             if cancelled.contains(&true) {
                 share.cancelled = true;
                 break;
             }
-            let before = shim::out_of_memory_count(self.model.device())?;
-            let loss = self.micro_batch(batch, &use_loss);
-            if loss.is_err() && shim::out_of_memory_count(self.model.device())? > before {
-                return Err(GpuError::OutOfMemory { rank: self.mesh.rank() });
+            share.loss_sum += self.micro_batch(batch, &use_loss)?;
+            #[cfg(test)]
+            if let Some(hook) = &self.after_micro_batch {
+                hook(_number);
             }
-            share.loss_sum += loss?;
         }
         Ok(share)
     }
@@ -100,6 +130,13 @@ impl Rank {
         use_loss(&self.model, &mut loss)?;
         self.model.settle()?;
         loss.value()
+    }
+
+    /// Mean cross entropy per label over `samples`, with the compute copies as they are.
+    pub(super) fn mean_loss(&mut self, samples: &[Vec<u32>]) -> Result<f64, GpuError> {
+        let never = AtomicBool::new(false);
+        let share = tch::no_grad(|| self.micro_batches(samples, &never, |_, _| Ok(())))?;
+        Ok(self.sum_over_replicas(share)?.loss_sum / tokens_of(samples) as f64)
     }
 
     /// Adds the replicas' shares in their order; the ranks of one replica have equal ones.
@@ -132,7 +169,7 @@ impl Rank {
 }
 
 /// A clock that returns the time since it was last read.
-fn laps() -> impl FnMut() -> Duration {
+pub(super) fn laps() -> impl FnMut() -> Duration {
     let mut last = Instant::now();
     move || {
         let now = Instant::now();

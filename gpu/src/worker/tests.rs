@@ -1,7 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::testing::{on_loaded_ranks, one_bit, plan, tiny_config, weights_of};
+
+mod adamw;
+mod determinism;
+mod memory;
+mod reference;
+mod skips;
 
 const LAYOUTS: [(usize, usize); 6] = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (7, 1)];
 
@@ -151,75 +159,6 @@ fn evaluation_uses_the_applied_weights_without_look_ahead() {
     };
     let (alone, split) = (losses((1, 1))[0], losses((2, 2)));
     assert!(split.iter().all(|loss| (loss / alone - 1.0).abs() < 1e-5));
-}
-
-#[test]
-fn a_cancelled_step_changes_nothing_on_any_rank() {
-    let config = tiny_config();
-    let folder = weights_of(&config);
-    on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 1, |rank| {
-        rank.train(&plan(0, 4)).unwrap();
-        let before = (rank.optimizer.momentum().clone(), rank.digest().unwrap());
-        let mut cancelled = plan(1, 4);
-        // Only one rank sees the token in time.
-        cancelled.cancel = Arc::new(AtomicBool::new(rank.mesh.rank() == 3));
-        assert_eq!(rank.train(&cancelled).unwrap(), TrainOutcome::Cancelled);
-        assert!((rank.optimizer.momentum().clone(), rank.digest().unwrap()) == before);
-        trained(rank.train(&plan(1, 4)).unwrap());
-    });
-}
-
-#[test]
-fn a_loss_that_is_not_finite_skips_the_step_and_spares_the_momentum() {
-    let config = tiny_config();
-    let folder = weights_of(&config);
-    on_loaded_ranks((2, 1), (&config, one_bit()), folder.path(), 1, |rank| {
-        rank.train(&plan(0, 2)).unwrap();
-        let before = rank.optimizer.momentum().clone();
-        let sound = rank.optimizer.master().clone();
-        if rank.mesh.rank() == 1 {
-            rank.optimizer.master_mut().fill(f32::NAN);
-        }
-        let outcome = rank.train(&plan(1, 2)).unwrap();
-        assert_eq!(outcome, TrainOutcome::Skipped { reason: SkipReason::LossNotFinite });
-        assert!(*rank.optimizer.momentum() == before);
-        *rank.optimizer.master_mut() = sound;
-        trained(rank.train(&plan(1, 2)).unwrap());
-    });
-}
-
-#[test]
-fn too_little_memory_halves_the_micro_batch_and_repeats_the_step() {
-    let config = tiny_config();
-    let folder = weights_of(&config);
-    let run = |limit: usize| {
-        on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 8, |rank| {
-            // Only one device is that small; its micro-batch becomes everybody's.
-            if rank.mesh.rank() == 2 {
-                rank.out_of_memory_above = limit;
-            }
-            let first = trained(rank.train(&plan(0, 12)).unwrap());
-            (first.loss, first.micro_batch_size, rank.micro_batch_size())
-        })
-    };
-    let (roomy, tight) = (run(usize::MAX), run(3));
-    assert!(roomy.iter().all(|&(_, size, _)| size == 8));
-    assert!(tight.iter().all(|&(_, size, remembered)| size == 2 && remembered == 2));
-    assert!((roomy[0].0 / tight[0].0 - 1.0).abs() < 1e-5);
-}
-
-#[test]
-fn memory_for_less_than_one_sample_is_an_error_on_every_rank() {
-    let config = tiny_config();
-    let folder = weights_of(&config);
-    on_loaded_ranks((1, 2), (&config, one_bit()), folder.path(), 4, |rank| {
-        if rank.mesh.rank() == 1 {
-            rank.out_of_memory_above = 0;
-        }
-        assert!(matches!(rank.train(&plan(0, 4)), Err(GpuError::OutOfMemory { rank: 1 })));
-        rank.out_of_memory_above = usize::MAX;
-        trained(rank.train(&plan(0, 4)).unwrap());
-    });
 }
 
 #[test]
