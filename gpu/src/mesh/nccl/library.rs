@@ -153,9 +153,12 @@ impl Library {
 
     /// NCCL's own words for a result.
     pub(super) fn explain(&self, code: c_int, communicator: ncclComm_t) -> String {
-        // SAFETY: both return static or communicator-owned terminated text, which is copied before anything else runs.
         let text = |text: *const c_char| {
-            (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned())
+            if text.is_null() {
+                return None;
+            }
+            // SAFETY: NCCL returns terminated text, static or the communicator's, which is copied before it runs again.
+            Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().to_owned())
         };
         // SAFETY: take a number, and a live communicator or null.
         let (kind, detail) = unsafe { (text((self.error_string)(code)), text((self.last_error)(communicator))) };

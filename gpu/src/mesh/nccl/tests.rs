@@ -397,7 +397,6 @@ fn a_library_that_is_not_there_is_told_in_one_line() {
 }
 
 /// CUDA devices that torch and NCCL can use here; tells why there are none.
-#[expect(clippy::print_stderr, reason = "a test that needs a device says so")]
 fn devices() -> usize {
     let count = match cuda_report() {
         CudaReport::Devices(devices) if tch::Cuda::is_available() => devices.len(),
