@@ -79,6 +79,7 @@ fn rank_of(mesh: MeshRank, config: &LlamaConfig, folder: &Path, case: &Case, pre
         micro_batch_size: case.micro_batch,
         precision,
         checkpointing: case.seed.is_multiple_of(2),
+        spikes: None,
         threads: Threads::ONE,
         weights: folder.to_owned(),
     };
