@@ -7,6 +7,7 @@ mod environment;
 mod tests;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
@@ -133,6 +134,8 @@ pub struct NodeConfig {
     pub identity: Option<Secret<[u8; 32]>>,
     /// Folder for blobs, snapshots and the event log.
     pub data_dir: PathBuf,
+    /// Snapshots that stay on the disk.
+    pub snapshots_kept: NonZeroUsize,
     /// The training data, where it does not lie at the place that the run names.
     pub data_path: Option<PathBuf>,
     /// Folder in which a checkpoint that the run names by a relative path is looked up.

@@ -76,6 +76,9 @@ pub enum NodeError {
     /// The devices can't be used.
     #[error("use the devices")]
     Devices(#[from] psyche_gpu::GpuError),
+    /// The folder of snapshots can't be used.
+    #[error(transparent)]
+    Snapshots(#[from] psyche_gpu::snapshot::SnapshotError),
     /// The network can't be started.
     #[error("start the network")]
     Net(#[from] psyche_net::NetError),

@@ -1,10 +1,10 @@
 //! # Purpose
-//! One device: loads its part of the model, trains, applies, digests and writes snapshots, together with the node's other
-//! devices.
+//! One device: loads its part of the model, trains, applies, digests and captures its state for snapshots, together with
+//! the node's other devices.
 //!
 //! # In (message → reply)
-//! [`LoadWeights`], [`TrainBatch`], [`ApplyResults`], [`GetDigest`], [`WriteSnapshot`] and [`ResetMomentum`] → their
-//! results. All but the last are collective: every worker of the node gets the same one, in the same order, which
+//! [`LoadWeights`], [`ReplaceState`], [`TrainBatch`], [`ApplyResults`], [`GetDigest`], [`CaptureState`] and
+//! [`ResetMomentum`] → their results. All but the last are collective: every worker of the node gets the same one, in the same order, which
 //! [`DeviceMesh`] sees to.
 //!
 //! # Out
@@ -17,13 +17,14 @@
 //! 8 messages; the mesh sends one at a time and waits.
 //!
 //! # Failure (how it dies, who restarts it)
-//! A failing rank ends the mesh: all workers report an error, and the next [`DeviceMesh::load`] makes a new mesh. A panic
+//! A failing rank ends the mesh: all workers report an error, and the next [`DeviceMesh::load`] makes a new mesh. A load that
+//! fails over its files leaves every worker as it was. A panic
 //! restarts the worker empty, by the node's supervisor.
 //!
 //! # Time
 //! None. Training is cancelled through the plan's token, between micro-batches.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use psyche_gpu::devices::DeviceSpec;
 use psyche_gpu::mesh::{MeshRank, Topology, mesh};
 use psyche_gpu::optimizer::OptimizerConfig;
 use psyche_gpu::precision::Precision;
+use psyche_gpu::snapshot::{Captured, SnapshotError, Verified};
 use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, SpikeRule, StepPlan, TrainOutcome};
 use psyche_messages::{Command, Digest};
 use thiserror::Error;
@@ -47,8 +49,6 @@ use crate::supervisor::{AskError, Supervised};
 const MAILBOX_MAX: usize = 8;
 /// Longest time that a rank waits for another at a collective: a rank that takes longer than this for a micro-batch is dead.
 const RANK_WAIT_MAX: Duration = Duration::from_secs(600);
-/// Largest file of a snapshot, in bytes: what a joiner fetches from one peer at a time.
-const SNAPSHOT_FILE_BYTES_MAX: u64 = 256 << 20;
 /// Threads that a rank's optimiser uses on a CPU: one device is one core.
 const THREADS_PER_RANK: usize = 1;
 
@@ -66,6 +66,41 @@ pub enum TrainerError {
     Empty,
 }
 
+impl TrainerError {
+    /// Whether the mesh has to be made anew before anything else can be done.
+    const fn ends_the_mesh(&self) -> bool {
+        match self {
+            Self::Ask(_) | Self::Empty => true,
+            Self::Gpu(error) => matches!(
+                error,
+                GpuError::MeshPoisoned { .. }
+                    | GpuError::MeshAborted { .. }
+                    | GpuError::MeshTimeout { .. }
+                    | GpuError::MeshDesynchronised { .. }
+            ),
+        }
+    }
+
+    /// Whether another rank's error says more.
+    const fn is_an_echo(&self) -> bool {
+        matches!(self, Self::Gpu(GpuError::MeshPoisoned { .. } | GpuError::Files { .. }))
+    }
+}
+
+/// Where a node's state comes from.
+#[derive(Clone, Debug)]
+pub enum LoadSource {
+    /// Weights in a folder, with empty momentum.
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The digest that they must have.
+        digest: Option<Digest>,
+    },
+    /// A snapshot of this node: weights and momentum.
+    Snapshot(Verified),
+}
+
 /// Loads weights, and makes the rank anew.
 pub struct LoadWeights {
     /// Place among the node's ranks.
@@ -79,8 +114,12 @@ struct LoadSettings {
     device: DeviceSpec,
     ranks: usize,
     micro_batch: usize,
-    folder: PathBuf,
+    source: LoadSource,
 }
+
+/// Replaces weights and momentum of all ranks, or of none.
+#[derive(Clone, Debug)]
+pub struct ReplaceState(pub Arc<LoadSource>);
 
 /// Trains one batch.
 #[derive(Clone, Debug)]
@@ -94,16 +133,19 @@ pub struct ApplyResults(pub Arc<ApplyPlan>);
 #[derive(Clone, Copy, Debug)]
 pub struct GetDigest;
 
-/// Writes the parameters to a folder.
-#[derive(Clone, Debug)]
-pub struct WriteSnapshot(pub PathBuf);
+/// Copies the state, for a snapshot; the first worker's answer holds all of it.
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureState;
 
 /// Forgets the momentum.
 #[derive(Clone, Copy, Debug)]
 pub struct ResetMomentum;
 
 impl Command for LoadWeights {
-    type Reply = Result<(), TrainerError>;
+    type Reply = Result<Digest, TrainerError>;
+}
+impl Command for ReplaceState {
+    type Reply = Result<Digest, TrainerError>;
 }
 impl Command for TrainBatch {
     type Reply = Result<TrainOutcome, TrainerError>;
@@ -114,8 +156,8 @@ impl Command for ApplyResults {
 impl Command for GetDigest {
     type Reply = Result<Digest, TrainerError>;
 }
-impl Command for WriteSnapshot {
-    type Reply = Result<(), TrainerError>;
+impl Command for CaptureState {
+    type Reply = Result<Option<Captured>, TrainerError>;
 }
 impl Command for ResetMomentum {
     type Reply = Result<(), TrainerError>;
@@ -154,11 +196,50 @@ impl Handler<Ask<LoadWeights>> for TrainerWorker {
     fn handle(&mut self, Ask(LoadWeights { rank, settings }): Ask<LoadWeights>, _: &mut Self::Context) -> Self::Result {
         // The old rank's memory is given back before the new one's is taken.
         self.rank = None;
-        MessageResult(load(rank, &settings).map(|rank| self.rank = Some(rank)).map_err(TrainerError::from))
+        let loaded = load(rank, &settings).map_err(TrainerError::from);
+        MessageResult(loaded.map(|(rank, digest)| {
+            self.rank = Some(rank);
+            digest
+        }))
     }
 }
 
-fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<Rank, GpuError> {
+impl Handler<Ask<ReplaceState>> for TrainerWorker {
+    type Result = MessageResult<Ask<ReplaceState>>;
+
+    fn handle(&mut self, Ask(ReplaceState(source)): Ask<ReplaceState>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.with_rank(|rank| match &*source {
+            LoadSource::Folder { folder, digest } => rank.load(folder, *digest),
+            LoadSource::Snapshot(snapshot) => resume(rank, snapshot),
+        }))
+    }
+}
+
+fn resume(rank: &mut Rank, snapshot: &Verified) -> Result<Digest, GpuError> {
+    rank.resume(snapshot)?;
+    Ok(snapshot.stored().manifest.digest)
+}
+
+fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<(Rank, Digest), GpuError> {
+    let folder = match &settings.source {
+        LoadSource::Folder { folder, .. } => folder,
+        LoadSource::Snapshot(snapshot) => &snapshot.stored().folder,
+    };
+    let mut rank = make_rank(mesh, settings, folder)?;
+    let digest = match &settings.source {
+        LoadSource::Folder { digest, .. } => {
+            let found = Digest(rank.digest()?);
+            if let Some(expected) = digest.filter(|expected| *expected != found) {
+                return Err(SnapshotError::Refuted { path: folder.clone(), found, expected }.into());
+            }
+            found
+        }
+        LoadSource::Snapshot(snapshot) => resume(&mut rank, snapshot)?,
+    };
+    Ok((rank, digest))
+}
+
+fn make_rank(mesh: MeshRank, settings: &LoadSettings, folder: &Path) -> Result<Rank, GpuError> {
     let devices = settings.device.resolve(settings.ranks)?;
     let plan = &settings.plan;
     let device =
@@ -180,7 +261,7 @@ fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<Rank, GpuError> {
         checkpointing: false,
         spikes: Some(SpikeRule::default()),
         threads: Threads::new(THREADS_PER_RANK),
-        weights: settings.folder.clone(),
+        weights: folder.to_owned(),
     })
 }
 
@@ -208,11 +289,11 @@ impl Handler<Ask<GetDigest>> for TrainerWorker {
     }
 }
 
-impl Handler<Ask<WriteSnapshot>> for TrainerWorker {
-    type Result = MessageResult<Ask<WriteSnapshot>>;
+impl Handler<Ask<CaptureState>> for TrainerWorker {
+    type Result = MessageResult<Ask<CaptureState>>;
 
-    fn handle(&mut self, Ask(WriteSnapshot(folder)): Ask<WriteSnapshot>, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.with_rank(|rank| rank.snapshot(&folder, SNAPSHOT_FILE_BYTES_MAX)))
+    fn handle(&mut self, _: Ask<CaptureState>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.with_rank(Rank::capture))
     }
 }
 
@@ -242,18 +323,25 @@ impl DeviceMesh {
         Self { workers, shape, device }
     }
 
-    /// Makes a new mesh with the weights in `folder`.
+    /// Goes on from `source`; the digest of the weights. Where there is no mesh, or a broken one, a new one is made.
     ///
     /// # Errors
-    /// [`TrainerError`] of the first rank that failed.
-    pub async fn load(&mut self, plan: Arc<RunPlan>, folder: PathBuf) -> Result<(), TrainerError> {
+    /// [`TrainerError`] of the first rank that failed. A mesh that was whole then keeps the state that it had.
+    pub async fn load(&mut self, plan: Arc<RunPlan>, source: LoadSource) -> Result<Digest, TrainerError> {
+        match self.all(ReplaceState(Arc::new(source.clone()))).await {
+            Err(error) if error.ends_the_mesh() => self.load_anew(plan, source).await,
+            replaced => replaced,
+        }
+    }
+
+    async fn load_anew(&mut self, plan: Arc<RunPlan>, source: LoadSource) -> Result<Digest, TrainerError> {
         let topology = Topology::new(usize::from(self.shape.dp), usize::from(self.shape.tp))?;
         let settings = Arc::new(LoadSettings {
             plan,
             device: self.device.clone(),
             ranks: topology.ranks(),
             micro_batch: usize::try_from(self.shape.micro_batch).unwrap_or(usize::MAX),
-            folder,
+            source,
         });
         let ranks = mesh(topology, RANK_WAIT_MAX);
         let loads = self
@@ -261,7 +349,7 @@ impl DeviceMesh {
             .iter()
             .zip(ranks)
             .map(|(worker, rank)| worker.ask(LoadWeights { rank, settings: Arc::clone(&settings) }));
-        first_error(futures::future::join_all(loads).await).map(|_| ())
+        first_error(futures::future::join_all(loads).await)
     }
 
     /// Has every worker carry out `command`: the first worker's answer.
@@ -283,16 +371,16 @@ impl DeviceMesh {
 /// The first answer, unless any is an error; then that.
 fn first_error<T>(answers: Vec<Result<Result<T, TrainerError>, AskError>>) -> Result<T, TrainerError> {
     let mut first = None;
-    let mut poisoned = None;
+    let mut echo = None;
     for answer in answers {
         match answer.map_err(TrainerError::from).and_then(|answer| answer) {
             Ok(answer) => first = first.or(Some(answer)),
             // The rank that failed says more than those that lost it.
-            Err(error @ TrainerError::Gpu(GpuError::MeshPoisoned { .. })) => poisoned = poisoned.or(Some(error)),
+            Err(error) if error.is_an_echo() => echo = echo.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
-    match (poisoned, first) {
+    match (echo, first) {
         (Some(error), _) => Err(error),
         (None, Some(answer)) => Ok(answer),
         (None, None) => Err(TrainerError::Empty),

@@ -7,6 +7,7 @@ use psyche_messages::{Backoff, Retry};
 
 use crate::codec::CodecError;
 use crate::config::ConfigError;
+use crate::snapshot::SnapshotError;
 
 /// Files may become readable, and disks get room again.
 const FILES_BACKOFF: Backoff = match Backoff::new(Duration::from_secs(1), Duration::from_secs(60), 200, 50) {
@@ -23,6 +24,9 @@ pub enum GpuError {
     /// The codec refused a configuration, a part or a payload.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// A snapshot was not saved, or is not used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// libtorch refused an operation.
     #[error("run a tensor operation")]
     Torch(#[from] tch::TchError),
@@ -138,7 +142,7 @@ impl GpuError {
     /// Errors of the mesh say no: the node's ranks must be made anew, after which another call is made.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Io { .. } | Self::Files { .. } => Retry::After(FILES_BACKOFF),
+            Self::Io { .. } | Self::Files { .. } | Self::Snapshot(SnapshotError::Disk { .. }) => Retry::After(FILES_BACKOFF),
             _ => Retry::Never,
         }
     }

@@ -18,7 +18,7 @@ mod model;
 pub mod optimizer;
 pub mod precision;
 mod shim;
-mod snapshot;
+pub mod snapshot;
 mod transfer;
 mod weights;
 pub mod worker;

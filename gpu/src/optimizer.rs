@@ -14,6 +14,7 @@ use crate::codec::{Layout, Selection, Threads, ValidPayload};
 use crate::config::LlamaConfig;
 use crate::exact::apply_payloads;
 use crate::layout::NodeLayout;
+use crate::snapshot::Settings;
 
 #[cfg(test)]
 mod tests;
@@ -104,10 +105,16 @@ impl Optimizer {
         &self.sent
     }
 
-    /// Goes on with a state that an earlier process saved.
-    pub(crate) fn restore(&mut self, momentum: Vec<f32>, sent: Option<Vec<Selection>>) {
-        debug_assert_eq!(momentum.len(), self.master.len());
-        (self.momentum, self.sent) = (momentum, sent);
+    /// The settings that what is saved depends on.
+    pub(crate) fn settings(&self) -> Settings {
+        let OptimizerConfig { compression_chunk: chunk, compression_topk: topk, quantize_1bit, .. } = self.config;
+        Settings { chunk, topk, quantize_1bit }
+    }
+
+    /// Goes on with another state: the rank's pieces of weights and momentum, and by piece what was sent.
+    pub(crate) fn replace(&mut self, master: Vec<f32>, momentum: Vec<f32>, sent: Option<Vec<Selection>>) {
+        debug_assert_eq!((master.len(), momentum.len()), (self.master.len(), self.momentum.len()));
+        (self.master, self.momentum, self.sent) = (master, momentum, sent);
     }
 
     /// Forgets all momentum.

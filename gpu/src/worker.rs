@@ -1,7 +1,7 @@
 //! One rank: the state of one device, and what it does at the run's command.
 //!
 //! # In
-//! [`Rank::train`], [`Rank::apply`], [`Rank::digest`], [`Rank::snapshot`] and the rest are collective: every rank of
+//! [`Rank::train`], [`Rank::apply`], [`Rank::digest`], [`Rank::capture`] and the rest are collective: every rank of
 //! the node calls the same one with equal arguments, each on its own OS thread.
 //!
 //! # State and invariants
@@ -184,16 +184,26 @@ impl Rank {
     /// A broken mesh.
     pub fn digest(&mut self) -> Result<[u8; 32], GpuError> {
         let mut lap = laps();
+        let digest = self.digest_of(self.optimizer.master())?;
+        self.durations.digest = lap();
+        Ok(digest)
+    }
+
+    /// The digest that the weights would have if `master` were this rank's pieces of them. Collective.
+    pub(crate) fn digest_of(&self, master: &[f32]) -> Result<[u8; 32], GpuError> {
         let codec = &self.layout.codec;
         let own = self.layout.pieces(self.mesh.rank()).iter().map(|piece| {
-            let rows = &self.optimizer.master()[piece.at.clone()];
+            let rows = &master[piece.at.clone()];
             Ok((piece.part.clone(), digest::block_digests(codec, &piece.part, rows, self.threads)?))
         });
         let own = own.collect::<Result<Vec<_>, GpuError>>().map_err(|error| self.broken(error))?;
         let all: Vec<_> = self.mesh.exchange(&own, |all| all.iter().flat_map(|own| own.iter().cloned()).collect())?;
-        let digest = digest::combine(&digest::parameter_digests(codec, &all)?);
-        self.durations.digest = lap();
-        Ok(digest)
+        Ok(digest::combine(&digest::parameter_digests(codec, &all)?))
+    }
+
+    /// Other weights are there: what losses were usual before says nothing about theirs.
+    pub(crate) fn forget_losses(&mut self) {
+        self.spikes.forget();
     }
 
     /// Forgets all momentum, as at the start of a run.
@@ -226,7 +236,7 @@ impl Rank {
     }
 
     /// What snapshots are made of.
-    pub(crate) fn state(&mut self) -> (&MeshRank, &NodeLayout, &mut Optimizer) {
+    pub(crate) fn state(&mut self) -> (&MeshRank, &Arc<NodeLayout>, &mut Optimizer) {
         (&self.mesh, &self.layout, &mut self.optimizer)
     }
 

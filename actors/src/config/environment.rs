@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -16,6 +17,11 @@ use super::{
     BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
     PARALLELISM_MAX, Violation,
 };
+
+/// Snapshots that stay on the disk unless the operator says otherwise: one to fall back on if the newest is damaged.
+const SNAPSHOTS_KEPT: u32 = 2;
+/// Most snapshots that may stay.
+const SNAPSHOTS_KEPT_MAX: u32 = 1000;
 
 /// A variable that the node reads.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +61,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable { name: "RAW_IDENTITY_SECRET_KEY", meaning: "the key itself, as 64 hexadecimal digits" },
     Variable { name: "DATA_DIR", meaning: "folder for blobs, snapshots and the event log (default ./psyche-data)" },
+    Variable { name: "SNAPSHOTS_KEPT", meaning: "snapshots that stay on the disk, the newest ones (default 2)" },
     Variable { name: "DATA_PATH", meaning: "the training data, where it is not at the place that the run names" },
     Variable { name: "MODELS_DIR", meaning: "folder in which the run's checkpoint is looked up (default .)" },
     Variable { name: "CLAIM_REWARDS", meaning: "manual or auto (default manual)" },
@@ -90,6 +97,7 @@ struct Environment {
     identity_secret_key_path: Option<String>,
     raw_identity_secret_key: Option<RawKey>,
     data_dir: Option<String>,
+    snapshots_kept: Option<String>,
     data_path: Option<String>,
     models_dir: Option<String>,
     claim_rewards: Option<String>,
@@ -164,6 +172,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let device = device(&mut reader, &environment);
     let p2p = p2p(&mut reader, &environment);
     let identity = identity(&mut reader, &environment);
+    let kept = reader.number("SNAPSHOTS_KEPT", environment.snapshots_kept.as_ref(), SNAPSHOTS_KEPT, SNAPSHOTS_KEPT_MAX);
     let claim = claim(&mut reader, &environment);
     let fees = fees(&mut reader, &environment);
     let programs = programs(&mut reader, &environment);
@@ -180,6 +189,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             p2p,
             identity,
             data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
+            snapshots_kept: usize::try_from(kept).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
             data_path: folder(environment.data_path.as_ref()),
             models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
             claim,

@@ -25,6 +25,7 @@ fn the_least_configuration_has_sensible_defaults() {
     let config = read(&[]).unwrap();
     assert_eq!(config.mesh, MeshShape { dp: 1, tp: 1, micro_batch: 1 });
     assert_eq!(config.claim, ClaimPolicy::Manual);
+    assert_eq!(config.snapshots_kept.get(), 2);
     assert_eq!(config.p2p.port, 0);
     assert_eq!(config.programs, ProgramIds::default());
 }

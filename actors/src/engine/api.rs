@@ -2,7 +2,8 @@
 //!
 //! Every effect that has an outcome names the event that carries it. Commands for the trainer ([`Effect::LoadModel`],
 //! [`Effect::ResetMomentum`], [`Effect::Train`], [`Effect::Apply`], [`Effect::TakeSnapshot`]) are executed in the order in
-//! which they come, and each has an outcome, if need be a failure: no more is asked of the trainer before. Any other
+//! which they come, and each has an outcome, if need be a failure: no more is asked of the trainer before. Only the outcome of
+//! a snapshot, which is written beside the next commands, may come after those of training and applying. Any other
 //! outcome that never comes costs the engine a deadline, never its correctness.
 
 use core::fmt;
@@ -15,6 +16,7 @@ use psyche_messages::{
 use psyche_protocol::layout::{CommitteeProof, CoordinatorAccount, Witness};
 
 use super::leaving::Leaving;
+use super::snapshots::DiskSnapshot;
 
 /// What the clocks say when an event is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +46,6 @@ pub struct EngineConfig {
     pub disk: Option<DiskSnapshot>,
     /// How long the engine waits for what.
     pub patience: Patience,
-}
-
-/// A snapshot on the node's own disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskSnapshot {
-    /// The last step that it contains.
-    pub step: Step,
-    /// The digest of its parameters.
-    pub digest: Digest,
 }
 
 /// How long the engine waits for what, in milliseconds of [`Now::mono_ms`].
@@ -165,7 +158,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// [`Effect::LoadModel`] replaced the parameters, if need be with other ones than the effect asked for: the engine
+    /// [`Effect::LoadModel`] replaced the parameters, if need be with other ones than the engine knows to be right: it
     /// compares digests itself.
     ModelLoaded {
         /// The last step that the parameters contain, as the effect said it.
@@ -180,6 +173,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// What [`Effect::LoadModel`] found is not what was announced: the parameters from before are still there.
+    ModelRefuted {
+        /// The last step that the new parameters were to contain.
+        step: Step,
+    },
+    /// The newest snapshot on the node's own disk is another one now: the one before turned out to be damaged.
+    DiskSnapshotChanged(Option<DiskSnapshot>),
     /// [`Effect::TakeSnapshot`] is done, and the snapshot is served.
     SnapshotReady(SnapshotAnnounced),
     /// [`Effect::TakeSnapshot`] failed.
@@ -249,7 +249,8 @@ pub enum SendOutcome {
 /// Something to be done.
 #[derive(Clone, PartialEq)]
 pub enum Effect {
-    /// Replace the parameters, with empty momentum → [`Event::ModelLoaded`] or [`Event::ModelLoadFailed`].
+    /// Replace the parameters, and the momentum: by the saved one from the node's own snapshot, otherwise by none →
+    /// [`Event::ModelLoaded`], [`Event::ModelRefuted`] or [`Event::ModelLoadFailed`].
     LoadModel {
         /// The last step that the new parameters are to contain.
         step: Step,
@@ -440,6 +441,8 @@ impl fmt::Debug for Event {
                 write!(f, "ModelLoaded {{ step: {step}, digest: {}, source: {source:?} }}", digest.short())
             }
             Self::ModelLoadFailed { reason } => write!(f, "ModelLoadFailed {{ reason: {reason} }}"),
+            Self::ModelRefuted { step } => write!(f, "ModelRefuted {{ step: {step} }}"),
+            Self::DiskSnapshotChanged(disk) => write!(f, "DiskSnapshotChanged({disk:?})"),
             Self::SnapshotReady(snapshot) => write!(f, "SnapshotReady {{ {snapshot:?} }}"),
             Self::SnapshotFailed { round, reason } => write!(f, "SnapshotFailed {{ round: {round}, reason: {reason} }}"),
             Self::WitnessesRebuilt { round, witnesses } => {

@@ -58,9 +58,11 @@ use psyche_messages::events::Phase;
 use psyche_messages::{BlobHash, Digest, NodeEvent, PeerKey, RoundKey, RoundMessage, Step};
 
 pub use api::{
-    ChainAction, DiskSnapshot, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, LoadFrom, Now, Patience,
-    SendId, SendOutcome, StepSchedule, WitnessNumbers,
+    ChainAction, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, LoadFrom, Now, Patience, SendId, SendOutcome,
+    StepSchedule, WitnessNumbers,
 };
+
+pub use snapshots::DiskSnapshot;
 
 use applying::Resolution;
 use digests::Digests;
@@ -200,6 +202,8 @@ impl Engine {
             Event::ApplyFailed { round, reason } => self.on_apply_failed(round, &reason),
             Event::ModelLoaded { step, digest, source } => self.on_model_loaded(step, digest, source),
             Event::ModelLoadFailed { reason } => self.on_model_load_failed(&reason),
+            Event::ModelRefuted { step } => self.on_model_refuted(step),
+            Event::DiskSnapshotChanged(disk) => self.on_disk_snapshot_changed(disk),
             Event::SnapshotReady(announced) => self.on_snapshot_ready(announced),
             Event::SnapshotFailed { round, reason } => self.on_snapshot_failed(round, &reason),
             Event::WitnessesRebuilt { round, witnesses } => self.on_witnesses_rebuilt(round, witnesses),

@@ -6,12 +6,13 @@
 
 use psyche_messages::events::{ModelSource, Phase};
 use psyche_messages::{
-    ChainTime, Digest, DigestAnnounced, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step,
+    BlobHash, ChainTime, Digest, DigestAnnounced, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step,
 };
 use psyche_protocol::model::Checkpoint;
 
-use super::api::{DiskSnapshot, Effect, LoadFrom};
+use super::api::{Effect, LoadFrom};
 use super::digests::Verdict;
+use super::snapshots::DiskSnapshot;
 use super::{Busy, Engine};
 
 /// First pause after a failed load, doubled each time up to [`PAUSE_MS_MAX`].
@@ -290,14 +291,9 @@ impl Engine {
             return;
         }
         self.busy = None;
-        if let Some(right) = right.filter(|right| *right != digest) {
+        if right.is_some_and(|right| right != digest) {
             self.model.lose();
-            self.back_off();
-            if let Some(index) = index {
-                self.snapshots.refuse(index);
-                self.digests.discredit(step, right);
-            }
-            self.warn(format!("the parameters loaded after step {step} are not the ones that were announced"));
+            self.refuse_load(step, right, index);
             return;
         }
         self.model.failures = 0;
@@ -311,6 +307,31 @@ impl Engine {
         self.digests.know(step, digest, self.now.mono_ms);
         self.report(NodeEvent::ModelReady { step, source, digest });
         self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
+    }
+
+    pub(super) fn on_model_refuted(&mut self, step: Step) {
+        let Some(Busy::Loading { step: loading, right, index }) = self.busy else { return };
+        if loading == step {
+            self.busy = None;
+            self.refuse_load(step, right, index);
+        }
+    }
+
+    /// Never loads again what was not what it was announced to be.
+    fn refuse_load(&mut self, step: Step, right: Option<Digest>, index: Option<BlobHash>) {
+        self.back_off();
+        if let (Some(index), Some(right)) = (index, right) {
+            self.snapshots.refuse(index);
+            self.digests.discredit(step, right);
+        }
+        self.warn(format!("the parameters loaded after step {step} are not the ones that were announced"));
+    }
+
+    pub(super) fn on_disk_snapshot_changed(&mut self, disk: Option<DiskSnapshot>) {
+        if self.config.disk != disk {
+            self.config.disk = disk;
+            self.model.disk_tried = false;
+        }
     }
 
     pub(super) fn on_model_load_failed(&mut self, reason: &str) {

@@ -17,6 +17,15 @@ const REFUSED_MAX: usize = 64;
 /// After so many failed loads of one index, snapshots with other parameters are tried, too.
 const FAILURES_MAX: usize = 3;
 
+/// A snapshot on the node's own disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSnapshot {
+    /// The last step that it contains.
+    pub step: Step,
+    /// The digest of its parameters.
+    pub digest: Digest,
+}
+
 /// A snapshot to load, and who serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offer {

@@ -1,20 +1,20 @@
 //! Starts everything, in the order of dependence.
 
 use std::fs::{File, TryLockError};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor as _, Arbiter};
 use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_data::TokenSource;
+use psyche_gpu::snapshot::{SnapshotStore, StoreSettings};
 use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret};
 use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
 use super::{Actors, End, NodeError, checks};
 use crate::config::NodeConfig;
-use crate::engine::{DiskSnapshot, Engine, EngineConfig, Patience};
+use crate::engine::{Engine, EngineConfig, Patience};
 use crate::event_log::EventLog;
 use crate::gossip::{GossipLinks, GradientGossip};
 use crate::rewards::{RewardsActor, RewardsLinks};
@@ -26,6 +26,10 @@ use crate::watcher::{CoordinatorWatcher, WatcherLinks};
 
 /// What the peer key is derived for; changes the key of every node if it changes.
 const PEER_KEY_DOMAIN: &str = "psyche-solana-client peer identity v1";
+
+/// Largest file of a snapshot, in bytes: what a joiner fetches from one peer at a time. The same on every node, so that all
+/// of them serve the same files.
+const SNAPSHOT_FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// Restarts of one actor within ten minutes that are not yet a reason to give up.
 const RESTARTS_MAX: usize = 5;
@@ -58,7 +62,7 @@ struct Ground {
     net: NetHandle,
     net_events: Arc<Mutex<EventReceiver>>,
     events: EventLog,
-    snapshots: PathBuf,
+    snapshots: Arc<SnapshotStore>,
 }
 
 /// Starts a node in the current actix system.
@@ -81,7 +85,13 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (_slot, chain) = rpc.clock().await?;
     let (net, net_events) = start_net(&config, &info).await?;
     // A folder that served another run before keeps that run's snapshots to itself.
-    let snapshots = config.data_dir.join("snapshots").join(info.account.to_string());
+    let snapshots = Arc::new(SnapshotStore::open(StoreSettings {
+        root: config.data_dir.join("snapshots").join(info.account.to_string()),
+        run: info.account,
+        keep: config.snapshots_kept,
+        file_bytes_max: SNAPSHOT_FILE_BYTES_MAX,
+        source: Some(plan.checkpoint.clone()),
+    })?);
     let net_events = Arc::new(Mutex::new(net_events));
     let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots };
     let actors = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
@@ -150,7 +160,7 @@ fn start_actors(
         plan: Arc::clone(&ground.plan),
         data: tokens,
         gossip: gossip.clone(),
-        snapshots: ground.snapshots.clone(),
+        snapshots: Arc::clone(&ground.snapshots),
         run: run_link.clone(),
     });
     let links = Links {
@@ -221,7 +231,8 @@ fn start_workers(config: &NodeConfig, fatal: &mpsc::Sender<GaveUp>) -> Vec<Super
 }
 
 fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RunActor> {
-    let disk = run::newest_snapshot(&ground.snapshots).unwrap_or_else(|error| {
+    // As far as the manifest tells; its files are verified when they are loaded.
+    let disk = ground.snapshots.newest().unwrap_or_else(|error| {
         tracing::warn!(actor = "node", error = %crate::chain_of(&error), "the snapshots on disk can't be read");
         None
     });
@@ -232,7 +243,7 @@ fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::S
         payload_len: u32::try_from(ground.plan.layout.payload_len()).unwrap_or(u32::MAX),
         manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
         index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
-        disk: disk.map(|stored| DiskSnapshot { step: stored.meta.round.step, digest: stored.meta.digest }),
+        disk: disk.as_ref().map(run::on_disk),
         patience: Patience::default(),
     };
     let chain = ground.chain;

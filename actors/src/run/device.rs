@@ -1,25 +1,29 @@
 //! The device queue: carries the engine's device commands out one after another, and reports each outcome.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use psyche_data::TokenSource;
+use psyche_gpu::GpuError;
+use psyche_gpu::snapshot::{SnapshotError as Stale, SnapshotLabel, SnapshotStore};
 use psyche_gpu::worker::{ApplyPlan, StepPlan, TrainOutcome};
 use psyche_messages::events::ModelSource;
-use psyche_messages::{BatchInterval, BlobHash, ResultAnnounced, RoundKey, Step};
+use psyche_messages::{BatchInterval, BlobHash, Digest, PeerKey, ResultAnnounced, RoundKey, Step};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc};
 
 use super::plan::RunPlan;
-use super::snapshots::{SnapshotError, Snapshots};
+use super::snapshots::{SnapshotError, Snapshots, on_disk};
 use super::{Happened, RunLink};
 use crate::chain_of;
 use crate::engine::{Event, LoadFrom, StepSchedule};
 use crate::gossip::{GradientGossip, ReadBlob, StoreBlob};
 use crate::supervisor::{AskError, Supervised};
-use crate::trainer::{ApplyResults, DeviceMesh, GetDigest, ResetMomentum, TrainBatch, TrainerError, WriteSnapshot};
+use crate::trainer::{ApplyResults, CaptureState, DeviceMesh, GetDigest, LoadSource, ResetMomentum, TrainBatch, TrainerError};
+
+#[cfg(test)]
+mod tests;
 
 /// Commands that may wait. The engine has at most one of each kind under way for each of the rounds in flight.
 const COMMANDS_MAX: usize = 64;
@@ -70,6 +74,8 @@ pub(super) enum DeviceError {
     NoPayload(BlobHash),
     #[error("find a payload on rank 0")]
     NoResult,
+    #[error("find the copied state on rank 0")]
+    NoState,
 }
 
 /// The way to the devices. Cheap to clone.
@@ -98,8 +104,8 @@ pub struct DeviceParts {
     pub data: TokenSource,
     /// The blobs.
     pub gossip: Supervised<GradientGossip>,
-    /// Folder of this node's snapshots.
-    pub snapshots: PathBuf,
+    /// This node's snapshots.
+    pub snapshots: Arc<SnapshotStore>,
     /// Who hears of outcomes.
     pub run: RunLink,
 }
@@ -110,18 +116,7 @@ impl DeviceQueue {
     pub fn start(parts: DeviceParts) -> Self {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::default());
-        let snapshots = Snapshots::new(parts.snapshots, parts.gossip.clone(), parts.plan.model.parameter_count());
-        let worker = Worker {
-            mesh: parts.mesh,
-            plan: parts.plan,
-            data: parts.data,
-            gossip: parts.gossip,
-            snapshots,
-            shared: Arc::clone(&shared),
-            run: parts.run,
-            last_rate: 0.0,
-        };
-        drop(tokio::spawn(worker.serve(inbox)));
+        drop(tokio::spawn(Worker::new(parts, Arc::clone(&shared)).serve(inbox)));
         Self { commands, shared }
     }
 
@@ -157,7 +152,8 @@ struct Worker {
     plan: Arc<RunPlan>,
     data: TokenSource,
     gossip: Supervised<GradientGossip>,
-    snapshots: Snapshots,
+    /// Held while one is being written, so that there is one at a time, and loads wait for it.
+    snapshots: Arc<AsyncMutex<Snapshots>>,
     shared: Arc<Shared>,
     run: RunLink,
     /// The learning rate of the step trained last, for the look-ahead.
@@ -165,6 +161,20 @@ struct Worker {
 }
 
 impl Worker {
+    fn new(parts: DeviceParts, shared: Arc<Shared>) -> Self {
+        let snapshots = Snapshots::new(parts.snapshots, parts.gossip.clone(), parts.plan.model.parameter_count());
+        Self {
+            mesh: parts.mesh,
+            plan: parts.plan,
+            data: parts.data,
+            gossip: parts.gossip,
+            snapshots: Arc::new(AsyncMutex::new(snapshots)),
+            shared,
+            run: parts.run,
+            last_rate: 0.0,
+        }
+    }
+
     async fn serve(mut self, mut inbox: mpsc::Receiver<DeviceCommand>) {
         while let Some(command) = inbox.recv().await {
             let event = self.carry_out(command).await;
@@ -180,7 +190,10 @@ impl Worker {
             DeviceCommand::ResetMomentum => self.mesh.all(ResetMomentum).await.map(|()| None).map_err(DeviceError::from),
             DeviceCommand::Train { round, batch, schedule } => self.train(*round, *batch, *schedule).await.map(Some),
             DeviceCommand::Apply { round, results, schedule } => self.apply(*round, results, *schedule).await.map(Some),
-            DeviceCommand::Snapshot { round } => self.snapshot(*round).await.map(Some),
+            DeviceCommand::Snapshot { round } => self.snapshot(*round).await.map(|writing| {
+                drop(tokio::spawn(writing));
+                None
+            }),
         };
         match outcome {
             Ok(event) => event,
@@ -193,26 +206,56 @@ impl Worker {
     }
 
     async fn load(&mut self, step: Step, from: &LoadFrom) -> Result<Event, DeviceError> {
-        let (folder, source, announced) = match from {
-            LoadFrom::Checkpoint => (self.plan.checkpoint.clone(), ModelSource::Checkpoint, None),
-            LoadFrom::Disk => {
-                let newest = self.snapshots.newest()?.ok_or(SnapshotError::None)?;
-                (newest.folder, ModelSource::Disk, Some(newest.meta.digest))
+        // Waits for the snapshot that is being written, whose outcome comes before that of this load.
+        let snapshots = Arc::clone(&self.snapshots).lock_owned().await;
+        let loaded = self.load_from(&snapshots, step, from).await;
+        if let (LoadFrom::Disk, Err(_)) = (from, &loaded) {
+            let newest = snapshots.newest().await?;
+            self.run.tell(Happened(Event::DiskSnapshotChanged(newest.as_ref().map(on_disk)))).await;
+        }
+        loaded
+    }
+
+    async fn load_from(
+        &mut self,
+        snapshots: &OwnedMutexGuard<Snapshots>,
+        step: Step,
+        from: &LoadFrom,
+    ) -> Result<Event, DeviceError> {
+        let (load, source) = match from {
+            LoadFrom::Checkpoint => {
+                let folder = self.plan.checkpoint.clone();
+                (LoadSource::Folder { folder, digest: None }, ModelSource::Checkpoint)
             }
+            LoadFrom::Disk => (LoadSource::Snapshot(snapshots.verified(step, None).await?), ModelSource::Disk),
             LoadFrom::Peers { index, len, digest, providers } => {
-                let folder = self.snapshots.fetch(*index, *len, providers).await?;
-                (folder, ModelSource::Peers, Some(*digest))
+                from_peers(snapshots, step, (*index, *len), *digest, providers).await?
             }
         };
-        self.mesh.load(Arc::clone(&self.plan), folder).await?;
-        self.last_rate = 0.0;
-        let digest = self.mesh.all(GetDigest).await?;
-        // The old parameters are gone by now, so this is no failed load: the engine refuses what it did not ask for.
-        if let Some(announced) = announced.filter(|announced| *announced != digest) {
-            let (found, announced) = (digest.short(), announced.short());
-            tracing::warn!(actor = "devices", %step, found, announced, "the parameters are not the announced ones");
+        let look_ahead = match &load {
+            LoadSource::Snapshot(verified) => verified.stored().manifest.look_ahead_lr(),
+            LoadSource::Folder { .. } => 0.0,
+        };
+        let loaded = self.mesh.load(Arc::clone(&self.plan), load.clone()).await;
+        if source == ModelSource::Peers {
+            snapshots.forget_fetched();
         }
-        Ok(Event::ModelLoaded { step, digest, source })
+        match (loaded, load) {
+            (Ok(digest), _) => {
+                self.last_rate = look_ahead;
+                Ok(Event::ModelLoaded { step, digest, source })
+            }
+            (Err(TrainerError::Gpu(GpuError::Snapshot(error))), LoadSource::Snapshot(verified)) if error.is_damage() => {
+                snapshots.refuse(verified.stored().clone()).await;
+                Err(SnapshotError::from(error).into())
+            }
+            (Err(TrainerError::Gpu(GpuError::Snapshot(Stale::Refuted { found, expected, .. }))), _) => {
+                let (found, announced) = (found.short(), expected.short());
+                tracing::warn!(actor = "devices", %step, found, announced, "the parameters are not the announced ones");
+                Ok(Event::ModelRefuted { step })
+            }
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     async fn train(&mut self, round: RoundKey, batch: BatchInterval, schedule: StepSchedule) -> Result<Event, DeviceError> {
@@ -279,10 +322,43 @@ impl Worker {
         Ok(Event::Applied { round, digest })
     }
 
-    async fn snapshot(&mut self, round: RoundKey) -> Result<Event, DeviceError> {
-        let digest = self.mesh.all(GetDigest).await?;
-        let folder = self.snapshots.begin(round)?;
-        self.mesh.all(WriteSnapshot(folder)).await?;
-        Ok(Event::SnapshotReady(self.snapshots.finish(round, digest).await?))
+    /// Copies the state; it is written while the devices go on, and the outcome told to the run.
+    async fn snapshot(&mut self, round: RoundKey) -> Result<impl Future<Output = Event> + Send + use<>, DeviceError> {
+        let mut snapshots = Arc::clone(&self.snapshots).lock_owned().await;
+        let captured = self.mesh.all(CaptureState).await?.ok_or(DeviceError::NoState)?;
+        let label = SnapshotLabel { round, look_ahead_lr: self.last_rate };
+        let run = self.run.clone();
+        Ok(async move {
+            let event = match snapshots.save(captured, label).await {
+                Ok(announced) => Event::SnapshotReady(announced),
+                Err(error) => {
+                    let reason = chain_of(&error);
+                    tracing::warn!(actor = "devices", %round, error = %reason, "a snapshot could not be saved");
+                    Event::SnapshotFailed { round, reason }
+                }
+            };
+            run.tell(Happened(event.clone())).await;
+            // Only now may the next command for snapshots go on.
+            drop(snapshots);
+            event
+        })
     }
+}
+
+/// The parameters that peers announced: this node's own snapshot of them if it has one, with its momentum; otherwise
+/// theirs.
+async fn from_peers(
+    snapshots: &Snapshots,
+    step: Step,
+    (index, len): (BlobHash, u32),
+    digest: Digest,
+    providers: &[PeerKey],
+) -> Result<(LoadSource, ModelSource), SnapshotError> {
+    match snapshots.verified(step, Some(digest)).await {
+        Ok(own) => return Ok((LoadSource::Snapshot(own), ModelSource::Disk)),
+        Err(SnapshotError::None { .. }) => {}
+        Err(error) => tracing::warn!(actor = "devices", error = %chain_of(&error), "this node's own snapshot can't be used"),
+    }
+    let folder = snapshots.fetch(index, len, providers).await?;
+    Ok((LoadSource::Folder { folder, digest: Some(digest) }, ModelSource::Peers))
 }

@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use device::{DeviceParts, DeviceQueue};
 pub use plan::{Distro, PlanError, RunPlan};
-pub use snapshots::{SnapshotError, SnapshotMeta, Stored as StoredSnapshot, newest_in as newest_snapshot};
+pub use snapshots::{SnapshotError, on_disk};
 
 use crate::clock::ChainClock;
 use crate::engine::{Engine, Event, Now};

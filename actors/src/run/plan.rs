@@ -92,7 +92,7 @@ pub struct RunPlan {
     pub token_size: Option<TokenSize>,
     /// Order of the samples.
     pub shuffle: Shuffle,
-    schedule: LrSchedule,
+    pub(super) schedule: LrSchedule,
 }
 
 impl RunPlan {

@@ -1,34 +1,39 @@
-//! The node's snapshots on disk: written at the end of epochs, served to joiners, fetched from peers.
+//! The node's snapshots: saved at the end of epochs, served to joiners, fetched from peers.
 //!
-//! A snapshot is a folder with the model's files and, written last, `snapshot.json` with its round and digest. The newest
-//! two stay; their files are also blobs, which peers fetch by the index that is gossiped.
+//! What lies on the disk is [`psyche_gpu::snapshot`]'s; here its model files become blobs, which peers fetch by the index
+//! that is gossiped. The node's own state (momentum) and the tokenizer are not served: every node that holds the same
+//! parameters serves the same files under the same index.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use psyche_messages::{BlobHash, Digest, PeerKey, RoundKey, SnapshotAnnounced};
+use psyche_gpu::GpuError;
+use psyche_gpu::snapshot::{Captured, SnapshotLabel, SnapshotStore, Stored, Verified, is_model_file};
+use psyche_messages::{BlobHash, Digest, PeerKey, SnapshotAnnounced, Step};
 use psyche_net::{FetchError, NetError, SnapshotFile, SnapshotIndex, WireError};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::engine::DiskSnapshot;
 use crate::gossip::{CopyBlob, FetchBlob, GradientGossip, ReadBlob, StoreBlob, StoreFile, Unpin};
 use crate::supervisor::{AskError, Supervised};
 
-/// Snapshots that stay on disk and are served.
-const KEPT: usize = 2;
-/// Name of the file that makes a snapshot complete.
-const META: &str = "snapshot.json";
-/// Largest such file, in bytes.
-const META_BYTES_MAX: u64 = 4096;
+/// Snapshots that are served.
+const SERVED: usize = 2;
 /// Most bytes of a snapshot beside the parameters: headers and the configuration.
 const OVERHEAD_BYTES_MAX: u64 = 64 << 20;
 /// Folder for what is fetched from peers.
 const INCOMING: &str = "incoming";
+/// Threads that compare a snapshot's files with its manifest.
+const VERIFY_THREADS: usize = 4;
 
-/// Why a snapshot could not be written, read or fetched.
+/// Why a snapshot could not be saved, read or fetched.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
+    /// Saving or reading failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The file system refuses.
     #[error("use {}", path.display())]
     Io {
@@ -38,18 +43,12 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
-    /// `snapshot.json` is malformed.
-    #[error("read {}", path.display())]
-    Meta {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
+    /// There is no such snapshot on this disk.
+    #[error("find a snapshot of step {step} on this disk")]
+    None {
+        /// The step that was asked for.
+        step: Step,
     },
-    /// There is no snapshot on this disk.
-    #[error("find a snapshot on this disk")]
-    None,
     /// The index names files that no snapshot has.
     #[error("read the index of a snapshot")]
     Index(#[from] WireError),
@@ -73,70 +72,20 @@ pub enum SnapshotError {
     /// The network's actor died.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The thread that worked on the files died.
+    #[error("work on the files of a snapshot")]
+    Thread,
 }
 
-/// What `snapshot.json` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotMeta {
-    /// The round whose results were applied last.
-    pub round: RoundKey,
-    /// The digest of the parameters.
-    pub digest: Digest,
-}
-
-/// A complete snapshot.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// What it holds.
-    pub meta: SnapshotMeta,
-}
-
-/// The newest complete snapshot in `root`, if there is one.
-///
-/// # Errors
-/// [`SnapshotError`] if the folder can't be read; incomplete snapshots are passed over.
-pub fn newest_in(root: &Path) -> Result<Option<Stored>, SnapshotError> {
-    Ok(all_in(root)?.pop())
-}
-
-/// All complete snapshots, the newest last.
-fn all_in(root: &Path) -> Result<Vec<Stored>, SnapshotError> {
-    let refused = |source| SnapshotError::Io { path: root.to_owned(), source };
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(refused(error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let folder = entry.map_err(refused)?.path();
-        match read_meta(&folder.join(META)) {
-            Ok(Some(meta)) => found.push(Stored { folder, meta }),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(actor = "devices", error = %crate::chain_of(&error), "a snapshot is unreadable"),
-        }
+impl From<psyche_gpu::snapshot::SnapshotError> for SnapshotError {
+    fn from(error: psyche_gpu::snapshot::SnapshotError) -> Self {
+        Self::Gpu(error.into())
     }
-    found.sort_by_key(|stored| stored.meta.round);
-    Ok(found)
 }
 
-fn read_meta(path: &Path) -> Result<Option<SnapshotMeta>, SnapshotError> {
-    let refused = |source| SnapshotError::Io { path: path.to_owned(), source };
-    match fs::metadata(path) {
-        Ok(meta) if meta.len() > META_BYTES_MAX => return Ok(None),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refused(error)),
-    }
-    let json = fs::read(path).map_err(refused)?;
-    serde_json::from_slice(&json).map(Some).map_err(|source| SnapshotError::Meta { path: path.to_owned(), source })
-}
-
-/// The snapshots of a node.
+/// The snapshots of a node. Whoever holds this works on them alone.
 pub(super) struct Snapshots {
-    root: PathBuf,
+    store: Arc<SnapshotStore>,
     gossip: Supervised<GradientGossip>,
     bytes_max: u64,
     /// Blobs of each served snapshot, the newest last.
@@ -144,34 +93,59 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// Snapshots in `root`, each of a model with `parameters` parameters.
-    pub(super) const fn new(root: PathBuf, gossip: Supervised<GradientGossip>, parameters: u64) -> Self {
+    /// Snapshots in `store`, each of a model with `parameters` parameters.
+    pub(super) const fn new(store: Arc<SnapshotStore>, gossip: Supervised<GradientGossip>, parameters: u64) -> Self {
         let bytes_max = parameters.saturating_mul(size_of::<f32>() as u64).saturating_add(OVERHEAD_BYTES_MAX);
-        Self { root, gossip, bytes_max, served: Vec::new() }
+        Self { store, gossip, bytes_max, served: Vec::new() }
     }
 
-    pub(super) fn newest(&self) -> Result<Option<Stored>, SnapshotError> {
-        newest_in(&self.root)
+    /// Runs `work` on a thread that may wait for the disk.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SnapshotStore) -> Result<T, SnapshotError> + Send + 'static,
+    ) -> Result<T, SnapshotError> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || work(&store)).await.map_err(|_died| SnapshotError::Thread)?
     }
 
-    fn folder_of(&self, round: RoundKey) -> PathBuf {
-        self.root.join(format!("epoch-{}-step-{}", round.epoch, round.step))
+    /// The snapshot that was saved last, as far as its manifest tells.
+    pub(super) async fn newest(&self) -> Result<Option<Stored>, SnapshotError> {
+        self.on_disk(|store| Ok(store.newest()?)).await
     }
 
-    /// The folder for the snapshot of `round`, which does not exist yet.
-    pub(super) fn begin(&self, round: RoundKey) -> Result<PathBuf, SnapshotError> {
-        let folder = self.folder_of(round);
-        remove_folder(&folder)?;
-        fs::create_dir_all(&self.root).map_err(|source| SnapshotError::Io { path: self.root.clone(), source })?;
-        Ok(folder)
+    /// The newest snapshot after `step`, with this digest if one is given, once all its files are verified. A damaged one is
+    /// put aside.
+    pub(super) async fn verified(&self, step: Step, digest: Option<Digest>) -> Result<Verified, SnapshotError> {
+        let find = move |store: &SnapshotStore| {
+            let stored = store.find(step, digest)?.ok_or(SnapshotError::None { step })?;
+            stored.verify(VERIFY_THREADS).map_err(|error| {
+                if error.is_damage() {
+                    put_aside(store, &stored);
+                }
+                error.into()
+            })
+        };
+        self.on_disk(find).await
     }
 
-    /// Completes and serves the snapshot in the folder of `round`, and lets old ones go.
-    pub(super) async fn finish(&mut self, round: RoundKey, digest: Digest) -> Result<SnapshotAnnounced, SnapshotError> {
-        let folder = self.folder_of(round);
+    /// Sees to it that a snapshot that can't be trusted is not used again.
+    pub(super) async fn refuse(&self, damaged: Stored) {
+        let aside = move |store: &SnapshotStore| {
+            put_aside(store, &damaged);
+            Ok(())
+        };
+        if let Err(error) = self.on_disk(aside).await {
+            tracing::warn!(actor = "devices", error = %crate::chain_of(&error), "a damaged snapshot stays where it is");
+        }
+    }
+
+    /// Saves a captured state and serves its model; lets old ones go.
+    pub(super) async fn save(&mut self, captured: Captured, label: SnapshotLabel) -> Result<SnapshotAnnounced, SnapshotError> {
+        let stored = self.on_disk(move |store| Ok(store.save(&captured, &label)?)).await?;
         let mut files = Vec::new();
-        for name in names_in(&folder)? {
-            let (blob, len) = self.gossip.ask(StoreFile(folder.join(&name))).await??;
+        for record in stored.manifest.files.iter().filter(|file| is_model_file(&file.name)) {
+            let name = record.name.clone();
+            let (blob, len) = self.gossip.ask(StoreFile(stored.folder.join(&name))).await??;
             files.push(SnapshotFile { name, blob, len });
         }
         let mut blobs: Vec<_> = files.iter().map(|file| file.blob).collect();
@@ -180,21 +154,10 @@ impl Snapshots {
         let index = self.gossip.ask(StoreBlob { bytes, round: None }).await??;
         blobs.push(index);
         self.served.push(blobs);
-        if self.served.len() > KEPT {
+        if self.served.len() > SERVED {
             self.gossip.ask(Unpin(self.served.remove(0))).await?;
         }
-        write_meta(&folder.join(META), &SnapshotMeta { round, digest })?;
-        self.remove_old()?;
-        Ok(SnapshotAnnounced { round, digest, index, index_len })
-    }
-
-    fn remove_old(&self) -> Result<(), SnapshotError> {
-        let mut all = all_in(&self.root)?;
-        all.truncate(all.len().saturating_sub(KEPT));
-        for old in all {
-            fs::remove_dir_all(&old.folder).map_err(|source| SnapshotError::Io { path: old.folder, source })?;
-        }
-        Ok(())
+        Ok(SnapshotAnnounced { round: label.round, digest: stored.manifest.digest, index, index_len })
     }
 
     /// Fetches the files under `index` from peers: the folder that they are in.
@@ -206,7 +169,7 @@ impl Snapshots {
         if index_of.total_len() > self.bytes_max {
             return Err(SnapshotError::TooLarge { bytes: index_of.total_len(), bytes_max: self.bytes_max });
         }
-        let folder = self.root.join(INCOMING);
+        let folder = self.store.root().join(INCOMING);
         empty_folder(&folder)?;
         let mut fetched = vec![index];
         for file in index_of.files() {
@@ -217,6 +180,25 @@ impl Snapshots {
         // They stay for others until the store needs their room.
         self.gossip.ask(Unpin(fetched)).await?;
         Ok(folder)
+    }
+
+    /// Removes the copies that [`Snapshots::fetch`] made.
+    pub(super) fn forget_fetched(&self) {
+        let folder = self.store.root().join(INCOMING);
+        if let Err(error) = remove_folder(&folder) {
+            tracing::warn!(actor = "devices", error = %crate::chain_of(&error), "fetched files stay on the disk");
+        }
+    }
+}
+
+/// What the engine needs to know of a stored snapshot.
+pub fn on_disk(stored: &Stored) -> DiskSnapshot {
+    DiskSnapshot { step: stored.manifest.round.step, digest: stored.manifest.digest }
+}
+
+fn put_aside(store: &SnapshotStore, damaged: &Stored) {
+    if let Err(error) = store.put_aside(damaged) {
+        tracing::warn!(actor = "devices", error = %crate::chain_of(&error), "a damaged snapshot stays where it is");
     }
 }
 
@@ -229,61 +211,5 @@ fn remove_folder(folder: &Path) -> Result<(), SnapshotError> {
     match fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SnapshotError::Io { path: folder.to_owned(), source }),
         _ => Ok(()),
-    }
-}
-
-fn names_in(folder: &Path) -> Result<Vec<String>, SnapshotError> {
-    let refused = |source| SnapshotError::Io { path: folder.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(refused)? {
-        let name = entry.map_err(refused)?.file_name();
-        if let Some(name) = name.to_str() {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Writes beside and renames, so that the file is there whole or not at all.
-fn write_meta(path: &Path, meta: &SnapshotMeta) -> Result<(), SnapshotError> {
-    let refused = |source| SnapshotError::Io { path: path.to_owned(), source };
-    let json = serde_json::to_vec(meta).map_err(|source| SnapshotError::Meta { path: path.to_owned(), source })?;
-    let beside = path.with_extension("new");
-    fs::write(&beside, json).map_err(refused)?;
-    fs::rename(&beside, path).map_err(refused)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
-
-    use super::*;
-
-    fn snapshot(root: &Path, step: u32) {
-        let folder = root.join(format!("epoch-0-step-{step}"));
-        fs::create_dir_all(&folder).unwrap();
-        write_meta(&folder.join(META), &SnapshotMeta { round: RoundKey::new(0, step), digest: Digest([7; 32]) }).unwrap();
-    }
-
-    #[test]
-    fn the_newest_complete_snapshot_is_found() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(newest_in(&root.path().join("absent")).unwrap().is_none());
-        snapshot(root.path(), 9);
-        snapshot(root.path(), 10);
-        fs::create_dir_all(root.path().join("epoch-0-step-11")).unwrap();
-        let newest = newest_in(root.path()).unwrap().unwrap();
-        assert_eq!(newest.meta.round, RoundKey::new(0, 10));
-    }
-
-    #[test]
-    fn an_unreadable_snapshot_is_passed_over() {
-        let root = tempfile::tempdir().unwrap();
-        snapshot(root.path(), 1);
-        let broken = root.path().join("epoch-0-step-2");
-        fs::create_dir_all(&broken).unwrap();
-        fs::write(broken.join(META), "{").unwrap();
-        assert_eq!(newest_in(root.path()).unwrap().unwrap().meta.round, RoundKey::new(0, 1));
     }
 }

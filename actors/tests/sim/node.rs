@@ -25,6 +25,8 @@ pub(crate) struct Node {
     /// Names the execution of the first command.
     pub ticket: u64,
     pub cancelled: Option<RoundKey>,
+    /// When the snapshot that is being written is done: no load or other snapshot begins before.
+    pub written_ms: u64,
     pub finished: bool,
 }
 
@@ -40,6 +42,7 @@ impl Node {
             commands: VecDeque::new(),
             ticket: 0,
             cancelled: None,
+            written_ms: 0,
             finished: false,
         }
     }

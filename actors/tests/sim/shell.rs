@@ -183,7 +183,9 @@ impl World {
         };
         self.nodes[node].ticket += 1;
         let (life, ticket) = (self.nodes[node].life, self.nodes[node].ticket);
-        self.soon(most_ms, Happening::TrainerDone { node, life, ticket });
+        let waits = matches!(self.nodes[node].commands.front(), Some(Effect::LoadModel { .. } | Effect::TakeSnapshot { .. }));
+        let from_ms = if waits { self.nodes[node].written_ms.max(self.now_ms) } else { self.now_ms };
+        self.within(from_ms, most_ms, Happening::TrainerDone { node, life, ticket });
     }
 
     pub(crate) fn trainer_done(&mut self, node: usize, life: u32, ticket: u64) {
@@ -191,6 +193,7 @@ impl World {
             return;
         }
         let Some(command) = self.nodes[node].commands.pop_front() else { return };
+        let writes = matches!(command, Effect::TakeSnapshot { .. });
         let event = match command {
             Effect::LoadModel { step, from } => Some(self.load(node, step, &from)),
             Effect::Train { round, .. } => Some(self.train(node, round)),
@@ -198,10 +201,14 @@ impl World {
             Effect::TakeSnapshot { round } => Some(self.snapshot(node, round)),
             _ => None,
         };
-        self.start_command(node);
+        // A snapshot is written while other commands are carried out.
         if let Some(event) = event {
-            self.soon(20, Happening::Tell { node, life, event });
+            let told_ms = self.within(self.now_ms, if writes { 3_000 } else { 20 }, Happening::Tell { node, life, event });
+            if writes {
+                self.nodes[node].written_ms = told_ms;
+            }
         }
+        self.start_command(node);
     }
 
     fn load(&mut self, node: usize, step: psyche_messages::Step, from: &psyche_actors::engine::LoadFrom) -> Event {

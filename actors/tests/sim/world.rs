@@ -147,8 +147,14 @@ impl World {
     }
 
     pub(crate) fn soon(&mut self, most_ms: u64, happening: Happening) {
-        let at_ms = self.now_ms + self.rng.random_range(1..=most_ms.max(1));
+        self.within(self.now_ms, most_ms, happening);
+    }
+
+    /// At most `most_ms` after `from_ms`: when that is.
+    pub(crate) fn within(&mut self, from_ms: u64, most_ms: u64, happening: Happening) -> u64 {
+        let at_ms = from_ms + self.rng.random_range(1..=most_ms.max(1));
         self.at(at_ms, happening);
+        at_ms
     }
 
     fn faulty(&self) -> bool {

@@ -128,6 +128,7 @@ fn node_failed(error: NodeError) -> anyhow::Error {
         | NodeError::Plan(_)
         | NodeError::Data(_)
         | NodeError::Devices(_)
+        | NodeError::Snapshots(_)
         | NodeError::Folder { .. }
         | NodeError::FolderInUse { .. } => Exit::Configuration,
         NodeError::Chain(_) => match error {

@@ -6,4 +6,5 @@ mod desk;
 mod duties;
 mod intake;
 mod leaving;
+mod loading;
 mod oddities;

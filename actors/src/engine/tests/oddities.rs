@@ -11,7 +11,7 @@ use psyche_messages::{
 use psyche_protocol::layout::{CoordinatorAccount, RunState};
 
 use super::desk::{Desk, PAYLOAD_LEN, address, digest, peer};
-use crate::engine::{Event, FetchFault, FetchOutcome, SendId, SendOutcome};
+use crate::engine::{DiskSnapshot, Event, FetchFault, FetchOutcome, SendId, SendOutcome};
 
 fn round() -> impl Strategy<Value = RoundKey> {
     (0_u16..3, prop_oneof![0_u32..6, Just(u32::MAX)]).prop_map(|(epoch, step)| RoundKey::new(epoch, step))
@@ -80,6 +80,10 @@ fn event() -> impl Strategy<Value = Event> {
             Event::ModelLoaded { step: Step(step), digest: Digest([byte; 32]), source: ModelSource::Peers }
         }),
         1 => Just(Event::ModelLoadFailed { reason: String::new() }),
+        1 => (0_u32..5).prop_map(|step| Event::ModelRefuted { step: Step(step) }),
+        1 => prop::option::of((0_u32..5, 0_u8..3)).prop_map(|disk| {
+            Event::DiskSnapshotChanged(disk.map(|(step, byte)| DiskSnapshot { step: Step(step), digest: Digest([byte; 32]) }))
+        }),
         1 => (round(), blob()).prop_map(|(round, index)| {
             Event::SnapshotReady(SnapshotAnnounced { round, digest: Digest([1; 32]), index, index_len: 1 })
         }),
