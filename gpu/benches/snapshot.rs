@@ -61,6 +61,7 @@ fn run(place: MeshRank, weights: &Path, [disk, memory]: [&Path; 2], together: &B
         micro_batch_size: 1,
         precision: Precision::F32,
         checkpointing: false,
+        spikes: None,
         threads: Threads::ONE,
         weights: weights.to_owned(),
     }));
