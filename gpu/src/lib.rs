@@ -27,4 +27,6 @@ pub use error::GpuError;
 pub use layout::check_divisible;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod testing;

@@ -74,8 +74,10 @@ impl Plan {
                 } else {
                     group.iter().zip(&*lines).for_each(|(entries, line)| add::<FUSED>(&mut sums, entries, line));
                 }
-                let rows = (number * TOGETHER..level.rows).zip(&sums);
-                rows.for_each(|(row, sum)| put(level.first + row * level.step, sum));
+                // Not for_each, whose closure would not be compiled for the caller's instruction set.
+                for (row, sum) in (number * TOGETHER..level.rows).zip(&sums) {
+                    put(level.first + row * level.step, sum);
+                }
             }
         }
     }
@@ -138,7 +140,9 @@ impl Coefficients {
             }
             let half = &mut self.half[start * self.stride..(start + lanes) * self.stride];
             vertical.plan.transform::<FUSED>(&mut self.lines, |u, sums| {
-                half.chunks_exact_mut(self.stride).zip(sums).for_each(|(column, &sum)| column[u] = sum);
+                for (column, &sum) in half.chunks_exact_mut(self.stride).zip(sums) {
+                    column[u] = sum;
+                }
             });
         }
         for start in (0..self.height).step_by(LANES) {

@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
 
+mod demo;
+mod fuzz;
 mod geometry;
 mod payload;
+mod shapes;
 mod subset;
 mod transform;
 

@@ -9,6 +9,7 @@ use crate::codec::simd::Simd;
 use crate::config::ParameterSpec;
 use crate::digest;
 use crate::exact::apply_payloads;
+use crate::golden;
 
 /// Shape, chunk edge and top-k: registers and scratch memory, odd and prime edges, rank 1 and 3, all coefficients, more
 /// columns than fit into shared memory.
@@ -218,4 +219,28 @@ fn tensors_that_do_not_fit_are_refused() {
     let selection = Selection { indices: vec![0; 8], values: vec![0.0; 8] };
     assert!(kernels.put_selection(&layout, &part, &selection).is_err());
     assert!(Kernels::load(Device::Cpu, None).is_err());
+}
+
+#[test]
+fn golden_updates_are_the_committed_ones_on_every_device() {
+    for mut kernels in everywhere() {
+        for case in golden::cases() {
+            let (layout, part) = case.layout();
+            let payloads = case.payload_bytes();
+            let valid: Vec<_> = payloads.iter().map(|payload| layout.validate(payload).unwrap()).collect();
+            let weights = put(&kernels, &golden::generated(case.weights_seed, part.elements().len()));
+            let rates = (f32::from_bits(case.lr_bits), f32::from_bits(case.factor_bits));
+            kernels.apply(&layout, &part, &valid, &weights, rates, Threads::ONE).unwrap();
+            let after = Vec::<f32>::try_from(weights.to_device(Device::Cpu)).unwrap();
+            let (hash, model) = golden::Case::digests(&layout, &part, &after, Threads::ONE);
+            assert_eq!((hash, model), (case.weights_blake3, case.model_digest), "{:?}", case.shape);
+            let blocks = kernels.block_digests(&layout, &part, &weights).unwrap();
+            assert_eq!(blocks, digest::block_digests(&layout, &part, &after, Threads::ONE).unwrap());
+            for (seed, payload) in case.momentum_seeds.into_iter().zip(&valid) {
+                let momentum = put(&kernels, &golden::generated(seed, part.elements().len()));
+                let chosen = kernels.compress(&layout, &part, &momentum, None, None).unwrap().fetch().unwrap();
+                assert_eq!(chosen.indices, payload.decode(&part).unwrap().indices, "{:?}", case.shape);
+            }
+        }
+    }
 }

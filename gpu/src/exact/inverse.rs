@@ -33,6 +33,13 @@ impl IntegerBasis {
         Self { n, stride, rows }
     }
 
+    /// Elements `start..` of basis function `u`; both are inside by the caller's bounds.
+    #[inline(always)]
+    fn lanes(&self, u: usize, start: usize) -> &[f64; LANES] {
+        const NONE: &[f64; LANES] = &[0.0; LANES];
+        self.rows.get(u * self.stride + start..).and_then(|rows| rows.first_chunk()).unwrap_or(NONE)
+    }
+
     /// Basis function `u`, and zeros up to a multiple of [`LANES`].
     fn row(&self, u: usize) -> &[f64] {
         &self.rows[u * self.stride..(u + 1) * self.stride]
@@ -56,13 +63,18 @@ pub(crate) struct Inverse {
     passed: Vec<f64>,
     /// By how often their index can be halved, but no oftener than the width can.
     columns: Vec<Vec<Column>>,
+    /// Rows of the second pass, and what is odd in them.
+    lines: Box<[[f64; LINE]; ROWS]>,
+    odd: Box<[[f64; LINE]; ROWS]>,
 }
 
 impl Inverse {
     /// For chunks of `[height, width]`.
     pub(crate) fn new(height: usize, width: usize) -> Self {
         let halvings = width.trailing_zeros() as usize;
-        Self { height, width, passed: Vec::new(), columns: vec![Vec::new(); halvings + 1] }
+        let lines = || Box::new([[0.0; LINE]; ROWS]);
+        let columns = vec![Vec::new(); halvings + 1];
+        Self { height, width, passed: Vec::new(), columns, lines: lines(), odd: lines() }
     }
 
     /// Makes the first pass over the coefficients in `ballot`.
@@ -81,66 +93,74 @@ impl Inverse {
                 last = Some(v);
             }
             let at = self.passed.len() - stride;
-            let sums = self.passed[at..at + self.height].iter_mut().zip(vertical.row(u));
-            sums.for_each(|(sum, basis)| *sum += basis * f64::from(mean));
+            for (sum, basis) in self.passed[at..at + self.height].iter_mut().zip(vertical.row(u)) {
+                *sum += basis * f64::from(mean);
+            }
         }
-        self.passed.iter_mut().for_each(|sum| *sum = shift(*sum));
+        for sum in &mut self.passed {
+            *sum = shift(*sum);
+        }
     }
 
     /// Makes the second pass and moves the chunk's weights: rows of `weights` that start `stride` elements apart.
     #[inline(always)]
-    pub(super) fn step<const FUSED: bool>(&self, horizontal: &IntegerBasis, weights: &mut [f32], stride: usize, lr: f32) {
+    pub(super) fn step<const FUSED: bool>(&mut self, horizontal: &IntegerBasis, weights: &mut [f32], stride: usize, lr: f32) {
         if self.passed.is_empty() {
             return;
         }
-        let mut lines = [[0.0; LINE]; ROWS];
-        for top in (0..self.height).step_by(ROWS) {
-            self.rows::<FUSED>(horizontal, top, &mut lines);
-            let rows = weights.chunks_mut(stride).skip(top).take(ROWS.min(self.height - top));
-            rows.zip(&lines).for_each(|(row, sums)| step(&mut row[..self.width], &sums[..self.width], lr));
-        }
-    }
-
-    /// Rows `top..` of the result; those below the chunk are not meaningful.
-    #[inline(always)]
-    fn rows<const FUSED: bool>(&self, horizontal: &IntegerBasis, top: usize, lines: &mut [[f64; LINE]; ROWS]) {
         debug_assert_eq!(horizontal.n, self.width);
-        let mut odd = [[0.0; LINE]; ROWS];
-        let halvings = self.columns.len() - 1;
-        self.sum::<FUSED>(horizontal, halvings, self.width >> halvings, top, lines);
-        for level in (0..halvings).rev() {
-            let half = self.width >> (level + 1);
-            if self.columns[level].is_empty() {
-                lines.iter_mut().for_each(|line| mirror(line, half));
-                continue;
+        for top in (0..self.height).step_by(ROWS) {
+            self.rows::<FUSED>(horizontal, top);
+            let rows = weights.chunks_mut(stride).skip(top).take(ROWS.min(self.height - top));
+            for (row, sums) in rows.zip(&*self.lines) {
+                step(&mut row[..self.width], &sums[..self.width], lr);
             }
-            self.sum::<FUSED>(horizontal, level, half, top, &mut odd);
-            lines.iter_mut().zip(&odd).for_each(|(line, odd)| unfold(line, odd, half));
         }
     }
 
-    /// Sums the columns of one level over the first `len` elements.
+    /// Makes rows `top..` of the result; those below the chunk are not meaningful.
     #[inline(always)]
-    fn sum<const FUSED: bool>(
-        &self,
-        horizontal: &IntegerBasis,
-        level: usize,
-        len: usize,
-        top: usize,
-        out: &mut [[f64; LINE]; ROWS],
-    ) {
-        for start in (0..len).step_by(LANES) {
-            let mut sums = [[0.0_f64; LANES]; ROWS];
-            for column in &self.columns[level] {
-                let basis = &horizontal.row(column.index)[start..start + LANES];
-                let passed = &self.passed[column.at + top..column.at + top + ROWS];
-                for (sums, &factor) in sums.iter_mut().zip(passed) {
-                    for (sum, &basis) in sums.iter_mut().zip(basis) {
-                        *sum = if FUSED { factor.mul_add(basis, *sum) } else { factor * basis + *sum };
-                    }
+    fn rows<const FUSED: bool>(&mut self, horizontal: &IntegerBasis, top: usize) {
+        let halvings = self.columns.len() - 1;
+        sum::<FUSED>(&self.columns[halvings], &self.passed[top..], horizontal, self.width >> halvings, &mut self.lines);
+        for (level, columns) in self.columns[..halvings].iter().enumerate().rev() {
+            let half = self.width >> (level + 1);
+            if columns.is_empty() {
+                for line in &mut *self.lines {
+                    mirror(line, half);
+                }
+            } else {
+                sum::<FUSED>(columns, &self.passed[top..], horizontal, half, &mut self.odd);
+                for (line, odd) in self.lines.iter_mut().zip(&*self.odd) {
+                    unfold(line, odd, half);
                 }
             }
-            out.iter_mut().zip(&sums).for_each(|(line, sums)| line[start..start + LANES].copy_from_slice(sums));
+        }
+    }
+}
+
+/// Sums the columns of one level over the first `len` elements of rows whose first passes begin at `passed`.
+#[inline(always)]
+fn sum<const FUSED: bool>(
+    columns: &[Column],
+    passed: &[f64],
+    horizontal: &IntegerBasis,
+    len: usize,
+    out: &mut [[f64; LINE]; ROWS],
+) {
+    for start in (0..len).step_by(LANES) {
+        let mut sums = [[0.0_f64; LANES]; ROWS];
+        for column in columns {
+            let basis: &[f64; LANES] = horizontal.lanes(column.index, start);
+            let Some(factors) = passed.get(column.at..).and_then(|passed| passed.first_chunk::<ROWS>()) else { continue };
+            for (sums, &factor) in sums.iter_mut().zip(factors) {
+                for (sum, &basis) in sums.iter_mut().zip(basis) {
+                    *sum = if FUSED { factor.mul_add(basis, *sum) } else { factor * basis + *sum };
+                }
+            }
+        }
+        for (line, sums) in out.iter_mut().zip(&sums) {
+            line[start..start + LANES].copy_from_slice(sums);
         }
     }
 }
@@ -149,7 +169,9 @@ impl Inverse {
 #[inline(always)]
 fn mirror(line: &mut [f64; LINE], half: usize) {
     let (front, back) = line[..2 * half].split_at_mut(half);
-    back.iter_mut().rev().zip(front).for_each(|(back, front)| *back = *front);
+    for (back, front) in back.iter_mut().rev().zip(front) {
+        *back = *front;
+    }
 }
 
 /// The same, with what is odd about the middle.

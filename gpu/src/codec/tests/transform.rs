@@ -6,20 +6,38 @@ use super::super::forward::Coefficients;
 use super::super::simd::Simd;
 use super::*;
 
+fn basis(n: usize, u: usize, j: usize) -> f64 {
+    let scale = if u == 0 { (1.0 / n as f64).sqrt() } else { (2.0 / n as f64).sqrt() };
+    scale * (PI * (2 * j + 1) as f64 * u as f64 / (2 * n) as f64).cos()
+}
+
 /// The definition, term by term, in f64.
-fn reference_dct(chunk: &[f32], h: usize, w: usize) -> Vec<f64> {
-    let basis = |n: usize, u: usize, j: usize| {
-        let scale = if u == 0 { (1.0 / n as f64).sqrt() } else { (2.0 / n as f64).sqrt() };
-        scale * (PI * (2 * j + 1) as f64 * u as f64 / (2 * n) as f64).cos()
-    };
+pub(super) fn reference_dct(chunk: &[f64], h: usize, w: usize) -> Vec<f64> {
     let mut half = vec![0.0; h * w];
     for (i, row) in chunk.chunks(w).enumerate() {
         for v in 0..w {
-            half[i * w + v] = row.iter().enumerate().map(|(j, &x)| f64::from(x) * basis(w, v, j)).sum();
+            half[i * w + v] = row.iter().enumerate().map(|(j, &x)| x * basis(w, v, j)).sum();
         }
     }
     let sum = |u: usize, v: usize| (0..h).map(|i| half[i * w + v] * basis(h, u, i)).sum();
     (0..h * w).map(|at| sum(at / w, at % w)).collect()
+}
+
+/// The inverse, term by term, in f64; terms of coefficients that are zero are left out.
+pub(super) fn reference_inverse_dct(coefficients: &[f64], h: usize, w: usize) -> Vec<f64> {
+    let mut chunk = vec![0.0; h * w];
+    for (index, &coefficient) in coefficients.iter().enumerate().filter(|(_, coefficient)| **coefficient != 0.0) {
+        let across: Vec<f64> = (0..w).map(|j| coefficient * basis(w, index % w, j)).collect();
+        for (i, row) in chunk.chunks_mut(w).enumerate() {
+            let down = basis(h, index / w, i);
+            row.iter_mut().zip(&across).for_each(|(sum, across)| *sum += down * across);
+        }
+    }
+    chunk
+}
+
+fn widened(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
 }
 
 fn reference_top_k(coefficients: &[f32], k: usize) -> Vec<u16> {
@@ -50,7 +68,7 @@ fn the_forward_transform_agrees_with_its_definition_in_f64() {
         let chunk = noise(1, h * w);
         let transform = Transform::new(h, w);
         let coefficients = forward(&transform, &chunk, (h, w, w));
-        for (at, (&found, expected)) in coefficients.iter().zip(reference_dct(&chunk, h, w)).enumerate() {
+        for (at, (&found, expected)) in coefficients.iter().zip(reference_dct(&widened(&chunk), h, w)).enumerate() {
             assert!((f64::from(found) - expected).abs() < 2e-5, "{h}×{w} at {at}: {found} {expected}");
         }
     }
@@ -145,7 +163,7 @@ fn compression_keeps_the_largest_coefficients_of_the_reference() {
     for (number, (indices, values)) in selection.indices.chunks(8).zip(selection.values.chunks(8)).enumerate() {
         let slab = &tensor[number / 2 * g.slab_len()..];
         g.gather(&slab[..g.slab_len()], number % 2, &mut chunk);
-        let reference: Vec<f32> = reference_dct(&chunk, 64, 64).into_iter().map(|value| value as f32).collect();
+        let reference: Vec<f32> = reference_dct(&widened(&chunk), 64, 64).into_iter().map(|value| value as f32).collect();
         assert_eq!(indices, reference_top_k(&reference, 8));
         for (&index, value) in indices.iter().zip(values) {
             assert!((reference[usize::from(index)] - value).abs() < 2e-5);
