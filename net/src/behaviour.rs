@@ -19,7 +19,7 @@ use libp2p::{
 use psyche_messages::Address;
 
 use crate::error::{NetError, boxed};
-use crate::transfer::{self, RangeCodec};
+use crate::transfer::{self, PartCodec};
 
 pub(crate) use gossip::{Gossip, SCORE_PER_POINT, topic_of};
 use nat::Probing;
@@ -68,7 +68,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(crate) allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
     pub(crate) gossip: Gossip,
-    pub(crate) blobs: request_response::Behaviour<RangeCodec>,
+    pub(crate) blobs: request_response::Behaviour<PartCodec>,
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
     pub(crate) ping: ping::Behaviour,

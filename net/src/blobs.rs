@@ -2,15 +2,22 @@
 //!
 //! A blob appears by renaming a complete file, so a reader never sees half of one. Files are not synced to the disk: whatever a
 //! power cut leaves behind is caught because a blob is verified before its first use after a start. Room is made by dropping
-//! blobs that nobody pinned and no round claims, the longest unused first; [`BlobStore::retain_rounds_from`] and
-//! [`BlobStore::collect_garbage`] drop the rest. Tags and pins live in memory: after a restart every blob is unclaimed until it
-//! is tagged again, and its age decides.
+//! blobs that nobody pinned and no round claims, and what was received of blobs that nobody fetches any more, the longest unused
+//! first; [`BlobStore::retain_rounds_from`] and [`BlobStore::collect_garbage`] drop the rest. Claims of rounds, and the parts of
+//! unfinished blobs, survive a restart; pins are their holder's and end with it.
 //!
 //! The functions block on the disk; from async code go through the network handle, or a blocking task.
 
+mod bits;
+mod claims;
+mod error;
 mod incoming;
+mod index;
+mod partial;
+#[cfg(test)]
+mod tests;
+mod tree;
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -18,87 +25,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use psyche_messages::{Backoff, BlobHash, Retry, RoundKey};
-use thiserror::Error;
+use psyche_messages::{BlobHash, RoundKey};
 
-pub(crate) use incoming::Incoming;
+pub(crate) use bits::Bits;
+use claims::Claims;
+pub use error::BlobError;
+use incoming::Incoming;
+use index::{Entry, Index, Kept, Victim};
+use partial::PARTIAL_DIR;
+pub(crate) use partial::Transfer;
+use tree::TreeBuilder;
+pub(crate) use tree::{GROUP_BYTES, LEAF_BYTES, Tree, groups_of};
 
 /// How much of a file is read or written at a time.
 const COPY_BYTES: usize = 256 * 1024;
 
-/// Why the store refused.
-#[derive(Debug, Error)]
-pub enum BlobError {
-    /// The disk refused.
-    #[error("use {path}")]
-    Io {
-        /// What was to be read or written.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The blob does not fit, even after everything that may go has gone.
-    #[error("store {len} bytes: {free} of {bytes_max} are free")]
-    Full {
-        /// Length of the blob.
-        len: u64,
-        /// What is left.
-        free: u64,
-        /// The quota.
-        bytes_max: u64,
-    },
-    /// Bytes do not have the hash or the length that they were announced with.
-    #[error("verify blob {hash}")]
-    Wrong {
-        /// The announced name.
-        hash: BlobHash,
-    },
-    /// The caller asked for a blob that is not there.
-    #[error("find blob {hash}")]
-    Missing {
-        /// Its name.
-        hash: BlobHash,
-    },
-}
-
-impl BlobError {
-    /// A full store empties as rounds pass; the rest stays.
-    #[must_use]
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Full { .. } => {
-                Backoff::new(Duration::from_secs(1), Duration::from_secs(30), 200, 30).map_or(Retry::Never, Retry::After)
-            }
-            Self::Wrong { .. } => Retry::NextEndpoint,
-            Self::Io { .. } | Self::Missing { .. } => Retry::Never,
-        }
-    }
-}
-
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BlobError {
     let path = path.to_owned();
     move |source| BlobError::Io { path, source }
-}
-
-#[derive(Debug)]
-struct Entry {
-    len: u64,
-    /// The newest round that claims it.
-    tag: Option<RoundKey>,
-    pins: u32,
-    touched: SystemTime,
-    /// Whether its bytes were compared with its name since the store was opened.
-    verified: bool,
-}
-
-#[derive(Debug, Default)]
-struct Index {
-    entries: HashMap<BlobHash, Entry>,
-    /// Bytes of all entries.
-    stored: u64,
-    /// Bytes promised to transfers under way.
-    reserved: u64,
 }
 
 #[derive(Debug)]
@@ -122,25 +66,52 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Io`] if the directory can't be made or read.
     pub fn open(dir: &Path, bytes_max: u64, ttl: Duration) -> Result<Self, BlobError> {
-        let partial = dir.join(incoming::PARTIAL_DIR);
-        // What an earlier process was receiving is of no use.
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(io_error(&partial))?;
-        }
+        let partial = dir.join(PARTIAL_DIR);
         fs::create_dir_all(&partial).map_err(io_error(&partial))?;
-        let mut index = Index::default();
+        let (claims, mut tags) = Claims::open(dir).map_err(io_error(dir))?;
+        let mut index = Index::new(claims);
         for file in fs::read_dir(dir).map_err(io_error(dir))? {
             let file = file.map_err(io_error(dir))?;
             let Some(hash) = file.file_name().to_str().and_then(|name| name.parse::<BlobHash>().ok()) else { continue };
             let meta = file.metadata().map_err(io_error(&file.path()))?;
             if meta.is_file() {
                 let touched = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                index.insert(hash, Entry { len: meta.len(), tag: None, pins: 0, touched, verified: false });
+                index.insert(hash, Entry { len: meta.len(), tag: tags.remove(&hash), pins: 0, touched, tree: None });
             }
         }
         let store = Self { inner: Arc::new(Inner { dir: dir.to_owned(), bytes_max, ttl, index: Mutex::new(index) }) };
+        store.open_partials(&partial)?;
         store.collect_garbage();
         Ok(store)
+    }
+
+    /// Takes over what an earlier process was receiving, and removes what is of no use.
+    fn open_partials(&self, partial: &Path) -> Result<(), BlobError> {
+        let mut useless = Vec::new();
+        for file in fs::read_dir(partial).map_err(io_error(partial))? {
+            let file = file.map_err(io_error(partial))?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            let stem = name.strip_suffix(".tree").unwrap_or(&name);
+            let Ok(hash) = stem.parse::<BlobHash>() else {
+                useless.push(file.path());
+                continue;
+            };
+            let side = partial::side_path(&self.inner.dir, &hash);
+            let len = partial::len_in(&side).ok().flatten().filter(|_| partial::data_path(&self.inner.dir, &hash).exists());
+            let mut index = self.lock();
+            let room = self.inner.bytes_max.saturating_sub(index.stored).saturating_sub(index.reserved);
+            match len {
+                Some(_) if index.partials.contains_key(&hash) => {}
+                Some(len) if len <= room && !index.entries.contains_key(&hash) => {
+                    let touched = file.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                    index.reserved += len;
+                    index.partials.insert(hash, Kept { len, touched, open: None });
+                }
+                _ => useless.push(file.path()),
+            }
+        }
+        useless.iter().for_each(|path| remove(path));
+        Ok(())
     }
 
     /// Stores `bytes` and returns their name.
@@ -150,7 +121,7 @@ impl BlobStore {
     pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
         let hash = BlobHash::of(bytes);
         if !self.touch(&hash) {
-            let mut incoming = self.receive(hash, bytes.len() as u64)?;
+            let mut incoming = Incoming::start(self, bytes.len() as u64)?;
             incoming.write(bytes)?;
             incoming.finish()?;
         }
@@ -160,24 +131,19 @@ impl BlobStore {
     /// Stores a copy of the file at `path`; returns its name and length.
     ///
     /// # Errors
-    /// As [`BlobStore::put`]; [`BlobError::Wrong`] if the file changes while it is copied.
+    /// As [`BlobStore::put`]; [`BlobError::Changed`] if the file changes while it is copied.
     pub fn put_file(&self, path: &Path) -> Result<(BlobHash, u64), BlobError> {
         let mut file = File::open(path).map_err(io_error(path))?;
-        let (hash, len) = hash_file(&mut file).map_err(io_error(path))?;
-        if !self.touch(&hash) {
-            let mut file = File::open(path).map_err(io_error(path))?;
-            let mut incoming = self.receive(hash, len)?;
-            let mut buffer = vec![0; COPY_BYTES];
-            loop {
-                let read = file.read(&mut buffer).map_err(io_error(path))?;
-                if read == 0 {
-                    break;
-                }
-                incoming.write(&buffer[..read])?;
+        let len = file.metadata().map_err(io_error(path))?.len();
+        let mut incoming = Incoming::start(self, len)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let read = file.read(&mut buffer).map_err(io_error(path))?;
+            if read == 0 {
+                return incoming.finish();
             }
-            incoming.finish()?;
+            incoming.write(&buffer[..read])?;
         }
-        Ok((hash, len))
     }
 
     /// The bytes of a blob, verified; `None` if it is not there. A blob whose file was damaged is dropped, and is not there.
@@ -217,6 +183,12 @@ impl BlobStore {
         self.lock().entries.get(hash).map(|entry| entry.len)
     }
 
+    /// Whether a blob of `len` bytes could be stored if everything else went.
+    pub(crate) fn check_len(&self, len: u64) -> Result<(), BlobError> {
+        let bytes_max = self.inner.bytes_max;
+        if len > bytes_max { Err(BlobError::Full { len, free: bytes_max, bytes_max }) } else { Ok(()) }
+    }
+
     /// Where the blob's file is, for readers that map it. The file stays until the blob is dropped: pin it first. Its bytes are
     /// verified if this is their first use since the store was opened.
     ///
@@ -236,7 +208,16 @@ impl BlobStore {
     /// Claims the blob for `round`: it stays until [`BlobStore::retain_rounds_from`] is called with a later one. Of several
     /// rounds the latest counts. Returns whether the blob is there.
     pub fn tag(&self, hash: &BlobHash, round: RoundKey) -> bool {
-        self.lock().entries.get_mut(hash).map(|entry| entry.tag = entry.tag.max(Some(round))).is_some()
+        let mut index = self.lock();
+        let Some(entry) = index.entries.get_mut(hash) else { return false };
+        if entry.tag < Some(round) {
+            entry.tag = Some(round);
+            if let Err(error) = index.claims.note(hash, round) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(blob = hash.short(), error, "a blob's claim will not survive a restart");
+            }
+        }
+        true
     }
 
     /// Keeps the blob until as many [`BlobStore::unpin`] follow. Returns whether the blob is there.
@@ -253,64 +234,140 @@ impl BlobStore {
 
     /// Drops the unpinned blobs whose latest tag is before `round`; returns how many.
     pub fn retain_rounds_from(&self, round: RoundKey) -> usize {
-        self.drop_where(|entry| entry.tag.is_some_and(|tag| tag < round))
+        let dropped = self.drop_where(|entry| entry.tag.is_some_and(|tag| tag < round));
+        let index = &mut *self.lock();
+        let tagged: Vec<_> = index.entries.iter().filter_map(|(hash, entry)| Some((*hash, entry.tag?))).collect();
+        if let Err(error) = index.claims.compact(tagged.len(), tagged.into_iter()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the claims of rounds can't be written anew");
+        }
+        dropped
     }
 
-    /// Drops unpinned, untagged blobs that were not used for the store's time to live; returns how many.
+    /// Drops unpinned, untagged blobs that were not used, and unfinished ones that were not worked on, for the store's time to
+    /// live; returns how many blobs.
     pub fn collect_garbage(&self) -> usize {
         let now = SystemTime::now();
         let ttl = self.inner.ttl;
-        self.drop_where(|entry| entry.tag.is_none() && now.duration_since(entry.touched).is_ok_and(|age| age > ttl))
+        let old = |touched: SystemTime| now.duration_since(touched).is_ok_and(|age| age > ttl);
+        let idle: Vec<_> = self
+            .lock()
+            .partials
+            .iter()
+            .filter(|(_, kept)| kept.open.is_none() && old(kept.touched))
+            .map(|(hash, _)| *hash)
+            .collect();
+        idle.iter().for_each(|hash| self.abandon(hash));
+        self.drop_where(|entry| entry.tag.is_none() && old(entry.touched))
     }
 
-    /// Starts receiving a blob of known name and length.
-    pub(crate) fn receive(&self, hash: BlobHash, len: u64) -> Result<Incoming, BlobError> {
-        Incoming::start(self.clone(), hash, len)
+    /// How much of an unfinished blob is here, in bytes to within a quarter MiB, while it is fetched.
+    #[must_use]
+    pub fn progress(&self, hash: &BlobHash) -> Option<u64> {
+        let open = self.lock().partials.get(hash)?.open.clone()?;
+        let groups = open.have().count();
+        Some((u64::from(groups) * u64::from(GROUP_BYTES)).min(open.tree().len()))
     }
 
-    /// Part of a blob for a peer; `None` if there is no such blob, or it is not `total` bytes long, or the range is not in it.
-    pub(crate) fn read_range(&self, hash: &BlobHash, total: u64, range: Range) -> Result<Option<Vec<u8>>, BlobError> {
-        let end = range.offset.checked_add(u64::from(range.len));
-        if self.len_of(hash) != Some(total) || end.is_none_or(|end| end > total) {
+    /// Group `group` of the blob `hash` of `total` bytes, for a peer.
+    pub(crate) fn read_group(&self, hash: &BlobHash, total: u64, group: u32) -> Result<Found, BlobError> {
+        if let Some(open) = self.open_partial(hash, total) {
+            let path = partial::data_path(&self.inner.dir, hash);
+            if let Some(bytes) = open.read(group).map_err(io_error(&path))? {
+                return Ok(Found::Bytes(bytes));
+            }
+            return Ok(Found::Part(open.have().clone()));
+        }
+        let Some((offset, len)) = self.tree_of(hash, total)?.and_then(|tree| tree.place_of(group)) else {
+            return Ok(Found::Nothing);
+        };
+        let path = self.file_of(hash);
+        let mut bytes = vec![0; len as usize];
+        let file = File::open(&path).map_err(io_error(&path))?;
+        file.read_exact_at(&mut bytes, offset).map_err(io_error(&path))?;
+        Ok(Found::Bytes(bytes))
+    }
+
+    /// Leaves of the tree of the blob `hash` of `total` bytes from `first` on, for a peer; `None` if nothing is known of it.
+    pub(crate) fn read_leaves(
+        &self,
+        hash: &BlobHash,
+        total: u64,
+        first: u32,
+        max: usize,
+    ) -> Result<Option<Vec<u8>>, BlobError> {
+        let tree = match self.open_partial(hash, total) {
+            Some(open) => Some(Arc::clone(open.tree())),
+            None => self.tree_of(hash, total)?,
+        };
+        Ok(tree.map(|tree| tree.leaves_from(first, max)))
+    }
+
+    /// Whether group `group` of the blob `hash` of `total` bytes can be handed on, as far as the index knows.
+    pub(crate) fn has_group(&self, hash: &BlobHash, total: u64, group: u32) -> bool {
+        match self.open_partial(hash, total) {
+            Some(open) => open.have().contains(group),
+            None => self.len_of(hash) == Some(total),
+        }
+    }
+
+    fn open_partial(&self, hash: &BlobHash, total: u64) -> Option<Arc<partial::Partial>> {
+        let index = self.lock();
+        if index.entries.contains_key(hash) {
+            return None;
+        }
+        index.partials.get(hash)?.open.clone().filter(|open| open.tree().len() == total)
+    }
+
+    /// The tree of the blob `hash`, if it is there and `total` bytes long.
+    fn tree_of(&self, hash: &BlobHash, total: u64) -> Result<Option<Arc<Tree>>, BlobError> {
+        if self.len_of(hash) != Some(total) {
             return Ok(None);
         }
         match self.verify_once(hash) {
-            Ok(()) => {}
-            Err(BlobError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error),
+            Ok(tree) => Ok(Some(tree)),
+            Err(BlobError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
-        let path = self.file_of(hash);
-        let mut bytes = vec![0; range.len as usize];
-        let file = File::open(&path).map_err(io_error(&path))?;
-        file.read_exact_at(&mut bytes, range.offset).map_err(io_error(&path))?;
-        Ok(Some(bytes))
     }
 
     /// Compares the bytes with the name if nobody did since the store was opened; drops the blob if they differ.
-    fn verify_once(&self, hash: &BlobHash) -> Result<(), BlobError> {
+    fn verify_once(&self, hash: &BlobHash) -> Result<Arc<Tree>, BlobError> {
         match self.lock().entries.get_mut(hash) {
             None => return Err(BlobError::Missing { hash: *hash }),
             Some(entry) => {
                 entry.touched = SystemTime::now();
-                if entry.verified {
-                    return Ok(());
+                if let Some(tree) = &entry.tree {
+                    return Ok(Arc::clone(tree));
                 }
             }
         }
         let path = self.file_of(hash);
-        let sound = match File::open(&path).and_then(|mut file| hash_file(&mut file)) {
-            Ok((found, _)) => found == *hash,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        let found = match File::open(&path).and_then(|mut file| tree_of_file(&mut file)) {
+            Ok((found, tree)) => Some(tree).filter(|_| found == *hash),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io_error(&path)(error)),
         };
-        if !sound {
+        let Some(tree) = found.map(Arc::new) else {
             self.forget(hash);
             return Err(BlobError::Missing { hash: *hash });
-        }
+        };
         if let Some(entry) = self.lock().entries.get_mut(hash) {
-            entry.verified = true;
+            entry.tree = Some(Arc::clone(&tree));
         }
-        Ok(())
+        Ok(tree)
+    }
+
+    /// Drops what is there of an unfinished blob that nobody fetches.
+    fn abandon(&self, hash: &BlobHash) {
+        let mut index = self.lock();
+        if index.forget_partial(hash) {
+            self.unlink_partial(hash);
+        }
+    }
+
+    fn unlink_partial(&self, hash: &BlobHash) {
+        remove(&partial::data_path(&self.inner.dir, hash));
+        remove(&partial::side_path(&self.inner.dir, hash));
     }
 
     fn touch(&self, hash: &BlobHash) -> bool {
@@ -335,7 +392,7 @@ impl BlobStore {
         dropped.len()
     }
 
-    /// Sets `len` bytes of the quota aside, dropping unclaimed blobs as needed.
+    /// Sets `len` bytes of the quota aside, dropping what nobody claims as needed.
     fn reserve(&self, len: u64) -> Result<(), BlobError> {
         let bytes_max = self.inner.bytes_max;
         let mut index = self.lock();
@@ -345,14 +402,20 @@ impl BlobStore {
                 index.reserved += len;
                 return Ok(());
             }
-            let unclaimed = index.entries.iter().filter(|(_, entry)| entry.pins == 0 && entry.tag.is_none());
-            let reclaimable: u64 = unclaimed.clone().map(|(_, entry)| entry.len).sum();
-            let oldest = unclaimed.min_by_key(|(hash, entry)| (entry.touched, **hash)).map(|(hash, _)| *hash);
+            let (oldest, reclaimable) = index.unclaimed();
             let Some(oldest) = oldest.filter(|_| len <= free.saturating_add(reclaimable)) else {
                 return Err(BlobError::Full { len, free, bytes_max });
             };
-            index.remove(&oldest);
-            self.unlink(&oldest);
+            match oldest {
+                Victim::Blob(hash) => {
+                    index.remove(&hash);
+                    self.unlink(&hash);
+                }
+                Victim::Partial(hash) => {
+                    index.forget_partial(&hash);
+                    self.unlink_partial(&hash);
+                }
+            }
         }
     }
 
@@ -362,12 +425,7 @@ impl BlobStore {
 
     /// Removes a file whose entry is gone. What can't be removed is found again at the next start.
     fn unlink(&self, hash: &BlobHash) {
-        let path = self.file_of(hash);
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(blob = hash.short(), error = &error as &dyn std::error::Error, "blob file can't be removed");
-        }
+        remove(&self.file_of(hash));
     }
 
     /// The index; no code panics while it holds the lock halfway through a change.
@@ -376,41 +434,33 @@ impl BlobStore {
     }
 }
 
-impl Index {
-    fn insert(&mut self, hash: BlobHash, entry: Entry) {
-        self.stored += entry.len;
-        if let Some(old) = self.entries.insert(hash, entry) {
-            self.stored -= old.len;
-        }
-    }
-
-    fn remove(&mut self, hash: &BlobHash) -> bool {
-        let removed = self.entries.remove(hash);
-        self.stored -= removed.as_ref().map_or(0, |entry| entry.len);
-        removed.is_some()
-    }
+/// What the store has of a group.
+pub(crate) enum Found {
+    /// The group.
+    Bytes(Vec<u8>),
+    /// Other groups of the blob, which is being fetched.
+    Part(Bits),
+    /// Nothing of the blob, or it has another length, or no such group.
+    Nothing,
 }
 
-/// A part of a blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Range {
-    /// First byte.
-    pub(crate) offset: u64,
-    /// How many bytes.
-    pub(crate) len: u32,
-}
-
-fn hash_file(file: &mut File) -> io::Result<(BlobHash, u64)> {
-    let mut hasher = blake3::Hasher::new();
+fn tree_of_file(file: &mut File) -> io::Result<(BlobHash, Tree)> {
+    let mut builder = TreeBuilder::default();
     let mut buffer = vec![0; COPY_BYTES];
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok((BlobHash(*hasher.finalize().as_bytes()), hasher.count()));
+            return Ok(builder.finish());
         }
-        hasher.update(&buffer[..read]);
+        builder.update(&buffer[..read]);
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Removes a file that nobody knows any more. What can't be removed is found again at the next start.
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), error = &error as &dyn std::error::Error, "a file can't be removed");
+    }
+}

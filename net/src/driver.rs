@@ -3,13 +3,16 @@
 mod gossip;
 mod peers;
 mod serving;
+mod turns;
+mod uploads;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
-use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
+use libp2p::request_response::{self, OutboundRequestId};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, dcutr};
 use psyche_messages::{Backoff, PeerKey};
@@ -18,16 +21,17 @@ use tokio::time::MissedTickBehavior;
 
 use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::blobs::BlobStore;
-use crate::conduct::Conduct;
+use crate::conduct::{Conduct, Offence};
 use crate::dialer::Dialer;
 use crate::handle::{Command, NetEvent, Presence};
 use crate::outbox::Outbox;
 use crate::relays::Relays;
-use crate::transfer::{RangeRequest, RangeResponse};
+use crate::traffic::Traffic;
+use crate::transfer::{PartRequest, PartResponse};
 use crate::wire::Wire;
 use gossip::{Rates, Seen};
 use peers::Link;
-use serving::{SERVED_MAX, Serving};
+use serving::{Answer, SERVED_MAX, Serving};
 
 /// How often dials and repeated messages are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -35,7 +39,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often unclaimed blobs are dropped.
 const COLLECT_EVERY: Duration = Duration::from_secs(30);
 
-/// Ranges asked for at a time: more than all transfers together ask for.
+/// Parts asked for at a time: more than all transfers together ask for.
 const REQUESTS_MAX: usize = 256;
 
 /// Changes of peers that wait while the event queue is full; the oldest go first.
@@ -44,14 +48,14 @@ const NOTICES_MAX: usize = 256;
 /// How long a shutdown waits for connections to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Served = (ResponseChannel<RangeResponse>, RangeResponse);
-
 /// Where a node starts from.
 pub(crate) struct Start {
     pub(crate) bootstrap: Vec<(PeerId, Multiaddr)>,
     pub(crate) relays: Vec<(PeerId, Multiaddr)>,
     /// The listeners that were configured.
     pub(crate) listeners: Vec<ListenerId>,
+    /// What counts the blobs' bytes.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// The task's state.
@@ -75,10 +79,11 @@ pub(crate) struct Driver {
     outbox: Outbox,
     seen: Seen,
     rates: Rates,
-    requests: HashMap<OutboundRequestId, oneshot::Sender<Option<RangeResponse>>>,
+    requests: HashMap<OutboundRequestId, oneshot::Sender<Option<PartResponse>>>,
     serving: Serving,
-    served: mpsc::Sender<Served>,
-    served_receiver: mpsc::Receiver<Served>,
+    answers: mpsc::Sender<Answer>,
+    answer_receiver: mpsc::Receiver<Answer>,
+    traffic: Arc<Traffic>,
     collected: Instant,
 }
 
@@ -92,7 +97,7 @@ impl Driver {
         events: mpsc::Sender<NetEvent>,
         presence: watch::Sender<Presence>,
     ) -> Self {
-        let (served, served_receiver) = mpsc::channel(SERVED_MAX);
+        let (answers, answer_receiver) = mpsc::channel(SERVED_MAX);
         let now = Instant::now();
         let wanted = start.bootstrap.into_iter().chain(start.relays.iter().cloned()).collect();
         let mut driver = Self {
@@ -115,8 +120,9 @@ impl Driver {
             rates: Rates::default(),
             requests: HashMap::new(),
             serving: Serving::default(),
-            served,
-            served_receiver,
+            answers,
+            answer_receiver,
+            traffic: start.traffic,
             collected: now,
         };
         driver.allow_wanted_peers();
@@ -135,10 +141,7 @@ impl Driver {
                     Some(command) => self.on_command(command),
                     None => break None,
                 },
-                Some((channel, response)) = self.served_receiver.recv() => {
-                    // The requester may have given up meanwhile; the behaviour reports that itself.
-                    let _late = self.swarm.behaviour_mut().blobs.send_response(channel, response);
-                }
+                Some(answer) = self.answer_receiver.recv() => self.on_answer(answer),
                 _ = tick.tick() => self.on_tick(),
             }
             self.flush_notices();
@@ -232,7 +235,7 @@ impl Driver {
             self.swarm.behaviour_mut().gossip.set_application_score(&peer, 0.0);
         }
         self.rates.forget_idle(now);
-        self.serving.forget_old(now);
+        self.forget_served(now);
         if now.saturating_duration_since(self.collected) >= COLLECT_EVERY {
             self.collected = now;
             let blobs = self.blobs.clone();
@@ -240,7 +243,7 @@ impl Driver {
         }
     }
 
-    fn request(&mut self, peer: &PeerId, request: RangeRequest, reply: oneshot::Sender<Option<RangeResponse>>) {
+    fn request(&mut self, peer: &PeerId, request: PartRequest, reply: oneshot::Sender<Option<PartResponse>>) {
         // Callers that were cancelled have dropped their end.
         self.requests.retain(|_, reply| !reply.is_closed());
         if self.requests.len() >= REQUESTS_MAX {
@@ -252,7 +255,7 @@ impl Driver {
         self.requests.insert(id, reply);
     }
 
-    fn on_blobs(&mut self, event: request_response::Event<RangeRequest, RangeResponse>) {
+    fn on_blobs(&mut self, event: request_response::Event<PartRequest, PartResponse>) {
         use request_response::{Event, Message};
         match event {
             Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
@@ -263,15 +266,20 @@ impl Driver {
             }
             Event::OutboundFailure { request_id, error, peer, .. } => {
                 tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "blob request failed");
+                if matches!(&error, request_response::OutboundFailure::Io(cause) if cause.kind() == std::io::ErrorKind::InvalidData)
+                {
+                    // More than was asked for, or no response at all.
+                    self.note_offence(peer, Offence::WrongBytes);
+                }
                 self.answer(&request_id, None);
             }
             Event::InboundFailure { request_id, .. } | Event::ResponseSent { request_id, .. } => {
-                self.serving.done(request_id);
+                self.served(request_id);
             }
         }
     }
 
-    fn answer(&mut self, request: &OutboundRequestId, response: Option<RangeResponse>) {
+    fn answer(&mut self, request: &OutboundRequestId, response: Option<PartResponse>) {
         if let Some(reply) = self.requests.remove(request) {
             // The asker may have been cancelled.
             let _gone = reply.send(response);

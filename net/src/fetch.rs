@@ -1,38 +1,49 @@
-//! Getting a blob from whoever has it: one source at a time, in ranges of which a few are asked for ahead, the next source on
-//! any failure, verified as a whole at the end. One source at a time keeps blame simple: wrong bytes are the source's.
+//! Getting a blob from whoever has it: its tree from one peer, then its groups from several at once. Every group is verified as it
+//! comes, so blame is simple: wrong bytes are their sender's. What is here is served to others before the rest has come, and kept
+//! for the next attempt if this one ends.
+
+mod plan;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use psyche_messages::{BlobHash, PeerKey};
+use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::blobs::{BlobError, BlobStore, Incoming, Range};
+use crate::blobs::{Bits, BlobError, BlobStore, LEAF_BYTES, Transfer, Tree, groups_of};
 use crate::conduct::Offence;
 use crate::error::FetchError;
 use crate::handle::{Command, Shared, blocking};
 use crate::identity::peer_id_of;
-use crate::transfer::{RANGE_BYTES_MAX, RangeRequest, RangeResponse};
+use crate::transfer::{Part, PartRequest, PartResponse};
+use plan::{Ask, Outcome, Plan};
 
 /// Transfers under way at a time; later ones wait.
 pub(crate) const FETCHES_MAX: usize = 8;
 
-/// Ranges asked for ahead within a transfer.
-const WINDOW: usize = 4;
+/// Groups under way at a time, of all transfers: 8 MiB.
+pub(crate) const PARTS_MAX: usize = 32;
+
+/// Most peers that are asked at a time for one blob, beside those who are said to have it.
+const SOURCES_MAX: usize = 32;
 
 /// How many wrong answers are remembered.
 const REFUSED_MAX: usize = 4096;
 
-/// Pause after all sources were asked in vain: it doubles from the first to the last.
+/// Pause after all sources were asked for a tree in vain: it doubles from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
 
-/// Pauses before a busy source is asked again: they double from the first to the last, three seconds in all.
-const BUSY_PAUSE_FIRST: Duration = Duration::from_millis(50);
-const BUSY_PAUSE_LAST: Duration = Duration::from_millis(1600);
+/// How long those who are said to have a blob are asked alone.
+const OTHERS_AFTER: Duration = Duration::from_millis(300);
+
+/// How often other members are taken into account while a transfer is under way.
+const OFFER_EVERY: Duration = Duration::from_secs(2);
 
 /// Transfers under way, and who is not asked again for what.
 #[derive(Default)]
@@ -70,12 +81,12 @@ impl Fetches {
     }
 }
 
-/// What came of asking one source.
-enum Attempt {
-    Done,
-    /// It does not have the blob, is busy, or can't be reached.
+/// What came of asking one source for a tree.
+enum Answer {
+    Tree(Tree),
+    /// It does not know the blob, is busy, or can't be reached.
     Unavailable,
-    /// It sent bytes that are not the blob.
+    /// It sent what is no tree of the blob.
     Wrong,
 }
 
@@ -89,9 +100,9 @@ pub(crate) async fn fetch(
     timeout: Duration,
 ) -> Result<(), FetchError> {
     let mut tally = Tally::default();
-    let transfer = Transfer { shared, own, hash, len, providers };
+    let fetch = Fetch { shared, own, hash, len, providers };
     let deadline = Instant::now() + timeout;
-    match tokio::time::timeout_at(deadline, transfer.run(&mut tally)).await {
+    match tokio::time::timeout_at(deadline, fetch.run(&mut tally)).await {
         Ok(result) => result,
         Err(_) => {
             let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
@@ -106,7 +117,7 @@ struct Tally {
     refused: usize,
 }
 
-struct Transfer<'a> {
+struct Fetch<'a> {
     shared: &'a Shared,
     own: PeerKey,
     hash: BlobHash,
@@ -114,7 +125,7 @@ struct Transfer<'a> {
     providers: &'a [PeerKey],
 }
 
-impl Transfer<'_> {
+impl Fetch<'_> {
     async fn run(&self, tally: &mut Tally) -> Result<(), FetchError> {
         let lock = self.fetches().lock_of(self.hash);
         let _only = lock.lock().await;
@@ -122,16 +133,41 @@ impl Transfer<'_> {
         if self.is_stored().await? {
             return Ok(());
         }
+        let transfer = Arc::new(self.start(tally).await?);
+        self.fill(&transfer, tally).await?;
+        self.on_store(move |_| transfer.finish()).await
+    }
+
+    /// Takes up what an earlier transfer left, or gets the blob's tree and begins anew.
+    async fn start(&self, tally: &mut Tally) -> Result<Transfer, FetchError> {
+        let (hash, len) = (self.hash, self.len);
+        let earlier = self.on_store(move |store| {
+            // What can never fit is not asked for at all.
+            store.check_len(len)?;
+            Transfer::resume(store, hash, len)
+        });
+        if let Some(transfer) = earlier.await? {
+            return Ok(transfer);
+        }
+        let tree = match Tree::single(&hash, len) {
+            Some(tree) => tree,
+            None => self.tree(tally).await?,
+        };
+        self.on_store(move |store| Transfer::begin(store, hash, tree)).await
+    }
+
+    /// The blob's tree, from the first who has it.
+    async fn tree(&self, tally: &mut Tally) -> Result<Tree, FetchError> {
         let mut presence = self.shared.presence.clone();
         let mut pause = PAUSE_FIRST;
         loop {
             presence.mark_unchanged();
             for peer in self.sources() {
                 tally.asked.insert(peer);
-                match self.ask(peer).await? {
-                    Attempt::Done => return Ok(()),
-                    Attempt::Unavailable => {}
-                    Attempt::Wrong => {
+                match self.tree_from(peer).await? {
+                    Answer::Tree(tree) => return Ok(tree),
+                    Answer::Unavailable => {}
+                    Answer::Wrong => {
                         tally.refused += 1;
                         self.blame(peer).await;
                     }
@@ -142,6 +178,92 @@ impl Transfer<'_> {
                 changed = presence.changed() => changed.map_err(|_| FetchError::Closed)?,
             }
         }
+    }
+
+    async fn tree_from(&self, peer: PeerKey) -> Result<Answer, FetchError> {
+        let groups = groups_of(self.len);
+        let mut leaves: Vec<[u8; LEAF_BYTES]> = Vec::new();
+        while (leaves.len() as u64) < groups {
+            let first = u32::try_from(leaves.len()).unwrap_or(u32::MAX);
+            let Some(PartResponse::Bytes(bytes)) = self.request(peer, Part::Leaves(first)).await? else {
+                return Ok(Answer::Unavailable);
+            };
+            let (page, rest) = bytes.as_chunks();
+            if page.is_empty() || !rest.is_empty() || (leaves.len() + page.len()) as u64 > groups {
+                return Ok(Answer::Wrong);
+            }
+            leaves.extend_from_slice(page);
+        }
+        Ok(Tree::verified(&self.hash, self.len, leaves).map_or(Answer::Wrong, Answer::Tree))
+    }
+
+    /// Gets all groups that are missing.
+    async fn fill(&self, transfer: &Arc<Transfer>, tally: &mut Tally) -> Result<(), FetchError> {
+        let groups = u32::try_from(groups_of(self.len)).unwrap_or(u32::MAX);
+        let mut plan = Plan::new(groups, &transfer.have());
+        let mut random = rand::rngs::SmallRng::from_rng(&mut rand::rng());
+        let mut presence = self.shared.presence.clone();
+        let mut under_way = FuturesUnordered::new();
+        let mut offer = Instant::now();
+        while !plan.is_done() {
+            let now = Instant::now();
+            if offer <= now {
+                offer = now + OFFER_EVERY;
+                let (first, later) = self.candidates();
+                plan.offer(first, now.into_std(), now.into_std());
+                plan.offer(later, (now + OTHERS_AFTER).into_std(), now.into_std());
+            }
+            while under_way.len() < PARTS_MAX
+                && let Some(ask) = plan.next(now.into_std(), &mut || random.random_range(0..usize::MAX))
+            {
+                tally.asked.insert(ask.peer);
+                under_way.push(self.carry_out(ask, groups, Arc::clone(transfer)));
+            }
+            tokio::select! {
+                Some(done) = under_way.next() => {
+                    let (ask, outcome) = done?;
+                    tracing::trace!(peer = %ask.peer, group = ask.group, insist = ask.insist, outcome = ?outcome, "answer");
+                    let wrong = outcome == Outcome::Wrong;
+                    if plan.note(&ask, outcome, Instant::now().into_std()) && wrong {
+                        tally.refused += 1;
+                        self.blame(ask.peer).await;
+                    }
+                }
+                () = tokio::time::sleep_until(Instant::from_std(plan.wake(now.into_std())).min(offer)) => {}
+                changed = presence.changed() => {
+                    changed.map_err(|_| FetchError::Closed)?;
+                    offer = now;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, ask: Ask, groups: u32, transfer: Arc<Transfer>) -> Result<(Ask, Outcome), FetchError> {
+        let _permit = self.shared.part_permits.acquire().await.map_err(|_| FetchError::Closed)?;
+        let part = if ask.insist { Part::GroupFromYou(ask.group) } else { Part::Group(ask.group) };
+        let outcome = match self.request(ask.peer, part).await? {
+            Some(PartResponse::Bytes(bytes)) => {
+                self.shared.traffic.count_received(bytes.len());
+                let stored = self.on_store(move |_| transfer.write(ask.group, &bytes)).await?;
+                if stored { Outcome::Stored } else { Outcome::Wrong }
+            }
+            Some(PartResponse::Busy) => Outcome::Busy,
+            Some(PartResponse::Others(bytes)) => Bits::read(bytes, groups).map_or(Outcome::Wrong, Outcome::Others),
+            Some(PartResponse::Elsewhere(peers)) => {
+                let known: Vec<_> = peers.into_iter().map(PeerKey).filter(|peer| self.may_ask(peer)).collect();
+                Outcome::Elsewhere(known)
+            }
+            Some(PartResponse::Missing) | None => Outcome::Unavailable,
+        };
+        Ok((ask, outcome))
+    }
+
+    /// Whether a peer that another names is one that this node knows and trusts with a question.
+    fn may_ask(&self, peer: &PeerKey) -> bool {
+        let presence = self.shared.presence.borrow();
+        let known = presence.members.binary_search(peer).is_ok() || presence.peers.binary_search(peer).is_ok();
+        known && *peer != self.own && !self.fetches().is_refused(&self.hash, peer)
     }
 
     async fn is_stored(&self) -> Result<bool, FetchError> {
@@ -157,78 +279,38 @@ impl Transfer<'_> {
         }
     }
 
-    /// Whom to ask, in order: providers that are connected, other connected members, and last the providers that have to be
+    /// Whom to ask, in order: providers that are connected, some other connected members, and last the providers that have to be
     /// dialled first.
     fn sources(&self) -> Vec<PeerKey> {
+        let (mut first, later) = self.candidates();
+        first.extend(later);
+        first
+    }
+
+    /// Whom to ask at once, and whom if those don't do.
+    fn candidates(&self) -> (Vec<PeerKey>, Vec<PeerKey>) {
         let presence = self.shared.presence.borrow();
         let fetches = self.fetches();
         let connected = |peer: &&PeerKey| presence.peers.binary_search(peer).is_ok();
-        let near = self.providers.iter().filter(connected);
         let far = self.providers.iter().filter(|peer| !connected(peer));
+        // Others every time, so that in a large run all have their turn.
+        let start = rand::rng().random_range(0..presence.members.len().max(1));
+        let (before, after) = presence.members.split_at(start);
+        let members = after.iter().chain(before).take(SOURCES_MAX);
         let mut seen = HashSet::from([self.own]);
-        near.chain(&presence.members)
-            .chain(far)
-            .filter(|peer| seen.insert(**peer) && !fetches.is_refused(&self.hash, peer))
-            .copied()
-            .collect()
+        let mut wanted = |peer: &&PeerKey| seen.insert(**peer) && !fetches.is_refused(&self.hash, peer);
+        let near: Vec<_> = self.providers.iter().filter(connected).filter(&mut wanted).copied().collect();
+        let later = members.chain(far).filter(&mut wanted).copied().collect();
+        if near.is_empty() { (later, near) } else { (near, later) }
     }
 
-    async fn ask(&self, peer: PeerKey) -> Result<Attempt, FetchError> {
-        let (hash, len) = (self.hash, self.len);
-        let mut incoming = None;
-        let mut ranges = self.ranges_from(peer);
-        while let Some((range, response)) = ranges.next().await {
-            let bytes = match response? {
-                Some(RangeResponse::Bytes(bytes)) => bytes,
-                Some(RangeResponse::Missing | RangeResponse::Busy) | None => return Ok(Attempt::Unavailable),
-            };
-            if bytes.len() != range.len as usize {
-                return Ok(Attempt::Wrong);
-            }
-            let started = incoming.take();
-            incoming = Some(self.on_store(move |store| append(store, started, hash, len, &bytes)).await?);
-        }
-        let finish = move |store: &BlobStore| match incoming {
-            Some(incoming) => incoming.finish(),
-            None => store.receive(hash, len)?.finish(),
-        };
-        match self.on_store(finish).await {
-            Ok(()) => Ok(Attempt::Done),
-            Err(FetchError::Store { source: BlobError::Wrong { .. }, .. }) => Ok(Attempt::Wrong),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The blob's ranges in order, as `peer` answers: `None` where it did not.
-    fn ranges_from(
-        &self,
-        peer: PeerKey,
-    ) -> impl Stream<Item = (Range, Result<Option<RangeResponse>, FetchError>)> + Unpin + use<'_> {
-        let step = u64::from(RANGE_BYTES_MAX);
-        let count = self.len.div_ceil(step);
-        let ranges = stream::iter(0..count).map(move |index| {
-            let offset = index * step;
-            let len = u32::try_from((self.len - offset).min(step)).unwrap_or(RANGE_BYTES_MAX);
-            Range { offset, len }
-        });
-        Box::pin(ranges.map(move |range| async move { (range, self.request(peer, range).await) }).buffered(WINDOW))
-    }
-
-    /// Asks `peer` for a range; a busy peer is asked again a few times. `None` if it can't be reached.
-    async fn request(&self, peer: PeerKey, range: Range) -> Result<Option<RangeResponse>, FetchError> {
+    /// Asks `peer` for a part; `None` if it can't be reached.
+    async fn request(&self, peer: PeerKey, part: Part) -> Result<Option<PartResponse>, FetchError> {
         let Some(peer) = peer_id_of(&peer) else { return Ok(None) };
-        let mut pause = BUSY_PAUSE_FIRST;
-        loop {
-            let (reply, response) = oneshot::channel();
-            let request = RangeRequest::new(self.hash, self.len, range);
-            self.send(Command::Request { peer, request, reply }).await?;
-            let response = response.await.map_err(|_| FetchError::Closed)?;
-            if response != Some(RangeResponse::Busy) || pause > BUSY_PAUSE_LAST {
-                return Ok(response);
-            }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
+        let (reply, response) = oneshot::channel();
+        let request = PartRequest::new(self.hash, self.len, part);
+        self.send(Command::Request { peer, request, reply }).await?;
+        response.await.map_err(|_| FetchError::Closed)
     }
 
     async fn blame(&self, peer: PeerKey) {
@@ -256,14 +338,4 @@ impl Transfer<'_> {
     fn fetches(&self) -> MutexGuard<'_, Fetches> {
         self.shared.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Appends to a transfer, which starts with its first bytes: peers that have nothing cost no space.
-fn append(store: &BlobStore, started: Option<Incoming>, hash: BlobHash, len: u64, bytes: &[u8]) -> Result<Incoming, BlobError> {
-    let mut incoming = match started {
-        Some(incoming) => incoming,
-        None => store.receive(hash, len)?,
-    };
-    incoming.write(bytes)?;
-    Ok(incoming)
 }

@@ -16,9 +16,10 @@ use crate::conduct::Offence;
 use crate::config::NetConfig;
 use crate::driver::{Driver, Start};
 use crate::error::{FetchError, NetError, boxed};
-use crate::fetch::{self, FETCHES_MAX, Fetches};
+use crate::fetch::{self, FETCHES_MAX, Fetches, PARTS_MAX};
 use crate::identity::{keypair_of, peer_id_of};
-use crate::transfer::{RangeRequest, RangeResponse};
+use crate::traffic::{BlobTraffic, Traffic};
+use crate::transfer::{PartRequest, PartResponse};
 use crate::wire::{Signer, Wire};
 
 /// Commands that may wait for the network task; senders wait when it is full.
@@ -74,7 +75,7 @@ pub struct Presence {
 /// What the handle asks of the network task.
 pub(crate) enum Command {
     Publish { message: RoundMessage, envelope: Vec<u8> },
-    Request { peer: PeerId, request: RangeRequest, reply: oneshot::Sender<Option<RangeResponse>> },
+    Request { peer: PeerId, request: PartRequest, reply: oneshot::Sender<Option<PartResponse>> },
     SetMembers(Vec<PeerId>),
     HearAgain,
     Offence(PeerId, Offence),
@@ -132,7 +133,9 @@ impl Net {
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (events, event_receiver) = mpsc::channel(events_max);
         let (presence_sender, presence) = watch::channel(Presence::default());
-        let start = Start { bootstrap: addresses.bootstrap, relays: addresses.relays, listeners };
+        let traffic = Arc::<Traffic>::default();
+        let start =
+            Start { bootstrap: addresses.bootstrap, relays: addresses.relays, listeners, traffic: Arc::clone(&traffic) };
         let driver = Driver::new(swarm, wire, blobs.clone(), start, events, presence_sender);
         drop(tokio::spawn(driver.run(commands)));
         let signer = Signer::new(&config.identity_seed, wire);
@@ -143,7 +146,9 @@ impl Net {
             wire,
             signer,
             fetch_permits: Semaphore::new(FETCHES_MAX),
+            part_permits: Semaphore::new(PARTS_MAX),
             fetches: Mutex::new(Fetches::default()),
+            traffic,
         };
         let handle = NetHandle { shared: Arc::new(shared) };
         handle.wait_until_listening().await?;
@@ -158,7 +163,9 @@ pub(crate) struct Shared {
     wire: Wire,
     signer: Signer,
     pub(crate) fetch_permits: Semaphore,
+    pub(crate) part_permits: Semaphore,
     pub(crate) fetches: Mutex<Fetches>,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// A handle to the network; clones share it. Commands wait in a bounded queue, and callers wait with them when it is full.
@@ -240,14 +247,20 @@ impl NetHandle {
         self.send(Command::HearAgain).await
     }
 
-    /// Fetches the blob `hash` of exactly `len` bytes into the store: from `providers` first, then from all connected members,
-    /// one at a time, again and again until `timeout` has passed. Returns at once if the blob is there. Dropping the future
-    /// cancels the transfer.
+    /// Fetches the blob `hash` of exactly `len` bytes into the store, from `providers` and connected members at once, until
+    /// `timeout` has passed. Returns at once if the blob is there. Dropping the future cancels the transfer; what came until
+    /// then is kept for the next one.
     ///
     /// # Errors
     /// [`FetchError`] if nobody provided it in time, or it can't be stored.
     pub async fn fetch(&self, hash: BlobHash, len: u64, providers: &[PeerKey], timeout: Duration) -> Result<(), FetchError> {
         fetch::fetch(&self.shared, self.peer_key(), hash, len, providers, timeout).await
+    }
+
+    /// How many bytes of blobs went out and came in.
+    #[must_use]
+    pub fn blob_traffic(&self) -> BlobTraffic {
+        self.shared.traffic.read()
     }
 
     /// Stores `bytes`, for others to fetch.

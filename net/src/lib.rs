@@ -22,6 +22,7 @@ pub mod identity;
 mod outbox;
 mod relays;
 mod scope;
+mod traffic;
 mod transfer;
 pub mod wire;
 
@@ -33,4 +34,5 @@ pub use config::{NetConfig, RELAYS_MAX};
 pub use error::{FetchError, NetError};
 pub use handle::{EventReceiver, Net, NetEvent, NetHandle, Presence};
 pub use identity::peer_key_of;
+pub use traffic::BlobTraffic;
 pub use wire::{Signer, SnapshotFile, SnapshotIndex, Wire, WireError};

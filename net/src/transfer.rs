@@ -1,4 +1,4 @@
-//! The protocol by which peers hand each other ranges of blobs: one request and one response a stream, both bounded before
+//! The protocol by which peers hand each other parts of blobs: one request and one response a stream, both bounded before
 //! they are read.
 
 use std::io;
@@ -8,33 +8,46 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
 use psyche_messages::BlobHash;
 
-use crate::blobs::Range;
+use crate::blobs::{GROUP_BYTES, LEAF_BYTES};
 use crate::wire::{decode, encode};
 
 /// Name of the protocol; changes with the form of its messages.
-pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/psyche-solana-client/blob/1");
+pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/psyche-solana-client/blob/2");
 
-/// Longest range that may be asked for.
-pub(crate) const RANGE_BYTES_MAX: u32 = 256 * 1024;
+/// Most leaves of a tree in one response: as many bytes as a group.
+pub(crate) const LEAVES_MAX: usize = GROUP_BYTES as usize / LEAF_BYTES;
 
-/// Length of a request: hash, total, offset, length.
-const REQUEST_BYTES: usize = 32 + 8 + 8 + 4;
+/// Most peers that a response names.
+pub(crate) const ELSEWHERE_MAX: usize = 4;
 
-/// Longest response: a range, its length and the variant.
-const RESPONSE_BYTES_MAX: usize = RANGE_BYTES_MAX as usize + 16;
+/// Length of a request: hash, total, variant, number.
+const REQUEST_BYTES: usize = 32 + 8 + 4 + 4;
+
+/// Longest response: a group, its length and the variant.
+const RESPONSE_BYTES_MAX: usize = GROUP_BYTES as usize + 16;
+
+/// What is asked for of a blob. Variants are numbered by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Part {
+    /// Leaves of its tree, from this one on.
+    Leaves(u32),
+    /// A group, unless there are others who have it from you.
+    Group(u32),
+    /// A group, whoever else may have it.
+    GroupFromYou(u32),
+}
 
 /// "Send me this part of this blob, which I know to be `total` bytes long."
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct RangeRequest {
+pub(crate) struct PartRequest {
     hash: [u8; 32],
     total: u64,
-    offset: u64,
-    len: u32,
+    part: Part,
 }
 
-impl RangeRequest {
-    pub(crate) const fn new(hash: BlobHash, total: u64, range: Range) -> Self {
-        Self { hash: hash.0, total, offset: range.offset, len: range.len }
+impl PartRequest {
+    pub(crate) const fn new(hash: BlobHash, total: u64, part: Part) -> Self {
+        Self { hash: hash.0, total, part }
     }
 
     pub(crate) const fn hash(&self) -> BlobHash {
@@ -45,67 +58,75 @@ impl RangeRequest {
         self.total
     }
 
-    pub(crate) const fn range(&self) -> Range {
-        Range { offset: self.offset, len: self.len }
+    pub(crate) const fn part(&self) -> Part {
+        self.part
     }
 }
 
-/// The answer.
+/// The answer. Variants are numbered by position.
 #[derive(PartialEq, Eq, Encode, Decode)]
-pub(crate) enum RangeResponse {
-    /// The bytes of the range.
+pub(crate) enum PartResponse {
+    /// The group, or the leaves.
     Bytes(Vec<u8>),
     /// No such blob, or not of that length.
     Missing,
     /// Too many requests at a time.
     Busy,
+    /// Not this group so far, but those of this set (see `Bits`): the blob is on its way.
+    Others(Vec<u8>),
+    /// These peers, by their keys, got the group from here not long ago.
+    Elsewhere(Vec<[u8; 32]>),
 }
 
-impl std::fmt::Debug for RangeResponse {
+impl std::fmt::Debug for PartResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({} B)", bytes.len()),
             Self::Missing => f.write_str("Missing"),
             Self::Busy => f.write_str("Busy"),
+            Self::Others(bits) => write!(f, "Others({} B)", bits.len()),
+            Self::Elsewhere(peers) => write!(f, "Elsewhere({})", peers.len()),
         }
     }
 }
 
 /// Reads and writes the two messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RangeCodec;
+pub(crate) struct PartCodec;
 
-impl request_response::Codec for RangeCodec {
+impl request_response::Codec for PartCodec {
     type Protocol = StreamProtocol;
-    type Request = RangeRequest;
-    type Response = RangeResponse;
+    type Request = PartRequest;
+    type Response = PartResponse;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<RangeRequest>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PartRequest>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let request: RangeRequest = decode::<_, REQUEST_BYTES>(&read_bounded(io, REQUEST_BYTES).await?).map_err(invalid)?;
-        if request.len > RANGE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the range is too long"));
+        decode::<_, REQUEST_BYTES>(&read_bounded(io, REQUEST_BYTES).await?).map_err(invalid)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PartResponse>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let response = decode::<_, RESPONSE_BYTES_MAX>(&read_bounded(io, RESPONSE_BYTES_MAX).await?).map_err(invalid)?;
+        match &response {
+            PartResponse::Elsewhere(peers) if peers.len() > ELSEWHERE_MAX => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it names too many peers"))
+            }
+            _ => Ok(response),
         }
-        Ok(request)
     }
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<RangeResponse>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        decode::<_, RESPONSE_BYTES_MAX>(&read_bounded(io, RESPONSE_BYTES_MAX).await?).map_err(invalid)
-    }
-
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: RangeRequest) -> io::Result<()>
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: PartRequest) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
         io.write_all(&encode::<_, REQUEST_BYTES>(&request).map_err(invalid)?).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: RangeResponse) -> io::Result<()>
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: PartResponse) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -135,53 +156,63 @@ mod tests {
 
     use super::*;
 
-    fn request() -> RangeRequest {
-        RangeRequest::new(BlobHash([7; 32]), 0x0102_0304_0506_0708, Range { offset: 5, len: 9 })
+    fn request(part: Part) -> PartRequest {
+        PartRequest::new(BlobHash([7; 32]), 0x0102_0304_0506_0708, part)
     }
 
     #[test]
     fn requests_and_responses_keep_their_wire_form() {
-        let mut wire = Cursor::new(Vec::new());
-        block_on(RangeCodec.write_request(&PROTOCOL, &mut wire, request())).unwrap();
-        let sevens = "07".repeat(32);
-        assert_eq!(hex::encode(wire.into_inner()), format!("{sevens}0807060504030201050000000000000009000000"));
-        for (response, expected) in [
-            (RangeResponse::Bytes(vec![0xaa, 0xbb]), "000000000200000000000000aabb"),
-            (RangeResponse::Missing, "01000000"),
-            (RangeResponse::Busy, "02000000"),
+        let head = format!("{}0807060504030201", "07".repeat(32));
+        for (part, expected) in [
+            (Part::Leaves(5), "0000000005000000"),
+            (Part::Group(0x0102), "0100000002010000"),
+            (Part::GroupFromYou(9), "0200000009000000"),
         ] {
             let mut wire = Cursor::new(Vec::new());
-            block_on(RangeCodec.write_response(&PROTOCOL, &mut wire, response)).unwrap();
+            block_on(PartCodec.write_request(&PROTOCOL, &mut wire, request(part))).unwrap();
+            assert_eq!(hex::encode(wire.get_ref()), format!("{head}{expected}"));
+            wire.set_position(0);
+            assert_eq!(block_on(PartCodec.read_request(&PROTOCOL, &mut wire)).unwrap(), request(part));
+        }
+        for (response, expected) in [
+            (PartResponse::Bytes(vec![0xaa, 0xbb]), "000000000200000000000000aabb".to_owned()),
+            (PartResponse::Missing, "01000000".to_owned()),
+            (PartResponse::Busy, "02000000".to_owned()),
+            (PartResponse::Others(vec![3]), "03000000010000000000000003".to_owned()),
+            (PartResponse::Elsewhere(vec![[7; 32]]), format!("040000000100000000000000{}", "07".repeat(32))),
+        ] {
+            let mut wire = Cursor::new(Vec::new());
+            block_on(PartCodec.write_response(&PROTOCOL, &mut wire, response)).unwrap();
             assert_eq!(hex::encode(wire.into_inner()), expected);
         }
     }
 
     #[test]
-    fn ranges_longer_than_allowed_are_refused_on_arrival() {
+    fn a_response_that_names_a_crowd_is_refused_on_arrival() {
         let mut wire = Cursor::new(Vec::new());
-        let long = RangeRequest { len: RANGE_BYTES_MAX + 1, ..request() };
-        block_on(RangeCodec.write_request(&PROTOCOL, &mut wire, long)).unwrap();
+        block_on(PartCodec.write_response(&PROTOCOL, &mut wire, PartResponse::Elsewhere(vec![[7; 32]; ELSEWHERE_MAX + 1])))
+            .unwrap();
         wire.set_position(0);
-        assert!(block_on(RangeCodec.read_request(&PROTOCOL, &mut wire)).is_err());
+        assert!(block_on(PartCodec.read_response(&PROTOCOL, &mut wire)).is_err());
     }
 
     #[test]
-    fn the_longest_range_fits_a_response_and_no_longer_one_is_read() {
+    fn a_whole_group_fits_a_response_and_nothing_longer_is_read() {
         let mut wire = Cursor::new(Vec::new());
-        let full = RangeResponse::Bytes(vec![1; RANGE_BYTES_MAX as usize]);
-        block_on(RangeCodec.write_response(&PROTOCOL, &mut wire, full)).unwrap();
+        let full = PartResponse::Bytes(vec![1; GROUP_BYTES as usize]);
+        block_on(PartCodec.write_response(&PROTOCOL, &mut wire, full)).unwrap();
         wire.set_position(0);
-        assert!(block_on(RangeCodec.read_response(&PROTOCOL, &mut wire)).is_ok());
+        assert!(block_on(PartCodec.read_response(&PROTOCOL, &mut wire)).is_ok());
         let mut endless = futures::io::repeat(0);
-        assert!(block_on(RangeCodec.read_response(&PROTOCOL, &mut endless)).is_err());
-        assert!(block_on(RangeCodec.read_request(&PROTOCOL, &mut endless)).is_err());
+        assert!(block_on(PartCodec.read_response(&PROTOCOL, &mut endless)).is_err());
+        assert!(block_on(PartCodec.read_request(&PROTOCOL, &mut endless)).is_err());
     }
 
     proptest! {
         #[test]
         fn prop_no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _request = block_on(RangeCodec.read_request(&PROTOCOL, &mut Cursor::new(bytes.clone())));
-            let _response = block_on(RangeCodec.read_response(&PROTOCOL, &mut Cursor::new(bytes)));
+            let _request = block_on(PartCodec.read_request(&PROTOCOL, &mut Cursor::new(bytes.clone())));
+            let _response = block_on(PartCodec.read_response(&PROTOCOL, &mut Cursor::new(bytes)));
         }
     }
 }

@@ -1,72 +1,77 @@
-//! A blob on its way into the store: a partial file that becomes the blob only if every byte fits its name.
+//! A local file or bytes on their way into the store: an unfinished file that is hashed while it is written.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use psyche_messages::BlobHash;
 
-use super::{BlobError, BlobStore, Entry, io_error};
+use super::partial::PARTIAL_DIR;
+use super::tree::TreeBuilder;
+use super::{BlobError, BlobStore, io_error};
 
-/// Subdirectory of the store that holds partial files.
-pub(super) const PARTIAL_DIR: &str = "partial";
-
-/// Makes names of partial files unique within the process, which owns the directory.
+/// Makes names of unfinished files unique within the process, which owns the directory.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes written so far, their hash, and the quota set aside for them. Dropped unfinished, it leaves nothing behind.
-pub(crate) struct Incoming {
+/// Bytes written so far, their tree, and the quota set aside for them. Dropped unfinished, it leaves nothing behind.
+pub(super) struct Incoming {
     store: BlobStore,
-    hash: BlobHash,
     len: u64,
     path: PathBuf,
     file: File,
-    hasher: blake3::Hasher,
+    builder: TreeBuilder,
 }
 
 impl Incoming {
-    pub(super) fn start(store: BlobStore, hash: BlobHash, len: u64) -> Result<Self, BlobError> {
+    /// Starts with room for `len` bytes.
+    pub(super) fn start(store: &BlobStore, len: u64) -> Result<Self, BlobError> {
         store.reserve(len)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = store.inner.dir.join(PARTIAL_DIR).join(format!("{hash}.{number}"));
-        match File::create_new(&path) {
-            Ok(file) => Ok(Self { store, hash, len, path, file, hasher: blake3::Hasher::new() }),
+        let path = store.inner.dir.join(PARTIAL_DIR).join(format!("put.{number}"));
+        match File::create(&path) {
+            Ok(file) => Ok(Self { store: store.clone(), len, path, file, builder: TreeBuilder::default() }),
             Err(error) => {
-                store.lock().reserved -= len;
+                store.lock().release(len);
                 Err(io_error(&path)(error))
             }
         }
     }
 
     /// Appends `bytes`.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
-        if self.hasher.count().saturating_add(bytes.len() as u64) > self.len {
-            return Err(BlobError::Wrong { hash: self.hash });
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        let written = self.builder.len().saturating_add(bytes.len() as u64);
+        if written > self.len {
+            return Err(BlobError::Changed { len: self.len });
         }
-        self.hasher.update(bytes);
+        self.builder.update(bytes);
         self.file.write_all(bytes).map_err(io_error(&self.path))
     }
 
-    /// Turns the partial file into the blob.
-    pub(crate) fn finish(self) -> Result<(), BlobError> {
-        if self.hasher.count() != self.len || *self.hasher.finalize().as_bytes() != self.hash.0 {
-            return Err(BlobError::Wrong { hash: self.hash });
+    /// Turns the file into the blob, whose name and length it returns.
+    pub(super) fn finish(mut self) -> Result<(BlobHash, u64), BlobError> {
+        if self.builder.len() != self.len {
+            return Err(BlobError::Changed { len: self.len });
         }
-        let target = self.store.file_of(&self.hash);
+        let (hash, tree) = std::mem::take(&mut self.builder).finish();
+        let target = self.store.file_of(&hash);
         let mut index = self.store.lock();
-        fs::rename(&self.path, &target).map_err(io_error(&target))?;
-        // Two transfers of one blob may both end here: claims on the first stay.
-        let (tag, pins) = index.entries.get(&self.hash).map_or((None, 0), |entry| (entry.tag, entry.pins));
-        index.insert(self.hash, Entry { len: self.len, tag, pins, touched: SystemTime::now(), verified: true });
-        Ok(())
+        if let Some(entry) = index.entries.get_mut(&hash) {
+            entry.touched = SystemTime::now();
+        } else {
+            fs::rename(&self.path, &target).map_err(io_error(&target))?;
+            index.insert_verified(hash, Arc::new(tree));
+        }
+        drop(index);
+        Ok((hash, self.len))
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        self.store.lock().reserved -= self.len;
+        self.store.lock().release(self.len);
         // After `finish` the file is gone from here; otherwise a leftover is removed when the store is opened next.
         let _removed = fs::remove_file(&self.path);
     }

@@ -14,8 +14,18 @@ fn store(bytes_max: u64) -> (TempDir, BlobStore) {
 }
 
 fn files_in(dir: &Path) -> usize {
-    let files = |path: &Path| fs::read_dir(path).unwrap().filter(|file| file.as_ref().unwrap().path().is_file()).count();
-    files(dir) + files(&dir.join(incoming::PARTIAL_DIR))
+    let is_counted = |path: &Path| path.is_file() && !path.ends_with("claims");
+    let files = |path: &Path| fs::read_dir(path).unwrap().filter(|file| is_counted(&file.as_ref().unwrap().path())).count();
+    files(dir) + files(&dir.join(PARTIAL_DIR))
+}
+
+const GROUP: usize = GROUP_BYTES as usize;
+
+/// Bytes without repetition, and their name.
+fn noise(len: usize, seed: u64) -> (BlobHash, Vec<u8>) {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    (BlobHash::of(&bytes), bytes)
 }
 
 /// Reserved bytes, stored bytes, files.
@@ -57,7 +67,7 @@ fn damaged_blobs_are_dropped_instead_of_handed_out() {
     for use_it in [
         (|store, hash| assert_eq!(store.get(hash).unwrap(), None)) as fn(&BlobStore, &BlobHash),
         |store, hash| assert!(store.path_of(hash).is_err()),
-        |store, hash| assert_eq!(store.read_range(hash, 5, Range { offset: 0, len: 5 }).unwrap(), None),
+        |store, hash| assert!(matches!(store.read_group(hash, 5, 0).unwrap(), Found::Nothing)),
     ] {
         let (dir, first) = store(1000);
         let hash = first.put(b"bytes").unwrap();
@@ -71,15 +81,23 @@ fn damaged_blobs_are_dropped_instead_of_handed_out() {
 }
 
 #[test]
-fn ranges_are_read_only_within_a_blob_of_the_named_length() {
-    let (_dir, store) = store(1000);
-    let hash = store.put(b"0123456789").unwrap();
-    let read = |total, offset, len| store.read_range(&hash, total, Range { offset, len }).unwrap();
-    assert_eq!(read(10, 3, 4).as_deref(), Some(b"3456".as_slice()));
-    assert_eq!(read(10, 10, 0).as_deref(), Some(b"".as_slice()));
-    assert_eq!(read(11, 3, 4), None);
-    assert_eq!(read(10, 7, 4), None);
-    assert_eq!(read(10, u64::MAX, 4), None);
+fn groups_are_read_only_of_a_blob_of_the_named_length() {
+    let (_dir, store) = store(10 << 20);
+    let (hash, bytes) = noise(GROUP + 10, 1);
+    store.put(&bytes).unwrap();
+    let read = |total: usize, group| match store.read_group(&hash, total as u64, group).unwrap() {
+        Found::Bytes(bytes) => Some(bytes),
+        _ => None,
+    };
+    assert_eq!(read(GROUP + 10, 0).as_deref(), Some(&bytes[..GROUP]));
+    assert_eq!(read(GROUP + 10, 1).as_deref(), Some(&bytes[GROUP..]));
+    assert_eq!(read(GROUP + 10, 2), None);
+    assert_eq!(read(GROUP + 11, 0), None);
+    assert_eq!(read(GROUP + 10, u32::MAX), None);
+    let leaves = |total: usize, first| store.read_leaves(&hash, total as u64, first, 100).unwrap();
+    assert_eq!(leaves(GROUP + 10, 0), Some(Tree::of(&bytes).1.leaves_from(0, 2)));
+    assert_eq!(leaves(GROUP + 10, 2), Some(Vec::new()));
+    assert_eq!(leaves(GROUP, 0), None);
 }
 
 #[test]
@@ -133,39 +151,128 @@ fn unclaimed_blobs_go_when_their_time_is_over() {
     assert_eq!(files_in(dir.path()), 3);
 }
 
-#[test]
-fn an_unfinished_or_wrong_transfer_leaves_nothing_behind() {
-    let (dir, store) = store(10);
-    let hash = BlobHash::of(b"0123456789");
-    let mut dropped = store.receive(hash, 10).unwrap();
-    dropped.write(b"01234").unwrap();
-    assert!(matches!(store.receive(hash, 1), Err(BlobError::Full { .. })), "its room is reserved");
-    drop(dropped);
-    let mut short = store.receive(hash, 10).unwrap();
-    short.write(b"01234").unwrap();
-    assert!(matches!(short.finish(), Err(BlobError::Wrong { .. })));
-    let mut wrong = store.receive(hash, 10).unwrap();
-    wrong.write(b"012345678x").unwrap();
-    assert!(matches!(wrong.finish(), Err(BlobError::Wrong { .. })));
-    let mut long = store.receive(hash, 10).unwrap();
-    assert!(matches!(long.write(b"0123456789a"), Err(BlobError::Wrong { .. })));
-    drop(long);
-    assert_eq!(books(&store, dir.path()), (0, 0, 0));
-    let mut right = store.receive(hash, 10).unwrap();
-    right.write(b"01234").unwrap();
-    right.write(b"56789").unwrap();
-    right.finish().unwrap();
-    assert_eq!(books(&store, dir.path()), (0, 10, 1));
+/// A transfer of the blob with these groups there.
+fn transfer_of(store: &BlobStore, bytes: &[u8], groups: &[u32]) -> Transfer {
+    let (hash, tree) = Tree::of(bytes);
+    let transfer = Transfer::begin(store, hash, tree).unwrap();
+    groups.iter().for_each(|group| assert!(transfer.write(*group, group_of(bytes, *group)).unwrap()));
+    transfer
+}
+
+fn group_of(bytes: &[u8], group: u32) -> &[u8] {
+    bytes.chunks(GROUP).nth(group as usize).unwrap()
 }
 
 #[test]
-fn a_start_clears_partial_files_and_leaves_strange_ones_alone() {
-    let (dir, first) = store(1000);
-    let unfinished = first.receive(BlobHash([1; 32]), 5).unwrap();
+fn a_transfer_keeps_only_groups_that_verify_and_becomes_a_blob_when_all_are_there() {
+    let (dir, store) = store(10 << 20);
+    let (hash, bytes) = noise(3 * GROUP, 1);
+    let transfer = transfer_of(&store, &bytes, &[2, 0]);
+    assert!(!transfer.write(1, group_of(&bytes, 0)).unwrap(), "another group");
+    assert!(!transfer.write(3, group_of(&bytes, 0)).unwrap(), "no such group");
+    assert!(matches!(transfer.finish(), Err(BlobError::Wrong { .. })));
+    assert!(!store.contains(&hash));
+    assert_eq!(store.progress(&hash), Some(2 * GROUP as u64));
+    // What is here is handed on at once.
+    assert!(
+        matches!(store.read_group(&hash, 3 * GROUP as u64, 2).unwrap(), Found::Bytes(group) if group == group_of(&bytes, 2))
+    );
+    let Found::Part(have) = store.read_group(&hash, 3 * GROUP as u64, 1).unwrap() else { panic!("it is not here") };
+    assert_eq!((have.contains(0), have.contains(1), have.contains(2)), (true, false, true));
+    assert!(matches!(store.read_group(&hash, 3 * GROUP as u64 - 1, 2).unwrap(), Found::Nothing));
+    assert!(transfer.write(1, group_of(&bytes, 1)).unwrap());
+    transfer.finish().unwrap();
+    drop(transfer);
+    assert_eq!(store.get(&hash).unwrap(), Some(bytes));
+    assert_eq!(books(&store, dir.path()), (0, 3 * GROUP as u64, 1));
+}
+
+#[test]
+fn a_transfer_goes_on_after_a_restart_with_what_verifies() {
+    let (dir, first) = store(10 << 20);
+    let (hash, bytes) = noise(4 * GROUP, 1);
+    drop(transfer_of(&first, &bytes, &[0, 1, 3]));
+    drop(first);
+    // One of the groups is damaged meanwhile.
+    let path = dir.path().join(PARTIAL_DIR).join(hash.to_string());
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[GROUP] ^= 1;
+    fs::write(&path, damaged).unwrap();
+    let store = BlobStore::open(dir.path(), 10 << 20, TTL).unwrap();
+    assert!(matches!(store.read_group(&hash, 4 * GROUP as u64, 0).unwrap(), Found::Nothing), "nobody has verified it yet");
+    let transfer = Transfer::resume(&store, hash, 4 * GROUP as u64).unwrap().unwrap();
+    let have = transfer.have();
+    assert_eq!([0, 1, 2, 3].map(|group| have.contains(group)), [true, false, false, true]);
+    for group in [1, 2] {
+        assert!(transfer.write(group, group_of(&bytes, group)).unwrap());
+    }
+    transfer.finish().unwrap();
+    assert_eq!(store.get(&hash).unwrap(), Some(bytes));
+    drop(transfer);
+    assert_eq!(books(&store, dir.path()), (0, 4 * GROUP as u64, 1));
+}
+
+#[test]
+fn an_unfinished_transfer_is_of_no_use_for_another_length_and_leaves_nothing_where_it_got_nothing() {
+    let (dir, store) = store(10 << 20);
+    let (hash, bytes) = noise(2 * GROUP, 1);
+    drop(transfer_of(&store, &bytes, &[]));
+    assert_eq!(books(&store, dir.path()), (0, 0, 0));
+    drop(transfer_of(&store, &bytes, &[1]));
+    assert_eq!(books(&store, dir.path()), (2 * GROUP as u64, 0, 2));
+    assert!(Transfer::resume(&store, hash, 2 * GROUP as u64 + 1).unwrap().is_none());
+    assert_eq!(books(&store, dir.path()), (0, 0, 0));
+    // One group is there or not.
+    drop(transfer_of(&store, b"short", &[]));
+    assert_eq!(books(&store, dir.path()), (0, 0, 0));
+}
+
+#[test]
+fn unfinished_blobs_make_room_for_others_and_go_when_their_time_is_over() {
+    let (dir, store) = store(3 * GROUP as u64);
+    let (_, bytes) = noise(2 * GROUP, 1);
+    let working = transfer_of(&store, &bytes, &[1]);
+    assert!(matches!(store.put(&vec![1; 2 * GROUP]), Err(BlobError::Full { .. })), "its room is set aside");
+    drop(working);
+    store.put(&vec![1; 2 * GROUP]).unwrap();
+    assert_eq!(books(&store, dir.path()), (0, 2 * GROUP as u64, 1));
+    drop(store);
+    let store = BlobStore::open(dir.path(), 6 * GROUP as u64, TTL).unwrap();
+    let (hash, _) = noise(2 * GROUP, 1);
+    drop(transfer_of(&store, &bytes, &[1]));
+    store.lock().partials.get_mut(&hash).unwrap().touched = SystemTime::now() - TTL - Duration::from_secs(1);
+    assert_eq!(store.collect_garbage(), 0);
+    assert_eq!(books(&store, dir.path()), (0, 2 * GROUP as u64, 1));
+}
+
+#[test]
+fn a_start_removes_what_is_of_no_use_and_leaves_strange_files_alone() {
+    let (dir, first) = store(10 << 20);
+    drop(first);
+    let partial = dir.path().join(PARTIAL_DIR);
+    let name = BlobHash([1; 32]).to_string();
+    for (file, content) in [("put.7", b"copy".to_vec()), (&name, vec![1; 9]), (&format!("{name}.tree"), vec![0xff; 50])] {
+        fs::write(partial.join(file), content).unwrap();
+    }
+    fs::write(partial.join(format!("{}.tree", BlobHash([2; 32]))), u64::MAX.to_le_bytes()).unwrap();
     fs::write(dir.path().join("README"), b"not a blob").unwrap();
-    let store = BlobStore::open(dir.path(), 1000, TTL).unwrap();
-    assert_eq!((store.stored_bytes(), files_in(dir.path())), (0, 1));
-    drop(unfinished);
+    let store = BlobStore::open(dir.path(), 10 << 20, TTL).unwrap();
+    assert_eq!(books(&store, dir.path()), (0, 0, 1));
+}
+
+#[test]
+fn claims_of_rounds_survive_a_restart() {
+    let (dir, first) = store(1000);
+    let [early, late, free] = [b"early", b"late!", b"free!"].map(|bytes| first.put(bytes).unwrap());
+    first.tag(&early, RoundKey::new(1, 5));
+    first.tag(&late, RoundKey::new(1, 5));
+    first.tag(&late, RoundKey::new(2, 6));
+    drop(first);
+    let store = BlobStore::open(dir.path(), 15, TTL).unwrap();
+    assert!(store.put(b"other").is_ok(), "the unclaimed one makes room");
+    assert!(!store.contains(&free) && store.contains(&early));
+    assert_eq!(store.retain_rounds_from(RoundKey::new(2, 6)), 1);
+    assert!(store.contains(&late) && !store.contains(&early));
 }
 
 #[derive(Clone, Debug)]

@@ -1,0 +1,125 @@
+//! What the store knows of its files, and the books of its quota.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use psyche_messages::{BlobHash, RoundKey};
+
+use super::claims::Claims;
+use super::partial::Partial;
+use super::tree::Tree;
+
+/// A complete blob.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) len: u64,
+    /// The newest round that claims it.
+    pub(super) tag: Option<RoundKey>,
+    pub(super) pins: u32,
+    pub(super) touched: SystemTime,
+    /// Known once its bytes were compared with its name since the store was opened.
+    pub(super) tree: Option<Arc<Tree>>,
+}
+
+/// An unfinished blob.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) len: u64,
+    pub(super) touched: SystemTime,
+    /// Its open files, while a transfer is under way.
+    pub(super) open: Option<Arc<Partial>>,
+}
+
+/// What has to go for others to fit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Victim {
+    Blob(BlobHash),
+    Partial(BlobHash),
+}
+
+#[derive(Debug)]
+pub(super) struct Index {
+    pub(super) entries: HashMap<BlobHash, Entry>,
+    pub(super) partials: HashMap<BlobHash, Kept>,
+    pub(super) claims: Claims,
+    /// Bytes of all entries.
+    pub(super) stored: u64,
+    /// Bytes set aside for unfinished blobs, and for files that are copied in.
+    pub(super) reserved: u64,
+}
+
+impl Index {
+    pub(super) fn new(claims: Claims) -> Self {
+        Self { entries: HashMap::new(), partials: HashMap::new(), claims, stored: 0, reserved: 0 }
+    }
+
+    pub(super) fn insert(&mut self, hash: BlobHash, entry: Entry) {
+        self.stored += entry.len;
+        if let Some(old) = self.entries.insert(hash, entry) {
+            self.stored -= old.len;
+        }
+    }
+
+    /// Adds a blob that was verified just now. Two transfers of one blob may both end here: claims on the first stay.
+    pub(super) fn insert_verified(&mut self, hash: BlobHash, tree: Arc<Tree>) {
+        let (tag, pins) = self.entries.get(&hash).map_or((None, 0), |entry| (entry.tag, entry.pins));
+        self.insert(hash, Entry { len: tree.len(), tag, pins, touched: SystemTime::now(), tree: Some(tree) });
+    }
+
+    pub(super) fn remove(&mut self, hash: &BlobHash) -> bool {
+        let removed = self.entries.remove(hash);
+        self.stored -= removed.as_ref().map_or(0, |entry| entry.len);
+        removed.is_some()
+    }
+
+    pub(super) fn release(&mut self, len: u64) {
+        self.reserved -= len;
+    }
+
+    /// Length of an unfinished blob that nobody works on.
+    pub(super) fn kept_len(&self, hash: &BlobHash) -> Option<u64> {
+        self.partials.get(hash).filter(|kept| kept.open.is_none()).map(|kept| kept.len)
+    }
+
+    /// Notes that a transfer works on `partial`; its room is set aside already.
+    pub(super) fn activate(&mut self, hash: BlobHash, len: u64, partial: Arc<Partial>) {
+        self.partials.insert(hash, Kept { len, touched: SystemTime::now(), open: Some(partial) });
+    }
+
+    /// Notes that nobody works on `partial` any more; false if it was finished.
+    pub(super) fn park(&mut self, hash: &BlobHash, partial: &Arc<Partial>) -> bool {
+        let kept = self.partials.get_mut(hash);
+        let kept = kept.filter(|kept| kept.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, partial)));
+        kept.map(|kept| (kept.open, kept.touched) = (None, SystemTime::now())).is_some()
+    }
+
+    /// Forgets an unfinished blob that nobody works on; whether there was one.
+    pub(super) fn forget_partial(&mut self, hash: &BlobHash) -> bool {
+        let idle = self.kept_len(hash);
+        if let Some(len) = idle {
+            self.partials.remove(hash);
+            self.release(len);
+        }
+        idle.is_some()
+    }
+
+    /// Turns an unfinished blob into a blob.
+    pub(super) fn complete(&mut self, hash: BlobHash, tree: Arc<Tree>) {
+        if let Some(kept) = self.partials.remove(&hash) {
+            self.release(kept.len);
+        }
+        self.insert_verified(hash, tree);
+    }
+
+    /// The longest unused of what nobody claims, and how many bytes nobody claims in all.
+    pub(super) fn unclaimed(&self) -> (Option<Victim>, u64) {
+        let blobs = self.entries.iter().filter(|(_, entry)| entry.pins == 0 && entry.tag.is_none());
+        let idle = self.partials.iter().filter(|(_, kept)| kept.open.is_none());
+        let bytes = blobs.clone().map(|(_, entry)| entry.len).chain(idle.clone().map(|(_, kept)| kept.len)).sum();
+        let blobs = blobs.map(|(hash, entry)| (entry.touched, *hash, Victim::Blob(*hash)));
+        let idle = idle.map(|(hash, kept)| (kept.touched, *hash, Victim::Partial(*hash)));
+        let oldest = blobs.chain(idle).min_by_key(|(touched, hash, _)| (*touched, *hash));
+        (oldest.map(|(.., victim)| victim), bytes)
+    }
+}
