@@ -9,6 +9,7 @@ const SHIM: &[&str] = &[
     "shim/collective.cpp",
     "shim/gradients.cpp",
     "shim/memory.cpp",
+    "shim/meter.cpp",
     "shim/observe.cpp",
     "shim/stream.cpp",
 ];

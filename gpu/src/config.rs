@@ -5,10 +5,14 @@
 //! that LLaMA itself ignores are ignored here too. This module is pure Rust: the codec sizes payloads from it on
 //! machines without libtorch.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use rope::{Llama3, Rope, Yarn};
+
+mod rope;
 #[cfg(test)]
 mod tests;
 
@@ -45,8 +49,8 @@ impl ParameterSpec {
 /// One field of `config.json` that this crate refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigViolation {
-    /// The field's name as the file spells it.
-    pub field: &'static str,
+    /// The field's name as the file spells it, `outer.inner` inside an object.
+    pub field: Cow<'static, str>,
     /// What it holds and what would be accepted.
     pub problem: String,
 }
@@ -84,6 +88,8 @@ fn list(violations: &[ConfigViolation]) -> String {
 /// The file as Hugging Face writes it, with that library's defaults for absent fields.
 #[derive(Debug, Deserialize)]
 struct RawConfig {
+    architectures: Option<Vec<String>>,
+    auto_map: Option<serde_json::Value>,
     model_type: Option<String>,
     hidden_size: usize,
     intermediate_size: usize,
@@ -97,6 +103,7 @@ struct RawConfig {
     rope_theta: Option<f64>,
     rope_scaling: Option<serde_json::Value>,
     rope_parameters: Option<serde_json::Value>,
+    original_max_position_embeddings: Option<usize>,
     tie_word_embeddings: Option<bool>,
     hidden_act: Option<String>,
     attention_bias: Option<bool>,
@@ -141,6 +148,9 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary embedding.
     pub rope_theta: f64,
+    /// Kind of the rotary embedding.
+    #[serde(rename = "rope_scaling", skip_serializing_if = "Rope::is_default")]
+    pub rope: Rope,
     /// Whether the head is the embedding matrix.
     pub tie_word_embeddings: bool,
     /// Element type that the checkpoint declares; weights are converted to f32 on loading.
@@ -158,9 +168,9 @@ pub struct LlamaConfig {
 struct Violations(Vec<ConfigViolation>);
 
 impl Violations {
-    fn check(&mut self, holds: bool, field: &'static str, problem: impl FnOnce() -> String) {
+    fn check(&mut self, holds: bool, field: impl Into<Cow<'static, str>>, problem: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(ConfigViolation { field, problem: problem() });
+            self.0.push(ConfigViolation { field: field.into(), problem: problem() });
         }
     }
 
@@ -187,7 +197,8 @@ impl LlamaConfig {
         let raw: RawConfig = serde_json::from_slice(text)?;
         let mut violations = Violations::default();
         check_architecture(&raw, &mut violations);
-        let rope_theta = rope_theta(&raw, &mut violations);
+        let max_position_embeddings = raw.max_position_embeddings.unwrap_or(2048);
+        let (rope_theta, rope) = rope::read(&raw, max_position_embeddings, &mut violations);
         let config = Self {
             architectures: ["LlamaForCausalLM"],
             model_type: "llama",
@@ -199,15 +210,16 @@ impl LlamaConfig {
             num_key_value_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
             head_dim: raw.head_dim.unwrap_or_else(|| raw.hidden_size.checked_div(raw.num_attention_heads).unwrap_or(0)),
             vocab_size: raw.vocab_size,
-            max_position_embeddings: raw.max_position_embeddings.unwrap_or(2048),
+            max_position_embeddings,
             rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
             rope_theta,
+            rope,
             tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
             torch_dtype: raw.torch_dtype.or(raw.dtype).unwrap_or_else(|| "float32".to_owned()),
             bos_token_id: raw.bos_token_id,
             eos_token_id: raw.eos_token_id,
         };
-        check_sizes(&config, raw.head_dim.is_none(), &mut violations);
+        check_sizes(&config, &mut violations);
         if violations.0.is_empty() { Ok(config) } else { Err(ConfigError::Unsupported { violations: violations.0 }) }
     }
 
@@ -265,8 +277,12 @@ fn check_architecture(raw: &RawConfig, violations: &mut Violations) {
     violations.absent_or("pretraining_tp", &raw.pretraining_tp, 1);
     violations.absent_or("partial_rotary_factor", &raw.partial_rotary_factor, 1.0);
     violations.absent_or("rope_interleaved", &raw.rope_interleaved, false);
+    if let Some(architectures) = &raw.architectures {
+        let known = architectures.iter().any(|name| name == "LlamaForCausalLM");
+        violations.check(known, "architectures", || format!("{architectures:?} does not hold \"LlamaForCausalLM\""));
+    }
     for (field, present) in [
-        ("rope_scaling", raw.rope_scaling.is_some()),
+        ("auto_map", raw.auto_map.is_some()),
         ("sliding_window", raw.sliding_window.is_some()),
         ("quantization_config", raw.quantization_config.is_some()),
     ] {
@@ -280,22 +296,7 @@ fn check_architecture(raw: &RawConfig, violations: &mut Violations) {
     }
 }
 
-/// The rotary base, from either of the two places where Hugging Face has put it.
-fn rope_theta(raw: &RawConfig, violations: &mut Violations) -> f64 {
-    let mut theta = raw.rope_theta;
-    if let Some(parameters) = &raw.rope_parameters {
-        let kind = parameters.get("rope_type").and_then(serde_json::Value::as_str);
-        violations.check(matches!(kind, None | Some("default")), "rope_parameters", || {
-            format!("rope_type {kind:?} is not supported, only \"default\"")
-        });
-        theta = parameters.get("rope_theta").and_then(serde_json::Value::as_f64).or(theta);
-    }
-    let theta = theta.unwrap_or(10_000.0);
-    violations.check(theta.is_finite() && theta > 1.0, "rope_theta", || format!("{theta} is not a finite number above 1"));
-    theta
-}
-
-fn check_sizes(config: &LlamaConfig, head_dim_implied: bool, violations: &mut Violations) {
+fn check_sizes(config: &LlamaConfig, violations: &mut Violations) {
     let c = config;
     violations.dimension("hidden_size", c.hidden_size, DIMENSION_MAX);
     violations.dimension("intermediate_size", c.intermediate_size, DIMENSION_MAX);
@@ -306,11 +307,11 @@ fn check_sizes(config: &LlamaConfig, head_dim_implied: bool, violations: &mut Vi
     violations.dimension("num_key_value_heads", c.num_key_value_heads, c.num_attention_heads.max(1));
     violations.dimension("head_dim", c.head_dim, 1 << 12);
     violations.check(c.head_dim.is_multiple_of(2), "head_dim", || format!("{} is odd", c.head_dim));
-    if head_dim_implied {
-        violations.check(c.head_dim * c.num_attention_heads == c.hidden_size, "hidden_size", || {
-            format!("{} is not a multiple of the {} attention heads", c.hidden_size, c.num_attention_heads)
-        });
-    }
+    // Also where head_dim is given: transformers refuses such a file.
+    let divides = c.num_attention_heads != 0 && c.hidden_size.is_multiple_of(c.num_attention_heads);
+    violations.check(divides, "hidden_size", || {
+        format!("{} is not a multiple of the {} attention heads", c.hidden_size, c.num_attention_heads)
+    });
     let divides = c.num_key_value_heads != 0 && c.num_attention_heads.is_multiple_of(c.num_key_value_heads);
     violations.check(divides, "num_key_value_heads", || {
         format!("{} does not divide the {} attention heads", c.num_key_value_heads, c.num_attention_heads)

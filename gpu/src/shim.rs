@@ -9,6 +9,8 @@ mod collective;
 mod gradients;
 mod memory;
 #[cfg(test)]
+mod meter;
+#[cfg(test)]
 mod observe;
 pub(crate) mod stream;
 
@@ -19,6 +21,8 @@ pub use memory::MemoryUse;
 pub(crate) use memory::{memory_use, out_of_memory_count, release_cached_memory};
 #[cfg(test)]
 pub(crate) use observe::results_with_dimension;
+#[cfg(test)]
+pub(crate) use meter::Meter;
 
 unsafe extern "C" {
     fn psyche_last_error() -> *const c_char;

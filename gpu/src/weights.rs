@@ -238,7 +238,7 @@ fn read_header(path: &Path, file: &File) -> Result<(Metadata, u64), GpuError> {
     // Offsets that overlap, leave gaps or don't fit the shapes are refused while parsing.
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| unfit(path, error.to_string()))?;
     let data_start = 8 + size;
-    if data_start + metadata.data_len() as u64 != length {
+    if data_start.checked_add(metadata.data_len() as u64) != Some(length) {
         return Err(unfit(path, format!("{} bytes of data in a file of {length}", metadata.data_len())));
     }
     Ok((metadata, data_start))

@@ -37,6 +37,7 @@ use spike::SpikeGuard;
 use step::laps;
 
 mod adamw;
+mod inspect;
 mod memory;
 mod plan;
 mod spike;

@@ -14,18 +14,20 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Tables for positions below `sequence_len`, computed in f64 once.
+    /// Tables for positions below `sequence_len`.
+    ///
+    /// Frequencies and angles are rounded to f32 as Hugging Face rounds them: at position 100,000 that is a hundredth of a
+    /// radian, to which a model trained there has got used.
     ///
     /// # Errors
     /// libtorch's.
     pub(super) fn new(config: &LlamaConfig, sequence_len: usize, (kind, device): (Kind, Device)) -> Result<Self, GpuError> {
-        let width = config.head_dim;
-        let frequencies: Vec<f64> =
-            (0..width / 2).map(|pair| config.rope_theta.powf(-2.0 * pair as f64 / width as f64)).collect();
-        let frequencies = Tensor::f_from_slice(&frequencies)?;
-        let positions = Tensor::f_arange(sequence_len as i64, (Kind::Double, Device::Cpu))?;
-        let angles = positions.f_outer(&frequencies)?.f_unsqueeze(1)?;
-        let (cosine, sine) = (angles.f_cos()?, angles.f_sin()?);
+        let frequencies = config.rope.frequencies(config.rope_theta, config.head_dim);
+        let frequencies = Tensor::f_from_slice(&frequencies)?.f_to_kind(Kind::Float)?;
+        let positions = Tensor::f_arange(sequence_len as i64, (Kind::Float, Device::Cpu))?;
+        let angles = positions.f_outer(&frequencies)?.f_unsqueeze(1)?.f_to_kind(Kind::Double)?;
+        let scaled = |values: Tensor| values.f_mul_scalar(config.rope.attention_factor());
+        let (cosine, sine) = (scaled(angles.f_cos()?)?, scaled(angles.f_sin()?)?);
         let table = |halves: [&Tensor; 2]| Tensor::f_cat(&halves, -1)?.f_to_kind(kind)?.f_to_device(device);
         Ok(Self { cosine: table([&cosine, &cosine])?, sine: table([&sine.f_neg()?, &sine])? })
     }

@@ -268,3 +268,61 @@ fn logits_give_the_loss() {
         assert!((ranks[0].0 / expected - 1.0).abs() < 1e-5, "{} instead of {expected}", ranks[0].0);
     }
 }
+
+/// Most bytes that are live in a step beside the model and its gradients.
+fn peak(config: &LlamaConfig, precision: Precision, checkpointing: bool) -> i64 {
+    crate::devices::init_threads(1);
+    let peaks = on_ranks((1, 1), |rank| {
+        let (_, model) = model_of(config, &rank, ModelOptions { sequence_len: 32, precision, checkpointing });
+        let tokens = Tensor::randint(128, [4, 33], (Kind::Int64, Device::Cpu));
+        let step = || {
+            let mut loss = model.loss_sum(&tokens.narrow(1, 0, 32), &tokens.narrow(1, 1, 32)).unwrap();
+            model.backward(&mut loss, 1.0).unwrap();
+        };
+        // After this the gradients are there, and count no more.
+        step();
+        let meter = shim::Meter::start().unwrap();
+        step();
+        let (live, peak) = meter.read();
+        assert_eq!(live, 0, "a step leaves nothing behind");
+        peak
+    });
+    peaks.into_iter().map(|peak| peak.unwrap()).sum()
+}
+
+#[test]
+fn recomputation_keeps_one_layers_activations_instead_of_all() {
+    let config = |layers: usize| config_with(serde_json::json!({ "num_hidden_layers": layers }));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let by_layers = |checkpointing| [4, 12].map(|layers| peak(&config(layers), precision, checkpointing));
+        let ([few, many], [few_again, many_again]) = (by_layers(false), by_layers(true));
+        assert!(few_again < few && many_again * 3 < many, "{precision}: {many_again} bytes instead of {many}");
+        // What a further layer costs is its input: [4, 32, 32].
+        let input = 4 * 32 * 32 * precision.bytes() as i64;
+        assert_eq!((many_again - few_again) / 8, input, "{precision}");
+        assert!((many - few) / 8 > 6 * input, "{precision}: {} bytes per layer", (many - few) / 8);
+    }
+}
+
+#[test]
+fn parameters_stand_in_the_same_order_in_every_layout() {
+    let config = tiny_config();
+    let names: Vec<String> = config.parameters().into_iter().map(|spec| spec.name).collect();
+    for layout in [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)] {
+        let options = ModelOptions { sequence_len: 4, precision: Precision::F32, checkpointing: false };
+        for outcome in on_ranks(layout, |rank| {
+            let (nodes, model) = model_of(&config, &rank, options);
+            let shapes = model.parameters().iter().map(Tensor::size).collect::<Vec<_>>();
+            let expected = (0..names.len()).map(|parameter| nodes.shard_shape(parameter, rank.tensor_index()));
+            assert_eq!(shapes, expected.collect::<Vec<_>>());
+            // Pieces strung together in the order of the ranks are the parameters in theirs.
+            let pieces = (0..nodes.topology.ranks()).flat_map(|rank| nodes.pieces(rank).to_vec());
+            let mut walked: Vec<usize> = pieces.map(|piece| piece.part.parameter()).collect();
+            assert!(walked.is_sorted());
+            walked.dedup();
+            walked.into_iter().map(|parameter| nodes.codec.parameters()[parameter].spec().name.clone()).collect::<Vec<_>>()
+        }) {
+            assert_eq!(outcome.unwrap(), names, "{layout:?}");
+        }
+    }
+}

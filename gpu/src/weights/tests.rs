@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may unwrap")]
 
+use proptest::prelude::*;
 use safetensors::tensor::TensorView;
 
 use super::*;
@@ -99,5 +100,80 @@ fn an_index_cannot_lead_out_of_its_folder() {
         let index = serde_json::json!({ "weight_map": { "model.norm.weight": name } });
         std::fs::write(folder.path().join(index_file(MODEL_FILES)), index.to_string()).unwrap();
         assert!(refusal(folder.path()).contains("not the name of a file"), "{name}");
+    }
+}
+
+/// The tiny model's file, cut into its header's text and its data.
+fn header_and_data() -> (String, Vec<u8>) {
+    let folder = weights_of(&tiny_config());
+    let whole = std::fs::read(folder.path().join(single_file(MODEL_FILES))).unwrap();
+    let size = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    (String::from_utf8(whole[8..8 + size].to_vec()).unwrap(), whole[8 + size..].to_vec())
+}
+
+/// Opens, checks and reads a file with this header; no content may do worse than a typed error.
+fn read_with_header(header: &[u8], data: &[u8]) -> Result<(), GpuError> {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header, data].concat();
+    std::fs::write(folder.path().join(single_file(MODEL_FILES)), bytes).unwrap();
+    let files = WeightFiles::open(folder.path(), MODEL_FILES)?;
+    files.check(&tiny_config())?;
+    for spec in tiny_config().parameters() {
+        files.read_f32(&spec.name, 0, &mut vec![0.0; spec.len()])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn absurd_shapes_and_offsets_are_refused_without_overflow() {
+    let (header, data) = header_and_data();
+    read_with_header(header.as_bytes(), &data).unwrap();
+    for (shape, end) in [
+        ("[4611686018427387903]", "18446744073709551612"),
+        ("[18446744073709551615,18446744073709551615]", "4"),
+        ("[0]", "0"),
+        ("[]", "4"),
+        ("[4294967296,4294967296,4]", "0"),
+    ] {
+        for dtype in ["F32", "BF16", "F16", "U8", "F8_E4M3"] {
+            let absurd =
+                format!("{{\"model.norm.weight\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[0,{end}]}}}}");
+            assert!(read_with_header(absurd.as_bytes(), &data[..4]).is_err(), "{absurd}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn prop_no_change_of_a_header_does_worse_than_a_typed_error(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..4),
+    ) {
+        let (header, data) = header_and_data();
+        let mut header = header.into_bytes();
+        for (place, byte, kind) in changes {
+            let place = place.index(header.len());
+            match kind {
+                0 => header[place] = byte,
+                1 => drop(header.remove(place)),
+                // Digits make other numbers of those that are there.
+                _ => header.insert(place, b'0' + byte % 10),
+            }
+        }
+        if let Err(error) = read_with_header(&header, &data) {
+            prop_assert!(matches!(error, GpuError::Weights { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn prop_no_bytes_do_worse_than_a_typed_error(size in any::<u64>(), bytes in prop::collection::vec(any::<u8>(), 0..200), fits in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let size = if fits { bytes.len() as u64 } else { size };
+        let whole = [&size.to_le_bytes()[..], &bytes].concat();
+        std::fs::write(folder.path().join(single_file(MODEL_FILES)), &whole).unwrap();
+        prop_assert!(WeightFiles::open(folder.path(), MODEL_FILES).and_then(|files| files.check(&tiny_config())).is_err());
+        std::fs::write(folder.path().join(index_file(MODEL_FILES)), &bytes).unwrap();
+        prop_assert!(WeightFiles::open(folder.path(), MODEL_FILES).is_err());
     }
 }

@@ -126,6 +126,20 @@ pub(super) fn check_samples(
     }
 }
 
+/// Refuses inputs that no forward pass can be made of.
+pub(super) fn check_inputs(step: u64, inputs: &[Vec<u32>], (sequence_len, vocabulary): (usize, usize)) -> Result<(), GpuError> {
+    let refuse = |problem: String| Err(GpuError::Plan { step, problem });
+    let length = inputs.first().map_or(0, Vec::len);
+    if inputs.len() > SAMPLES_MAX || !(1..=sequence_len).contains(&length) || inputs.iter().any(|input| input.len() != length) {
+        let problem = format!("{} inputs, the first of {length} tokens, not equal ones of 1..={sequence_len}", inputs.len());
+        return refuse(problem);
+    }
+    match inputs.iter().flatten().find(|&&token| token as usize >= vocabulary) {
+        Some(token) => refuse(format!("token {token} is not in the vocabulary of {vocabulary}")),
+        None => Ok(()),
+    }
+}
+
 /// Refuses rates that no step is made with.
 pub(super) fn check_rates(step: u64, rates: &[(&str, f32)]) -> Result<(), GpuError> {
     match rates.iter().find(|(_, rate)| !(0.0..=LEARNING_RATE_MAX).contains(rate)) {

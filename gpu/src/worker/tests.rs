@@ -202,3 +202,25 @@ fn a_rank_that_dies_ends_the_others_steps_with_a_typed_error() {
     assert_eq!(errors.len(), 3);
     assert!(errors.iter().all(|error| matches!(error, GpuError::MeshPoisoned { .. })), "{errors:?}");
 }
+
+#[test]
+fn logits_are_whole_and_the_same_on_every_rank_of_every_layout() {
+    let config = tiny_config();
+    let folder = weights_of(&config);
+    let inputs: Vec<Vec<u32>> = plan(0, 2).samples.iter().map(|sample| sample[..6].to_vec()).collect();
+    let logits = |layout| {
+        on_loaded_ranks(layout, (&config, one_bit()), folder.path(), 2, |rank| {
+            let refused = rank.logits(0, &[vec![1, 2], vec![1]]).unwrap_err();
+            assert!(matches!(refused, GpuError::Plan { .. }), "{refused}");
+            assert!(rank.logits(0, &[vec![128]]).is_err() && rank.logits(0, &[]).is_err());
+            rank.logits(0, &inputs).unwrap()
+        })
+    };
+    let alone = logits((1, 1)).remove(0);
+    assert_eq!(alone.len(), 2 * 6 * 128);
+    for layout in [(1, 2), (2, 2)] {
+        for other in logits(layout) {
+            assert!(difference(&alone, &other) < 1e-5, "{layout:?}");
+        }
+    }
+}
