@@ -7,12 +7,15 @@ const SHIM: &[&str] = &[
     "shim/common.cpp",
     "shim/adamw.cpp",
     "shim/collective.cpp",
+    "shim/fused.cpp",
     "shim/gradients.cpp",
     "shim/memory.cpp",
     "shim/meter.cpp",
     "shim/observe.cpp",
     "shim/stream.cpp",
 ];
+/// The OpenMP library that comes with libtorch.
+const OPENMP: &str = "libgomp.so.1";
 
 fn main() {
     println!("cargo::rerun-if-changed=shim");
@@ -28,8 +31,12 @@ fn main() {
     // The link arguments of a library don't propagate: crates with binaries or tests read this and set their own rpath.
     println!("cargo::metadata=libtorch_lib={}", library.display());
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", library.display());
-    cc::Build::new()
-        .cpp(true)
+    let mut shim = cc::Build::new();
+    // Loops share the threads of libtorch's own; where its OpenMP is not found they run on one.
+    if library.join(OPENMP).exists() {
+        shim.flag_if_supported("-fopenmp");
+    }
+    shim.cpp(true)
         .pic(true)
         .warnings(false)
         .std("c++17")
@@ -48,4 +55,11 @@ fn main() {
         .flag("-ffp-contract=off")
         .file("kernels/host.cpp")
         .compile("psyche_gpu_kernels_host");
+    // Inner loops: no header of libtorch, and worth the compiler's full effort.
+    let mut rows = cc::Build::new();
+    rows.cpp(true).pic(true).warnings(false).std("c++17").opt_level(3).file("shim/rows.cpp").compile("psyche_gpu_rows");
+    if library.join(OPENMP).exists() {
+        println!("cargo::rustc-link-search=native={}", library.display());
+        println!("cargo::rustc-link-lib=dylib:+verbatim={OPENMP}");
+    }
 }

@@ -6,6 +6,7 @@ use crate::GpuError;
 
 mod adamw;
 mod collective;
+mod fused;
 mod gradients;
 mod memory;
 #[cfg(test)]
@@ -16,13 +17,14 @@ pub(crate) mod stream;
 
 pub(crate) use adamw::{AdamWRates, AdamWState};
 pub(crate) use collective::Region;
+pub(crate) use fused::{rms_norm, rotate, swiglu};
 pub(crate) use gradients::{GradientSum, backward};
 pub use memory::MemoryUse;
 pub(crate) use memory::{memory_use, out_of_memory_count, release_cached_memory};
 #[cfg(test)]
-pub(crate) use observe::results_with_dimension;
-#[cfg(test)]
 pub(crate) use meter::Meter;
+#[cfg(test)]
+pub(crate) use observe::results_with_dimension;
 
 unsafe extern "C" {
     fn psyche_last_error() -> *const c_char;

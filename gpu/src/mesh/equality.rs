@@ -41,7 +41,7 @@ fn cases() -> impl Strategy<Value = Case> {
         let config = serde_json::json!({
             "num_hidden_layers": layers, "tie_word_embeddings": tied, "head_dim": 2 * half_head,
             "num_key_value_heads": tensor_parallel, "num_attention_heads": tensor_parallel * groups,
-            "hidden_size": 11 + 2 * narrow, "intermediate_size": tensor_parallel * (5 + 2 * inner),
+            "hidden_size": tensor_parallel * groups * (5 + 2 * narrow), "intermediate_size": tensor_parallel * (5 + 2 * inner),
             "vocab_size": tensor_parallel * (17 + 2 * vocabulary),
         });
         Case { layout, config, sequence, samples, micro_batch, seed }

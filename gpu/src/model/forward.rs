@@ -1,10 +1,10 @@
 //! The forward pass: embedding, layers, head and loss.
 
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use super::{Layer, Llama, Rows};
 use crate::GpuError;
-use crate::mesh;
+use crate::{mesh, shim};
 
 /// Label of a position that does not count; never occurs, because every token of a sample counts.
 const IGNORED_LABEL: i64 = -100;
@@ -45,6 +45,9 @@ impl Llama {
     }
 
     fn rms_norm(&self, hidden: &Tensor, weight: &Tensor) -> Result<Tensor, GpuError> {
+        if self.device == Device::Cpu {
+            return shim::rms_norm(hidden, weight, self.config.rms_norm_eps);
+        }
         Ok(hidden.f_rms_norm([self.config.hidden_size as i64], Some(weight), self.config.rms_norm_eps)?)
     }
 
@@ -52,7 +55,9 @@ impl Llama {
         let input = self.rms_norm(hidden, &layer.attention_norm)?;
         let [query, key, value] = self.region.columns(&input, [&layer.query, &layer.key, &layer.value])?;
         let (batch, sequence) = (hidden.size()[0], hidden.size()[1]);
-        let by_head = |projected: &Tensor| projected.f_view([batch, sequence, -1, self.config.head_dim as i64]);
+        let by_head = |projected: &Tensor| -> Result<Tensor, GpuError> {
+            Ok(projected.f_view([batch, sequence, -1, self.config.head_dim as i64])?)
+        };
         let query = self.rotary.rotate(&by_head(&query)?)?.f_transpose(1, 2)?;
         let key = self.rotary.rotate(&by_head(&key)?)?.f_transpose(1, 2)?;
         let value = by_head(&value)?.f_transpose(1, 2)?;
@@ -65,7 +70,7 @@ impl Llama {
     fn feed_forward(&self, layer: &Layer, hidden: &Tensor) -> Result<Tensor, GpuError> {
         let input = self.rms_norm(hidden, &layer.feed_forward_norm)?;
         let [gate, up] = self.region.columns(&input, [&layer.gate, &layer.up])?;
-        let inner = gate.f_silu()?.f_mul(&up)?;
+        let inner = shim::swiglu(&gate, &up)?;
         self.region.leave(inner.f_linear(&layer.down, NO_BIAS)?)
     }
 

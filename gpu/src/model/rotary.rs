@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::GpuError;
 use crate::config::LlamaConfig;
+use crate::shim;
 
 /// Cosines and sines of all positions' angles.
 pub(super) struct Tables {
@@ -22,6 +23,8 @@ impl Tables {
     /// # Errors
     /// libtorch's.
     pub(super) fn new(config: &LlamaConfig, sequence_len: usize, (kind, device): (Kind, Device)) -> Result<Self, GpuError> {
+        // The loop for CPU devices computes in f32 whatever the activations are.
+        let kind = if device == Device::Cpu { Kind::Float } else { kind };
         let frequencies = config.rope.frequencies(config.rope_theta, config.head_dim);
         let frequencies = Tensor::f_from_slice(&frequencies)?.f_to_kind(Kind::Float)?;
         let positions = Tensor::f_arange(sequence_len as i64, (Kind::Float, Device::Cpu))?;
@@ -37,11 +40,17 @@ impl Tables {
     ///
     /// # Shapes
     /// `heads` and the result: `[batch, seq, heads, head_dim]`.
-    pub(super) fn rotate(&self, heads: &Tensor) -> Result<Tensor, tch::TchError> {
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(super) fn rotate(&self, heads: &Tensor) -> Result<Tensor, GpuError> {
+        if heads.device() == Device::Cpu {
+            return shim::rotate(heads, &self.cosine, &self.sine);
+        }
         let sequence = heads.size()[1];
         let (cosine, sine) = (self.cosine.f_narrow(0, 0, sequence)?, self.sine.f_narrow(0, 0, sequence)?);
         let halves = heads.f_chunk(2, -1)?;
         let swapped = Tensor::f_cat(&[&halves[1], &halves[0]], -1)?;
-        heads.f_mul(&cosine)?.f_addcmul(&swapped, &sine)
+        Ok(heads.f_mul(&cosine)?.f_addcmul(&swapped, &sine)?)
     }
 }

@@ -61,6 +61,7 @@ impl Model {
             micro_batch_size: 8,
             precision,
             checkpointing: false,
+            spikes: None,
             threads: Threads::ONE,
             weights: self.folder.clone(),
         })
