@@ -37,8 +37,8 @@ fn main() {
         let together = Barrier::new(ranks);
         std::thread::scope(|scope| {
             for place in mesh(topology, Duration::from_secs(60)) {
-                let (folders, together) = ([&*disk, &*memory], &together);
-                scope.spawn(|| run(place, weights.path(), folders, together));
+                let (weights, folders, together) = (weights.path(), [&*disk, &*memory], &together);
+                scope.spawn(move || run(place, weights, folders, together));
             }
         });
     }
@@ -115,7 +115,6 @@ fn run(place: MeshRank, weights: &Path, [disk, memory]: [&Path; 2], together: &B
 
 static SHARED: std::sync::Mutex<Option<psyche_gpu::snapshot::Verified>> = std::sync::Mutex::new(None);
 
-#[expect(clippy::panic, reason = "a benchmark may give up")]
 fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{error:?}"))
 }
