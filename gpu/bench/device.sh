@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # The benchmarks of a machine with a GPU, from one carried program. Prints tables in Markdown for docs/BENCHMARKS.md.
 #
-#   device.sh --build     here: builds the program into target/device/, stripped, to be carried with gpu/bench/
-#   device.sh             there: a 1B model on the first GPU against PyTorch eager and torch.compile, about 5 minutes
+#   device.sh --build     here: builds the program, and the crate's tests, into target/device/, stripped, to be carried
+#                         with gpu/bench/
+#   device.sh             there: the tests that want a GPU, then a 1B model on the first GPU against PyTorch eager and
+#                         torch.compile; about 6 minutes
 #   device.sh --dry-run   anywhere: the same with a tiny model on the CPU
 #
 # There it needs python3 with PyTorch 2.11 and safetensors, whose libtorch the program uses, and 6 GB in TMPDIR.
@@ -19,9 +21,21 @@ fail() { say "failed to $*"; exit 1; }
 build() {
   cd "$root"
   cargo build --locked --release -p psyche-gpu --bin psyche-gpu-bench
+  local tests
+  tests=$(cargo test --locked -p psyche-gpu --lib --no-run --message-format=json | python3 -c '
+import json, sys
+built = [line for line in map(json.loads, sys.stdin) if line.get("executable") and line["profile"]["test"]]
+print(built[-1]["executable"])')
   mkdir -p target/device
   strip -o target/device/psyche-gpu-bench "${CARGO_TARGET_DIR:-target}/release/psyche-gpu-bench"
-  say "target/device/psyche-gpu-bench has $(($(stat -c %s target/device/psyche-gpu-bench) >> 20)) MiB"
+  strip -o target/device/psyche-gpu-tests "$tests"
+  say "target/device/ has $(du -sm target/device | cut -f 1) MiB"
+}
+
+# The crate's tests that want a GPU; those that pass without one are not of interest here.
+tests() {
+  [ -x "$root/target/device/psyche-gpu-tests" ] || { say "the tests were not carried"; return; }
+  LD_LIBRARY_PATH=$torch/lib "$root/target/device/psyche-gpu-tests" --nocapture --test-threads 1 cuda nccl device || fail "pass the tests"
 }
 
 # A machine of ours has PyTorch in the cache, not in its Python.
@@ -54,6 +68,7 @@ case ${1:-} in
     find_python
     "$PYTHON" -s -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null \
       || { say "there is no GPU here that PyTorch could use; nothing was measured"; exit 3; }
+    tests
     measure device
     ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
