@@ -133,9 +133,10 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// The seconds of `what` by round; empty where the contestant does not measure it.
+    /// The seconds of `what` by round; empty where there is no such contestant, or it does not measure it.
     pub(crate) fn seconds(&self, contestant: usize, what: &str) -> Vec<f64> {
-        self.rounds[contestant].iter().filter_map(|answer| answer.times.get(what).copied()).collect()
+        let answers = self.rounds.get(contestant).into_iter().flatten();
+        answers.filter_map(|answer| answer.times.get(what).copied()).collect()
     }
 
     /// Seconds of `what`.

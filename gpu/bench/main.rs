@@ -72,7 +72,7 @@ fn run() -> Result<(), BenchError> {
     }
     let options = Options::of(arguments)?;
     match command.as_str() {
-        "step" => println!("{}", tables::step(&options.place()?, &[1, 2])?),
+        "step" => tables::step(&options.place()?, &[1, 2])?.iter().for_each(|table| println!("{table}")),
         "layouts" => println!("{}", tables::layouts(&options.place()?)?),
         "all-reduce" => println!("{}", tables::all_reduce(options.rounds)?),
         "device" | "dry-run" => {

@@ -12,11 +12,15 @@ use psyche_gpu::devices::{DeviceSpec, init_threads};
 use psyche_gpu::mesh::{Topology, mesh};
 use psyche_gpu::optimizer::OptimizerConfig;
 use psyche_gpu::precision::PrecisionError;
-use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, StepDurations, StepPlan, TrainOutcome, Trained};
+use psyche_gpu::worker::{
+    AdamWConfig, AdamWTrainer, ApplyPlan, Rank, RankSetup, StepDurations, StepPlan, TrainOutcome, Trained,
+};
 
 use crate::error::BenchError;
 use crate::setting::Job;
 
+/// As the peers set theirs.
+const ADAMW: AdamWConfig = AdamWConfig { betas: (0.9, 0.95), weight_decay: 0.01, epsilon: 1e-8 };
 const MESH_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// What a rank can be told to do.
@@ -25,6 +29,12 @@ enum Work {
     Train(StepPlan),
     Apply(ApplyPlan),
     Digest,
+}
+
+/// The state of one device, by optimiser.
+enum Trainer {
+    Distro(Box<Rank>),
+    AdamW(Box<AdamWTrainer>),
 }
 
 /// What a rank has to say about it.
@@ -78,7 +88,7 @@ impl Node {
                 threads: Threads::new(job.threads),
                 weights: job.weights.clone(),
             };
-            ranks.push(start(setup));
+            ranks.push(start(setup, job.adamw));
         }
         Ok(Self { ranks, job: job.clone(), vocabulary, parameters })
     }
@@ -136,16 +146,21 @@ impl Node {
     }
 }
 
-fn start(setup: RankSetup) -> (SyncSender<Work>, Receiver<Result<Done, GpuError>>) {
+fn start(setup: RankSetup, adamw: bool) -> (SyncSender<Work>, Receiver<Result<Done, GpuError>>) {
     let (commands, inbox) = sync_channel::<Work>(1);
     let (outbox, answers) = sync_channel(1);
     std::thread::spawn(move || {
-        let mut rank = match Rank::new(setup) {
-            Ok(rank) => rank,
+        let trainer = if adamw {
+            AdamWTrainer::new(setup, ADAMW).map(|trainer| Trainer::AdamW(Box::new(trainer)))
+        } else {
+            Rank::new(setup).map(|rank| Trainer::Distro(Box::new(rank)))
+        };
+        let mut trainer = match trainer {
+            Ok(trainer) => trainer,
             Err(error) => return drop(outbox.send(Err(error))),
         };
         while let Ok(work) = inbox.recv() {
-            if outbox.send(carry_out(&mut rank, &work)).is_err() {
+            if outbox.send(carry_out(&mut trainer, &work)).is_err() {
                 break;
             }
         }
@@ -153,14 +168,20 @@ fn start(setup: RankSetup) -> (SyncSender<Work>, Receiver<Result<Done, GpuError>
     (commands, answers)
 }
 
-fn carry_out(rank: &mut Rank, work: &Work) -> Result<Done, GpuError> {
-    match work {
-        Work::Train(plan) => {
-            let TrainOutcome::Trained(trained) = rank.train(plan)? else { return Ok(Done::default()) };
-            Ok(Done { trained: Some(trained), durations: rank.durations(), ..Done::default() })
+fn carry_out(trainer: &mut Trainer, work: &Work) -> Result<Done, GpuError> {
+    let trained = |outcome| match outcome {
+        TrainOutcome::Trained(trained) => Done { trained: Some(trained), ..Done::default() },
+        TrainOutcome::Skipped { .. } | TrainOutcome::Cancelled => Done::default(),
+    };
+    match (trainer, work) {
+        (Trainer::Distro(rank), Work::Train(plan)) => {
+            let done = trained(rank.train(plan)?);
+            Ok(Done { durations: rank.durations(), ..done })
         }
-        Work::Apply(plan) => rank.apply(plan).map(|()| Done::default()),
-        Work::Digest => Ok(Done { digest: rank.digest()?, ..Done::default() }),
+        (Trainer::Distro(rank), Work::Apply(plan)) => rank.apply(plan).map(|()| Done::default()),
+        (Trainer::Distro(rank), Work::Digest) => Ok(Done { digest: rank.digest()?, ..Done::default() }),
+        (Trainer::AdamW(trainer), Work::Train(plan)) => Ok(trained(trainer.train(plan)?)),
+        (Trainer::AdamW(_), Work::Apply(_) | Work::Digest) => Ok(Done::default()),
     }
 }
 

@@ -114,6 +114,8 @@ pub(crate) struct Job {
     pub(crate) learning_rate: f32,
     /// For peers: the back end of `torch.compile`, if it is to be used.
     pub(crate) compile: Option<String>,
+    /// For ours: AdamW in the place of DisTrO.
+    pub(crate) adamw: bool,
 }
 
 impl Job {
@@ -132,6 +134,7 @@ impl Job {
             micro_batch,
             learning_rate: LEARNING_RATE,
             compile: None,
+            adamw: false,
         }
     }
 }

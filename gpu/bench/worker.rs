@@ -15,14 +15,20 @@ use crate::error::BenchError;
 use crate::node::Node;
 use crate::setting::{Job, Reduction};
 
-/// Trains a step, applies its own result and takes the digest, for each line of the input.
+/// Trains a step, for each line of the input: with DisTrO, applies its own result and takes the digest.
 ///
 /// # Errors
 /// A job that can't be done, a broken pipe.
 pub(crate) fn train(job: &str) -> Result<(), BenchError> {
-    let node = Node::new(&serde_json::from_str::<Job>(job)?)?;
+    let job: Job = serde_json::from_str(job)?;
+    let node = Node::new(&job)?;
     serve(&json!({"ready": true, "parameters": node.parameters()}), |number| {
         let step = node.train(number)?;
+        let (loss, norm) = (step.trained.loss, step.trained.gradient_norm);
+        if job.adamw {
+            let times = json!({"whole step": step.train.as_secs_f64()});
+            return Ok(json!({"loss": loss, "gradient_norm": norm, "times": times}));
+        }
         let payload = step.trained.payload.as_deref().map(Arc::from);
         let apply = node.apply(number, &Arc::new(payload.into_iter().collect()))?;
         let (_, digest) = node.digest()?;
@@ -37,7 +43,7 @@ pub(crate) fn train(job: &str) -> Result<(), BenchError> {
             ("whole step", step.train + apply),
         ];
         let times: BTreeMap<&str, f64> = times.map(|(name, time)| (name, time.as_secs_f64())).into_iter().collect();
-        Ok(json!({"loss": step.trained.loss, "gradient_norm": step.trained.gradient_norm, "times": times}))
+        Ok(json!({"loss": loss, "gradient_norm": norm, "times": times}))
     })
 }
 
