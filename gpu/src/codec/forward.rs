@@ -68,13 +68,17 @@ impl Plan {
         for level in &self.levels {
             for (number, group) in level.groups.iter().enumerate() {
                 let mut sums = [[0.0_f32; LANES]; TOGETHER];
+                // Loops, not for_each, whose closure would not be compiled for the caller's instruction set: without it
+                // each multiply-add is a call.
                 if level.backwards {
-                    let terms = lines[..=level.start].iter().rev();
-                    group.iter().zip(terms).for_each(|(entries, line)| add::<FUSED>(&mut sums, entries, line));
+                    for (entries, line) in group.iter().zip(lines[..=level.start].iter().rev()) {
+                        add::<FUSED>(&mut sums, entries, line);
+                    }
                 } else {
-                    group.iter().zip(&*lines).for_each(|(entries, line)| add::<FUSED>(&mut sums, entries, line));
+                    for (entries, line) in group.iter().zip(&*lines) {
+                        add::<FUSED>(&mut sums, entries, line);
+                    }
                 }
-                // Not for_each, whose closure would not be compiled for the caller's instruction set.
                 for (row, sum) in (number * TOGETHER..level.rows).zip(&sums) {
                     put(level.first + row * level.step, sum);
                 }
@@ -102,8 +106,7 @@ fn fold(lines: &mut [Lanes]) {
 fn add<const FUSED: bool>(sums: &mut [Lanes; TOGETHER], entries: &[f32; TOGETHER], line: &Lanes) {
     for (sum, &entry) in sums.iter_mut().zip(entries) {
         for lane in 0..LANES {
-            let product = |sum: f32| if FUSED { entry.mul_add(line[lane], sum) } else { entry * line[lane] + sum };
-            sum[lane] = product(sum[lane]);
+            sum[lane] = if FUSED { entry.mul_add(line[lane], sum[lane]) } else { entry * line[lane] + sum[lane] };
         }
     }
 }
