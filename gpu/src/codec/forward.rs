@@ -91,7 +91,7 @@ impl Plan {
 #[inline(always)]
 fn fold(lines: &mut [Lanes]) {
     let mut m = lines.len();
-    while m % 2 == 0 {
+    while m.is_multiple_of(2) {
         let (front, back) = lines[..m].split_at_mut(m / 2);
         for (front, back) in front.iter_mut().zip(back.iter_mut().rev()) {
             for lane in 0..LANES {
@@ -176,6 +176,7 @@ impl Coefficients {
     }
 
     /// Writes all coefficients, `[height, width]`.
+    #[cfg(test)]
     pub(crate) fn write(&self, to: &mut [f32]) {
         let len = self.height * self.width;
         to[..len].iter_mut().zip(0..).for_each(|(to, index)| *to = self.get(index));

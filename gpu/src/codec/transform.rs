@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
-use super::forward::{Coefficients, Plan};
+#[cfg(test)]
+use super::forward::Coefficients;
+use super::forward::Plan;
 use super::matmul::{Sizes, Strided, transposed_product};
+#[cfg(test)]
 use super::simd::{Kernel, Simd};
 use crate::exact::IntegerBasis;
 use crate::exact::trig::cos_pi_ratio;
@@ -65,13 +68,14 @@ impl Transform {
         [&self.height, &self.width]
     }
 
-    /// Coefficients of one chunk; [`Coefficients::write`] has them in order.
+    /// Coefficients of one chunk as a whole; [`Coefficients::write`] has them in order.
     ///
     /// # Shapes
     /// `from`: `height` rows of `width` elements, rows `stride` elements apart; `coefficients`: made for this size.
     ///
     /// # Panics
     /// Where a slice is too short.
+    #[cfg(test)]
     pub(crate) fn forward(&self, simd: Simd, from: &[f32], stride: usize, coefficients: &mut Coefficients) {
         simd.run(Forward { transform: self, from, stride, coefficients });
     }
@@ -116,6 +120,7 @@ impl Transform {
 }
 
 /// One chunk's forward transform.
+#[cfg(test)]
 struct Forward<'a> {
     transform: &'a Transform,
     from: &'a [f32],
@@ -123,6 +128,7 @@ struct Forward<'a> {
     coefficients: &'a mut Coefficients,
 }
 
+#[cfg(test)]
 impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {

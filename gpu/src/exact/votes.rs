@@ -91,7 +91,7 @@ impl Ballot {
                 let at = usize::from(index);
                 let (sum, count) = &mut self.table[at];
                 if *count == 0 {
-                    self.voted.push(((at % self.width) << 16 | at / self.width) as u32);
+                    self.voted.push((((at % self.width) << 16) | (at / self.width)) as u32);
                 }
                 *sum += round_half_away(f64::from(value) * scale);
                 *count += 1;
