@@ -28,6 +28,7 @@ use crate::outbox::Outbox;
 use crate::relays::Relays;
 use crate::traffic::Traffic;
 use crate::transfer::{PartRequest, PartResponse};
+use crate::upgrades::Upgrades;
 use crate::wire::Wire;
 use gossip::{Rates, Seen};
 use peers::Link;
@@ -75,6 +76,7 @@ pub(crate) struct Driver {
     links: HashMap<ConnectionId, Link>,
     dialer: Dialer,
     relays: Relays,
+    upgrades: Upgrades,
     conduct: Conduct<PeerId>,
     outbox: Outbox,
     seen: Seen,
@@ -114,6 +116,7 @@ impl Driver {
             links: HashMap::new(),
             dialer: Dialer::new(wanted, redial_backoff(), now),
             relays: Relays::new(start.relays, redial_backoff(), now),
+            upgrades: Upgrades::new(upgrade_backoff()),
             conduct: Conduct::default(),
             outbox: Outbox::default(),
             seen: Seen::default(),
@@ -230,6 +233,7 @@ impl Driver {
         }
         self.dial_due(now);
         self.reserve_due(now);
+        self.upgrade_due(now);
         for peer in self.conduct.forgive(now) {
             self.swarm.behaviour_mut().blocked.unblock_peer(peer);
             self.swarm.behaviour_mut().gossip.set_application_score(&peer, 0.0);
@@ -310,9 +314,15 @@ fn log_punch(event: &dcutr::Event) {
         Ok(_) => tracing::info!(peer = %event.remote_peer_id, "relayed connection upgraded to a direct one"),
         Err(error) => {
             let error = error as &dyn std::error::Error;
-            tracing::info!(peer = %event.remote_peer_id, error, "relayed connection can't be upgraded, it stays");
+            tracing::info!(peer = %event.remote_peer_id, error, "relayed connection can't be upgraded so far, it stays");
         }
     }
+}
+
+/// Four seconds, doubling to five minutes: attempts cost a few packets, and a router that refused may be replaced.
+fn upgrade_backoff() -> Backoff {
+    #[expect(clippy::expect_used, reason = "the schedule is constant and valid, which every start checks")]
+    Backoff::new(Duration::from_secs(4), Duration::from_secs(300), 200, 30).expect("the schedule is valid")
 }
 
 /// Half a second, doubling to 15 seconds: a local network forms at once, an absent peer costs little.

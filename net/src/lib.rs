@@ -24,6 +24,7 @@ mod relays;
 mod scope;
 mod traffic;
 mod transfer;
+mod upgrades;
 pub mod wire;
 
 #[cfg(test)]

@@ -80,6 +80,10 @@ impl Driver {
         };
         let relayed = endpoint.is_relayed();
         let scope = if relayed { Scope::World } else { Scope::of(endpoint.get_remote_address()) };
+        if relayed && self.upgrades.replaces(&peer) {
+            // Another attempt at a direct connection begins; what was there before it is not needed for that.
+            self.close_relayed(&peer);
+        }
         self.links.insert(connection, Link { peer, scope, relayed });
         self.dialer.connected(&peer, Instant::now());
         let first = self.connected.insert(peer, key).is_none();
@@ -179,6 +183,23 @@ impl Driver {
                 Err(error) => {
                     tracing::warn!(peer = %relay, error = &error as &dyn std::error::Error, "relay can't be listened at");
                 }
+            }
+        }
+    }
+
+    /// Connects anew, through relays, to members that are reached only so: with every such connection both sides try to get a
+    /// direct one. Of two, the one with the lower name does it.
+    pub(super) fn upgrade_due(&mut self, now: Instant) {
+        let direct: HashSet<_> = self.links.values().filter(|link| !link.relayed).map(|link| link.peer).collect();
+        let own = *self.swarm.local_peer_id();
+        let relayed: HashSet<_> =
+            self.connected.keys().filter(|peer| own < **peer && !direct.contains(*peer)).copied().collect();
+        let mut random = rand::rng();
+        for peer in self.upgrades.due(&relayed, now, || random.random()) {
+            let circuits = self.relays.circuits_to(&peer);
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(circuits).build();
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::debug!(peer = %peer, error = &error as &dyn std::error::Error, "no other way to a relayed peer");
             }
         }
     }

@@ -18,11 +18,14 @@ const WINDOW: usize = 8;
 /// Most sources that are kept in mind.
 const SOURCES_MAX: usize = 64;
 
-/// A group that is under way for longer may be asked of one more source.
+/// A group that is under way for longer may be asked of one more source; on slow links, for longer than any group took so far.
 const STEAL_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a source that names others is left alone with that group.
+/// How long a source that names others is left alone with that group; on slow links, four times what a group took.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The slowest group that counts for both.
+const SLOWEST_MAX: Duration = Duration::from_secs(4);
 
 /// Pauses before a source without anything of use is asked again: they double from the first to the last, which comes sooner
 /// for one that is receiving the blob itself.
@@ -90,13 +93,23 @@ pub(super) struct Plan {
     sources: BTreeMap<PeerKey, Source>,
     /// Whose turn it is to be asked.
     turn: Option<PeerKey>,
+    /// How long the slowest group took so far.
+    slowest: Duration,
 }
 
 impl Plan {
     /// A plan for the groups of a blob of `groups` that `have` lacks.
     pub(super) fn new(groups: u32, have: &Bits) -> Self {
         let needed = (0..groups).filter(|group| !have.contains(*group)).collect();
-        Self { groups, needed, asked: BTreeMap::new(), redirects: HashMap::new(), sources: BTreeMap::new(), turn: None }
+        Self {
+            groups,
+            needed,
+            asked: BTreeMap::new(),
+            redirects: HashMap::new(),
+            sources: BTreeMap::new(),
+            turn: None,
+            slowest: Duration::ZERO,
+        }
     }
 
     /// Whether every group is here.
@@ -173,14 +186,14 @@ impl Plan {
                 && asked.of.len() == 1
                 && !asked.of.contains(peer)
         });
-        let late = late.filter(|(_, asked)| now.saturating_duration_since(asked.since) >= STEAL_AFTER);
+        let late = late.filter(|(_, asked)| now.saturating_duration_since(asked.since) >= self.steal_after());
         late.min_by_key(|(_, asked)| asked.since).map(|(group, _)| (*group, true))
     }
 
     /// Notes what came of a request; whether the source was one still.
     pub(super) fn note(&mut self, ask: &Ask, outcome: Outcome, now: Instant) -> bool {
         let stored = outcome == Outcome::Stored;
-        self.land(ask, stored);
+        self.land(ask, stored, now);
         match outcome {
             Outcome::Stored | Outcome::Wrong => {}
             Outcome::Unavailable => self.not_from(ask, now),
@@ -209,9 +222,16 @@ impl Plan {
         true
     }
 
+    fn steal_after(&self) -> Duration {
+        STEAL_AFTER.max(self.slowest.min(SLOWEST_MAX))
+    }
+
     /// Takes a request off those under way.
-    fn land(&mut self, ask: &Ask, stored: bool) {
+    fn land(&mut self, ask: &Ask, stored: bool, now: Instant) {
         if let Some(asked) = self.asked.get_mut(&ask.group) {
+            if stored {
+                self.slowest = self.slowest.max(now.saturating_duration_since(asked.since));
+            }
             asked.of.retain(|peer| *peer != ask.peer);
             if stored {
                 self.asked.remove(&ask.group);
@@ -248,7 +268,8 @@ impl Plan {
             source.next = source.next.min(now);
             to.push(*peer);
         }
-        let fresh = || Redirect { by: Vec::new(), to: Vec::new(), until: now + PATIENCE };
+        let patience = PATIENCE.max(4 * self.slowest.min(SLOWEST_MAX));
+        let fresh = || Redirect { by: Vec::new(), to: Vec::new(), until: now + patience };
         let redirect = self.redirects.entry(ask.group).or_insert_with(fresh);
         redirect.by.push(ask.peer);
         for peer in to {
@@ -265,7 +286,7 @@ impl Plan {
     /// When there may be something to do that no answer announces.
     pub(super) fn wake(&self, now: Instant) -> Instant {
         let pauses = self.sources.values().map(|source| source.next);
-        let steals = self.asked.values().filter(|asked| asked.of.len() == 1).map(|asked| asked.since + STEAL_AFTER);
+        let steals = self.asked.values().filter(|asked| asked.of.len() == 1).map(|asked| asked.since + self.steal_after());
         let redirects = self.redirects.values().map(|redirect| redirect.until);
         let soonest = pauses.chain(steals).chain(redirects).filter(|at| *at > now).min();
         soonest.map_or(now + PAUSE_LAST, |at| at.min(now + PAUSE_LAST))

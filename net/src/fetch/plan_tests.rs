@@ -227,3 +227,19 @@ proptest! {
         prop_assert_eq!(stored.len(), groups as usize);
     }
 }
+
+#[test]
+fn slow_links_are_given_time() {
+    let now = Instant::now();
+    let mut plan = plan(4, &[A], now);
+    let first = asks(&mut plan, now);
+    let slow = Duration::from_millis(2500);
+    assert!(plan.note(&first[0], Outcome::Stored, now + slow));
+    assert_eq!(plan.steal_after(), slow);
+    plan.note(&first[1], Outcome::Elsewhere(vec![B]), now + slow);
+    assert_eq!(plan.redirects[&first[1].group].until, now + 5 * slow);
+    // A source can't stretch that at will.
+    let next = asks(&mut plan, now + slow);
+    plan.note(&next[0], Outcome::Stored, now + 100 * slow);
+    assert_eq!(plan.steal_after(), SLOWEST_MAX);
+}
