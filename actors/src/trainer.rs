@@ -301,11 +301,7 @@ impl Handler<Ask<ResetMomentum>> for TrainerWorker {
     type Result = MessageResult<Ask<ResetMomentum>>;
 
     fn handle(&mut self, _: Ask<ResetMomentum>, _: &mut Self::Context) -> Self::Result {
-        let forget = |rank: &mut Rank| {
-            rank.reset_momentum();
-            Ok(())
-        };
-        MessageResult(self.with_rank(forget))
+        MessageResult(self.with_rank(Rank::reset_momentum))
     }
 }
 

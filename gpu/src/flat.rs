@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::GpuError;
 use crate::layout::Place;
@@ -18,28 +18,6 @@ pub(crate) enum Flat {
 }
 
 impl Flat {
-    /// Zeros on `device`; the CPU's are [`Flat::Host`].
-    ///
-    /// # Errors
-    /// Too little memory on the device.
-    pub(crate) fn zeros(len: usize, device: Device) -> Result<Self, GpuError> {
-        match device {
-            Device::Cpu => Ok(Self::Host(vec![0.0; len])),
-            device => Ok(Self::Device(Tensor::f_zeros([len as i64], (Kind::Float, device))?)),
-        }
-    }
-
-    /// `elements` on `device`.
-    ///
-    /// # Errors
-    /// Too little memory on the device.
-    pub(crate) fn on(device: Device, elements: Vec<f32>) -> Result<Self, GpuError> {
-        match device {
-            Device::Cpu => Ok(Self::Host(elements)),
-            device => Ok(Self::Device(Tensor::f_from_slice(&elements)?.f_to_device(device)?)),
-        }
-    }
-
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.view().len()

@@ -10,14 +10,21 @@
 use std::sync::Arc;
 
 use crate::GpuError;
-use crate::codec::{Layout, Selection, Threads, ValidPayload};
+use crate::codec::{Layout, Part, Selection, ValidPayload};
 use crate::config::LlamaConfig;
-use crate::exact::apply_payloads;
+use crate::digest::BlockDigest;
+use crate::flat::Flat;
 use crate::layout::NodeLayout;
 use crate::snapshot::Settings;
+use store::{Intake, Sent};
 
+mod store;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use store::{HostStore, TensorStore};
+pub(crate) use store::{Store, store_of};
 
 /// Gradients with a larger norm count as not finite: their transform could overflow f32.
 const GRADIENT_NORM_MAX: f64 = 1e30;
@@ -64,45 +71,56 @@ pub(crate) struct Optimizer {
     layout: Arc<NodeLayout>,
     rank: usize,
     config: OptimizerConfig,
-    threads: Threads,
-    master: Vec<f32>,
-    momentum: Vec<f32>,
+    store: Box<dyn Store>,
+    master: Flat,
+    momentum: Flat,
     /// By piece, the unquantised coefficients of the last result, until they leave the momentum.
-    sent: Option<Vec<Selection>>,
+    sent: Option<Vec<Sent>>,
 }
 
 impl Optimizer {
     /// Starts without momentum from `master`, the rank's flat buffer.
+    ///
+    /// # Errors
+    /// Too little memory on the device.
     pub(crate) fn new(
         layout: Arc<NodeLayout>,
         rank: usize,
         config: OptimizerConfig,
-        threads: Threads,
+        store: Box<dyn Store>,
         master: Vec<f32>,
-    ) -> Self {
-        let momentum = vec![0.0; master.len()];
-        Self { layout, rank, config, threads, master, momentum, sent: None }
+    ) -> Result<Self, GpuError> {
+        let momentum = store.keep(vec![0.0; master.len()])?;
+        let master = store.keep(master)?;
+        Ok(Self { layout, rank, config, store, master, momentum, sent: None })
+    }
+
+    /// A flat buffer of zeros, for [`Optimizer::look_ahead`] and for gradients.
+    ///
+    /// # Errors
+    /// Too little memory on the device.
+    pub(crate) fn scratch(&self) -> Result<Flat, GpuError> {
+        self.store.keep(vec![0.0; self.master.len()])
     }
 
     /// The rank's pieces of the weights.
-    pub(crate) fn master(&self) -> &Vec<f32> {
+    pub(crate) fn master(&self) -> &Flat {
         &self.master
     }
 
     /// The rank's pieces of the momentum.
-    pub(crate) fn momentum(&self) -> &Vec<f32> {
+    pub(crate) fn momentum(&self) -> &Flat {
         &self.momentum
     }
 
-    /// The rank's pieces of the weights, for tests that spoil them.
-    #[cfg(test)]
-    pub(crate) fn master_mut(&mut self) -> &mut Vec<f32> {
-        &mut self.master
-    }
-
     /// By piece, what was sent last and is still in the momentum.
-    pub(crate) fn sent(&self) -> &Option<Vec<Selection>> {
-        &self.sent
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn sent(&self) -> Result<Option<Vec<Selection>>, GpuError> {
+        let Some(sent) = &self.sent else { return Ok(None) };
+        let fetch = |sent: &Sent| Ok(sent.fetch()?.into_owned());
+        Ok(Some(sent.iter().map(fetch).collect::<Result<_, GpuError>>()?))
     }
 
     /// The settings that what is saved depends on.
@@ -112,24 +130,53 @@ impl Optimizer {
     }
 
     /// Goes on with another state: the rank's pieces of weights and momentum, and by piece what was sent.
-    pub(crate) fn replace(&mut self, master: Vec<f32>, momentum: Vec<f32>, sent: Option<Vec<Selection>>) {
+    ///
+    /// # Errors
+    /// Too little memory on the device; then nothing changes.
+    pub(crate) fn replace(
+        &mut self,
+        master: Vec<f32>,
+        momentum: Vec<f32>,
+        sent: Option<Vec<Selection>>,
+    ) -> Result<(), GpuError> {
         debug_assert_eq!((master.len(), momentum.len()), (self.master.len(), self.momentum.len()));
+        let put = |sent: Vec<Selection>| -> Result<Vec<Sent>, GpuError> {
+            let pieces = self.layout.pieces(self.rank).iter().zip(sent);
+            pieces.map(|(piece, selection)| self.store.put(&self.layout.codec, &piece.part, selection)).collect()
+        };
+        let sent = sent.map(put).transpose()?;
+        let (master, momentum) = (self.store.keep(master)?, self.store.keep(momentum)?);
         (self.master, self.momentum, self.sent) = (master, momentum, sent);
+        Ok(())
     }
 
     /// Forgets all momentum.
-    pub(crate) fn reset_momentum(&mut self) {
-        self.momentum.fill(0.0);
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn reset_momentum(&mut self) -> Result<(), GpuError> {
         self.sent = None;
+        match &mut self.momentum {
+            Flat::Host(elements) => elements.fill(0.0),
+            Flat::Device(tensor) => tch::no_grad(|| tensor.f_zero_().map(drop))?,
+        }
+        Ok(())
     }
 
     /// Writes `master − lr · sign(momentum)` to `ahead`.
-    pub(crate) fn look_ahead(&self, lr: f32, ahead: &mut [f32]) {
-        for ((ahead, &weight), &momentum) in ahead.iter_mut().zip(&self.master).zip(&self.momentum) {
-            // Without branches, so that it is vectorised; momentum is never NaN.
-            let sign = f32::from(i8::from(momentum > 0.0) - i8::from(momentum < 0.0));
-            *ahead = weight - lr * sign;
-        }
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn look_ahead(&self, lr: f32, ahead: &mut Flat) -> Result<(), GpuError> {
+        self.store.look_ahead(&self.master, &self.momentum, lr, ahead)
+    }
+
+    /// Sum of the squares of a flat buffer's elements.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn square_sum(&self, flat: &Flat) -> Result<f64, GpuError> {
+        self.store.square_sum(flat)
     }
 
     /// The factor by which a gradient of L2 norm `norm` enters the momentum; none if it must not enter at all.
@@ -144,24 +191,16 @@ impl Optimizer {
     /// Takes `lr · scale · gradient` into the momentum and returns this rank's bytes of the result, by piece.
     ///
     /// # Errors
-    /// None for finite input.
-    pub(crate) fn step(&mut self, gradient: &[f32], scale: f32, lr: f32) -> Result<Vec<Vec<u8>>, GpuError> {
-        let codec = &self.layout.codec;
-        let pieces = self.layout.pieces(self.rank);
-        if let Some(sent) = self.sent.take() {
-            for (piece, selection) in pieces.iter().zip(&sent) {
-                codec.subtract(&piece.part, selection, &mut self.momentum[piece.at.clone()], self.threads)?;
-            }
-        }
-        let (decay, rate) = (self.config.compression_decay, lr * scale);
-        for (momentum, gradient) in self.momentum.iter_mut().zip(gradient) {
-            *momentum = decay * *momentum + rate * gradient;
-        }
+    /// libtorch's; none of the codec's for finite input.
+    pub(crate) fn step(&mut self, gradient: &Flat, scale: f32, lr: f32) -> Result<Vec<Vec<u8>>, GpuError> {
+        let (codec, pieces) = (&self.layout.codec, self.layout.pieces(self.rank));
+        let intake = Intake { gradient, decay: self.config.compression_decay, rate: lr * scale };
+        let mut before = self.sent.take().into_iter().flatten();
         let (mut sent, mut encoded) = (Vec::with_capacity(pieces.len()), Vec::with_capacity(pieces.len()));
         for piece in pieces {
-            let selection = codec.compress(&piece.part, &self.momentum[piece.at.clone()], self.threads)?;
-            encoded.push(codec.encode_part(&piece.part, &selection)?);
-            sent.push(selection);
+            let chosen = self.store.compress(codec, piece, &mut self.momentum, intake, before.next())?;
+            encoded.push(codec.encode_part(&piece.part, &*chosen.fetch()?)?);
+            sent.push(chosen);
         }
         self.sent = Some(sent);
         Ok(encoded)
@@ -171,16 +210,32 @@ impl Optimizer {
     /// rounded to f32 once, then the exact update.
     ///
     /// # Errors
-    /// Payloads of another layout.
+    /// Payloads of another layout; libtorch's.
     pub(crate) fn apply(&mut self, payloads: &[ValidPayload<'_>], lr: f32, weight_decay: f32) -> Result<(), GpuError> {
-        if weight_decay != 0.0 {
-            let factor = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
-            self.master.iter_mut().for_each(|weight| *weight *= factor);
-        }
+        let factor = (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32;
         for piece in self.layout.pieces(self.rank) {
-            let rows = &mut self.master[piece.at.clone()];
-            apply_payloads(&self.layout.codec, &piece.part, payloads, rows, lr, self.threads)?;
+            self.store.apply(&self.layout.codec, piece, payloads, &mut self.master, (lr, factor))?;
         }
         Ok(())
+    }
+
+    /// By piece, the digests of the blocks of the weights.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn block_digests(&self) -> Result<Vec<(Part, Vec<BlockDigest>)>, GpuError> {
+        let digests = |piece: &crate::layout::Piece| {
+            Ok((piece.part.clone(), self.store.block_digests(&self.layout.codec, piece, &self.master)?))
+        };
+        self.layout.pieces(self.rank).iter().map(digests).collect()
+    }
+
+    /// Changes the rank's pieces of the weights in the host's memory, for tests that spoil them.
+    #[cfg(test)]
+    #[expect(clippy::unwrap_used, reason = "tests may unwrap")]
+    pub(crate) fn edit_master(&mut self, edit: impl FnOnce(&mut [f32])) {
+        let mut elements = self.master.to_host().unwrap().into_owned();
+        edit(&mut elements);
+        self.master = self.store.keep(elements).unwrap();
     }
 }

@@ -123,7 +123,8 @@ impl Rank {
             return Err(SnapshotError::Refuted { path: folder.to_owned(), found, expected }.into());
         }
         let (_, _, optimizer) = self.state();
-        optimizer.replace(fresh.master, fresh.momentum, fresh.sent);
+        let replaced = optimizer.replace(fresh.master, fresh.momentum, fresh.sent);
+        replaced.map_err(|error| self.broken(error))?;
         self.forget_losses();
         Ok(found)
     }

@@ -21,13 +21,14 @@ use std::sync::Arc;
 use tch::Device;
 
 use crate::GpuError;
-use crate::codec::{Threads, ValidPayload};
+use crate::codec::{Part, Threads, ValidPayload};
 use crate::config::LlamaConfig;
-use crate::digest;
+use crate::digest::{self, BlockDigest};
+use crate::flat::Flat;
 use crate::layout::NodeLayout;
 use crate::mesh::{Group, MeshRank};
 use crate::model::{Llama, ModelOptions};
-use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::optimizer::{Optimizer, OptimizerConfig, Store, store_of};
 use crate::precision::Precision;
 use crate::shim::{self, Region};
 use crate::transfer;
@@ -88,7 +89,7 @@ pub struct Rank {
     optimizer: Optimizer,
     threads: Threads,
     /// Looked-ahead weights before the backward pass, the gradient after it: this rank's flat buffer.
-    scratch: Vec<f32>,
+    scratch: Flat,
     durations: StepDurations,
     #[cfg(test)]
     out_of_memory_above: usize,
@@ -103,6 +104,12 @@ impl Rank {
     /// # Errors
     /// Devices that the model can't be split over, settings out of range, files that don't fit the model.
     pub fn new(setup: RankSetup) -> Result<Self, GpuError> {
+        let store = store_of(setup.device, setup.threads);
+        Self::with_store(setup, store)
+    }
+
+    /// As [`Rank::new`], with the optimiser's state in `store`.
+    pub(crate) fn with_store(setup: RankSetup, store: Box<dyn Store>) -> Result<Self, GpuError> {
         let RankSetup { mesh, device, config, optimizer, sequence_len, micro_batch_size, threads, weights, .. } = setup;
         if !(1..=config.max_position_embeddings).contains(&sequence_len) {
             let problem = format!("sequences of {sequence_len}, the model takes 1..={}", config.max_position_embeddings);
@@ -115,8 +122,8 @@ impl Rank {
         let region = Region::new(mesh.connect(Group::Tensor, device)?);
         let options = ModelOptions { sequence_len, precision: setup.precision, checkpointing: setup.checkpointing };
         let model = Llama::new(&config, options, &layout, region, device)?;
-        let scratch = vec![0.0; master.len()];
-        let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, threads, master);
+        let optimizer = Optimizer::new(Arc::clone(&layout), mesh.rank(), optimizer, store, master)?;
+        let scratch = optimizer.scratch()?;
         Ok(Self {
             mesh,
             layout,
@@ -174,7 +181,7 @@ impl Rank {
     pub fn evaluate(&mut self, step: u64, samples: &[Vec<u32>]) -> Result<f64, GpuError> {
         self.check_samples(step, samples)?;
         self.within_memory(step, |rank| {
-            transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master().into(), rank.model.parameters())?;
+            transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master().view(), rank.model.parameters())?;
             rank.mean_loss(samples)
         })
     }
@@ -185,21 +192,25 @@ impl Rank {
     /// A broken mesh.
     pub fn digest(&mut self) -> Result<[u8; 32], GpuError> {
         let mut lap = laps();
-        let digest = self.digest_of(self.optimizer.master())?;
+        let own = self.optimizer.block_digests().map_err(|error| self.broken(error))?;
+        let digest = self.combine(own)?;
         self.durations.digest = lap();
         Ok(digest)
     }
 
     /// The digest that the weights would have if `master` were this rank's pieces of them. Collective.
     pub(crate) fn digest_of(&self, master: &[f32]) -> Result<[u8; 32], GpuError> {
-        let codec = &self.layout.codec;
         let own = self.layout.pieces(self.mesh.rank()).iter().map(|piece| {
             let rows = &master[piece.at.clone()];
-            Ok((piece.part.clone(), digest::block_digests(codec, &piece.part, rows, self.threads)?))
+            Ok((piece.part.clone(), digest::block_digests(&self.layout.codec, &piece.part, rows, self.threads)?))
         });
-        let own = own.collect::<Result<Vec<_>, GpuError>>().map_err(|error| self.broken(error))?;
+        self.combine(own.collect::<Result<Vec<_>, GpuError>>().map_err(|error| self.broken(error))?)
+    }
+
+    /// The digest of the model from every rank's block digests.
+    fn combine(&self, own: Vec<(Part, Vec<BlockDigest>)>) -> Result<[u8; 32], GpuError> {
         let all: Vec<_> = self.mesh.exchange(&own, |all| all.iter().flat_map(|own| own.iter().cloned()).collect())?;
-        Ok(digest::combine(&digest::parameter_digests(codec, &all)?))
+        Ok(digest::combine(&digest::parameter_digests(&self.layout.codec, &all)?))
     }
 
     /// Other weights are there: what losses were usual before says nothing about theirs.
@@ -208,9 +219,13 @@ impl Rank {
     }
 
     /// Forgets all momentum, as at the start of a run.
-    pub fn reset_momentum(&mut self) {
-        self.optimizer.reset_momentum();
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn reset_momentum(&mut self) -> Result<(), GpuError> {
+        self.optimizer.reset_momentum()?;
         self.spikes.forget();
+        Ok(())
     }
 
     /// The network.
@@ -247,8 +262,9 @@ impl Rank {
 
     /// What the last step's gradient was on this rank's pieces.
     #[cfg(test)]
+    #[expect(clippy::unwrap_used, reason = "tests may unwrap")]
     pub(crate) fn gradient(&self) -> Vec<f32> {
-        self.scratch.clone()
+        self.scratch.to_host().unwrap().into_owned()
     }
 
     /// The weights that this rank computes with, by parameter.

@@ -8,6 +8,7 @@ use crate::codec::{Selection, Threads};
 use crate::config::LlamaConfig;
 use crate::digest;
 use crate::layout::{NodeLayout, Piece};
+use crate::optimizer::Optimizer;
 use crate::worker::Rank;
 
 use super::manifest::Settings;
@@ -47,15 +48,23 @@ impl Rank {
         let began = Instant::now();
         let config = self.config().with_dtype("float32");
         let (mesh, layout, optimizer) = self.state();
-        let own = Arc::new(Owned {
-            master: optimizer.master().clone(),
-            momentum: if optimizer_state { optimizer.momentum().clone() } else { Vec::new() },
-            sent: if optimizer_state { optimizer.sent().clone() } else { None },
-        });
+        let own = Owned::of(optimizer, optimizer_state).inspect_err(|error| mesh.fail(&error.to_string()))?;
+        let own = Arc::new(own);
         let owned = mesh
             .exchange(&own, |all| (mesh.rank() == 0).then(|| all.iter().map(|&owned| Arc::clone(owned)).collect::<Vec<_>>()))?;
         let (layout, settings) = (Arc::clone(layout), optimizer.settings());
         Ok(owned.map(|owned| Captured::new(layout, config, settings, owned, began)))
+    }
+}
+
+impl Owned {
+    /// Copies what a rank owns to the host's memory.
+    fn of(optimizer: &Optimizer, optimizer_state: bool) -> Result<Self, GpuError> {
+        let master = optimizer.master().to_host()?.into_owned();
+        if !optimizer_state {
+            return Ok(Self { master, momentum: Vec::new(), sent: None });
+        }
+        Ok(Self { master, momentum: optimizer.momentum().to_host()?.into_owned(), sent: optimizer.sent()? })
     }
 }
 

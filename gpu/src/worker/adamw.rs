@@ -43,7 +43,7 @@ impl AdamWTrainer {
             return Err(GpuError::Layout { problem: format!("AdamW is compared on 1 device, not on {ranks}") });
         }
         let rank = Rank::new(setup)?;
-        transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master().into(), rank.model.parameters())?;
+        transfer::spread(&rank.mesh, &rank.layout, rank.optimizer.master().view(), rank.model.parameters())?;
         let state = AdamWState::new(rank.model.parameters())?;
         Ok(Self { rank, config, state })
     }

@@ -31,8 +31,8 @@ impl Rank {
     /// Everything of a step that may be repeated: only the compute copies and the scratch buffer change.
     pub(super) fn prepare(&mut self, plan: &StepPlan) -> Result<ControlFlow<TrainOutcome, Prepared>, GpuError> {
         let mut lap = laps();
-        self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch);
-        transfer::spread(&self.mesh, &self.layout, (&self.scratch).into(), self.model.parameters())?;
+        self.optimizer.look_ahead(plan.lr_previous, &mut self.scratch)?;
+        transfer::spread(&self.mesh, &self.layout, self.scratch.view(), self.model.parameters())?;
         let spread = lap();
         let loss = match self.pass(plan)? {
             ControlFlow::Continue(loss) => loss,
@@ -78,7 +78,7 @@ impl Rank {
 
     /// The gradient from where it was computed to its owners' scratch buffers: its norm, and the factor that clips it.
     pub(super) fn gather_gradient(&mut self) -> Result<ControlFlow<TrainOutcome, (f64, f32)>, GpuError> {
-        transfer::collect(&self.mesh, &self.layout, &self.model.gradients()?, (&mut self.scratch).into())?;
+        transfer::collect(&self.mesh, &self.layout, &self.model.gradients()?, self.scratch.view_mut())?;
         let norm = self.gradient_norm()?;
         Ok(match self.optimizer.gradient_scale(norm) {
             Some(scale) => ControlFlow::Continue((norm, scale)),
@@ -148,7 +148,7 @@ impl Rank {
 
     /// L2 norm of the gradient of which every rank now holds its pieces.
     fn gradient_norm(&self) -> Result<f64, GpuError> {
-        let own: f64 = self.scratch.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+        let own = self.optimizer.square_sum(&self.scratch)?;
         Ok(self.mesh.agree(own)?.iter().sum::<f64>().sqrt())
     }
 

@@ -10,6 +10,7 @@ mod determinism;
 mod memory;
 mod reference;
 mod skips;
+mod stores;
 
 const LAYOUTS: [(usize, usize); 6] = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (7, 1)];
 
@@ -30,6 +31,16 @@ fn apply_plan(payloads: &[&[u8]], weight_decay: f32) -> ApplyPlan {
     ApplyPlan { step: 1, lr: 0.01, weight_decay, payloads: Arc::new(payloads) }
 }
 
+/// The rank's momentum.
+fn momentum(rank: &Rank) -> Vec<f32> {
+    rank.optimizer.momentum().to_host().unwrap().into_owned()
+}
+
+/// The rank's weights.
+fn master(rank: &Rank) -> Vec<f32> {
+    rank.optimizer.master().to_host().unwrap().into_owned()
+}
+
 /// Largest difference relative to the largest element.
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -47,7 +58,7 @@ fn any_layout_and_micro_batch_gives_the_same_step_up_to_rounding() {
                 rank.train(&plan(0, 5)).unwrap();
                 let second = trained(rank.train(&plan(1, 5)).unwrap());
                 // Pieces ascend with the rank, so that the ranks' buffers strung together are the whole model.
-                (second, rank.optimizer.momentum().clone())
+                (second, momentum(rank))
             });
             let momentum: Vec<f32> = ranks.iter().flat_map(|(_, momentum)| momentum.clone()).collect();
             (ranks.into_iter().map(|(trained, _)| trained).collect::<Vec<_>>(), momentum)

@@ -27,7 +27,7 @@ fn steps_agree_with_the_definition_in_f64() {
             assert!(trained.payload.is_none() && trained.gradient_norm > 0.5);
             // After a step the scratch buffer holds the gradient as it was before clipping.
             let scale = 0.5 / trained.gradient_norm;
-            let gradient = trainer.rank.scratch.iter().map(|&g| f64::from(g) * scale);
+            let gradient = trainer.rank.gradient().into_iter().map(|g| f64::from(g) * scale);
             let (lr, time) = (f64::from(plan.lr), step as i32 + 1);
             for (((weight, mean), variance), g) in expected.iter_mut().zip(&mut mean).zip(&mut variance).zip(gradient) {
                 *mean = 0.9 * *mean + 0.1 * g;

@@ -3,6 +3,7 @@
 
 use std::f64::consts::PI;
 
+use super::stores::STORES;
 use super::*;
 
 const CHUNK: usize = 16;
@@ -124,12 +125,12 @@ fn settings() -> OptimizerConfig {
 
 /// The state of a node before its first step, from what one rank owns: everything.
 fn start(rank: &Rank) -> Vec<Parameter> {
-    let codec = &rank.layout.codec;
+    let (codec, all) = (&rank.layout.codec, master(rank));
     let parameter = |piece: &crate::layout::Piece| {
         let shape = &codec.parameters()[piece.part.parameter()].spec().shape;
         let width = *shape.last().unwrap();
         let height = if shape.len() == 1 { 1 } else { shape[0] };
-        let weights: Vec<f64> = rank.optimizer.master()[piece.at.clone()].iter().map(|&w| f64::from(w)).collect();
+        let weights: Vec<f64> = all[piece.at.clone()].iter().map(|&w| f64::from(w)).collect();
         Parameter { height, width, momentum: vec![0.0; weights.len()], weights, sent: None }
     };
     rank.layout.pieces(0).iter().map(parameter).collect()
@@ -137,9 +138,9 @@ fn start(rank: &Rank) -> Vec<Parameter> {
 
 /// Checks a rank's momentum and payload against the definition's.
 fn compare(rank: &Rank, payload: &[u8], expected: &[Parameter]) {
-    let valid = rank.layout.codec.validate(payload).unwrap();
+    let (valid, all) = (rank.layout.codec.validate(payload).unwrap(), momentum(rank));
     for (piece, parameter) in rank.layout.pieces(0).iter().zip(expected) {
-        let momentum = &rank.optimizer.momentum()[piece.at.clone()];
+        let momentum = &all[piece.at.clone()];
         let largest = parameter.momentum.iter().fold(0.0_f64, |most, m| most.max(m.abs()));
         for (found, expected) in momentum.iter().zip(&parameter.momentum) {
             assert!((f64::from(*found) - expected).abs() <= 1e-4 * largest, "momentum {found}, not {expected}");
@@ -163,20 +164,26 @@ fn compare(rank: &Rank, payload: &[u8], expected: &[Parameter]) {
 }
 
 #[test]
-fn steps_of_two_senders_agree_with_the_definition_in_f64() {
+fn steps_of_two_senders_agree_with_the_definition_in_f64_in_every_store() {
+    for store in STORES {
+        two_senders(store);
+    }
+}
+
+fn two_senders(store: fn() -> Box<dyn Store>) {
     let config = tiny_config();
     let folder = weights_of(&config);
     let lr = 0.003_f32;
     crate::devices::init_threads(1);
     crate::testing::on_ranks((1, 1), |mesh| {
         let other = crate::mesh::mesh(mesh.topology(), std::time::Duration::from_secs(20)).remove(0);
-        let mut ranks =
-            [mesh, other].map(|mesh| Rank::new(crate::testing::setup(mesh, (&config, settings()), folder.path())).unwrap());
+        let mut ranks = [mesh, other]
+            .map(|mesh| Rank::with_store(crate::testing::setup(mesh, (&config, settings()), folder.path()), store()).unwrap());
         let mut nodes = [start(&ranks[0]), start(&ranks[1])];
         for step in 0..4_u64 {
             let (mut payloads, mut chosen) = (Vec::<Arc<[u8]>>::new(), Vec::new());
             for (index, (rank, node)) in ranks.iter_mut().zip(&mut nodes).enumerate() {
-                let ahead: Vec<f64> = (rank.optimizer.master().iter().zip(rank.optimizer.momentum()))
+                let ahead: Vec<f64> = (master(rank).iter().zip(&momentum(rank)))
                     .map(|(&w, &m)| f64::from(w) - f64::from(lr) * if m == 0.0 { 0.0 } else { f64::from(m.signum()) })
                     .collect();
                 let trained = trained(rank.train(&plan(10 * step + index as u64, 2)).unwrap());
@@ -185,7 +192,7 @@ fn steps_of_two_senders_agree_with_the_definition_in_f64() {
                 assert!(copies.zip(&ahead).all(|(copy, ahead)| (f64::from(copy) - ahead).abs() < 1e-7), "no look-ahead");
                 let scale = (CLIP / (trained.gradient_norm + 1e-6)).min(1.0);
                 assert!(scale < 1.0, "nothing is clipped at {}", trained.gradient_norm);
-                let gradient: Vec<f64> = rank.scratch.iter().map(|&g| f64::from(g) * scale).collect();
+                let gradient: Vec<f64> = rank.gradient().into_iter().map(|g| f64::from(g) * scale).collect();
                 let mut from = 0;
                 let sent: Vec<Vec<Sent>> = (node.iter_mut())
                     .map(|parameter| {
@@ -207,7 +214,7 @@ fn steps_of_two_senders_agree_with_the_definition_in_f64() {
                     parameter.apply(&chosen.iter().map(|sent| sent[index].clone()).collect::<Vec<_>>(), f64::from(lr));
                 }
             }
-            let master = ranks[0].optimizer.master();
+            let master = master(&ranks[0]);
             let expected = nodes[0].iter().flat_map(|parameter| &parameter.weights);
             let apart = master.iter().zip(expected).filter(|(found, w)| (f64::from(**found) - **w).abs() > 1e-6).count();
             // Where the inverse transform all but vanishes, its sign is a matter of rounding.

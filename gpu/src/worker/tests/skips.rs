@@ -10,12 +10,12 @@ fn a_cancelled_step_changes_nothing_on_any_rank() {
     let folder = weights_of(&config);
     on_loaded_ranks((2, 2), (&config, one_bit()), folder.path(), 1, |rank| {
         rank.train(&plan(0, 4)).unwrap();
-        let before = (rank.optimizer.momentum().clone(), rank.digest().unwrap());
+        let before = (momentum(rank), rank.digest().unwrap());
         let mut cancelled = plan(1, 4);
         // Only one rank sees the token in time.
         cancelled.cancel = Arc::new(AtomicBool::new(rank.mesh.rank() == 3));
         assert_eq!(rank.train(&cancelled).unwrap(), TrainOutcome::Cancelled);
-        assert!((rank.optimizer.momentum().clone(), rank.digest().unwrap()) == before);
+        assert!((momentum(rank), rank.digest().unwrap()) == before);
         trained(rank.train(&plan(1, 4)).unwrap());
     });
 }
@@ -26,15 +26,15 @@ fn a_loss_that_is_not_finite_skips_the_step_and_spares_the_momentum() {
     let folder = weights_of(&config);
     on_loaded_ranks((2, 1), (&config, one_bit()), folder.path(), 1, |rank| {
         rank.train(&plan(0, 2)).unwrap();
-        let before = rank.optimizer.momentum().clone();
-        let sound = rank.optimizer.master().clone();
+        let before = momentum(rank);
+        let sound = master(rank);
         if rank.mesh.rank() == 1 {
-            rank.optimizer.master_mut().fill(f32::NAN);
+            rank.optimizer.edit_master(|weights| weights.fill(f32::NAN));
         }
         let outcome = rank.train(&plan(1, 2)).unwrap();
         assert_eq!(outcome, TrainOutcome::Skipped { reason: SkipReason::LossNotFinite });
-        assert!(*rank.optimizer.momentum() == before);
-        *rank.optimizer.master_mut() = sound;
+        assert!(momentum(rank) == before);
+        rank.optimizer.edit_master(|weights| weights.copy_from_slice(&sound));
         trained(rank.train(&plan(1, 2)).unwrap());
     });
 }
@@ -49,7 +49,7 @@ fn a_step_can_be_cancelled_before_each_micro_batch_and_not_after_the_last() {
     for layout in [(1, 1), (1, 2)] {
         on_loaded_ranks(layout, (&config, one_bit()), folder.path(), 1, |rank| {
             let first = trained(rank.train(&plan(0, 4)).unwrap());
-            let momentum = rank.optimizer.momentum().clone();
+            let before = momentum(rank);
             for done in 0..4 {
                 let doomed = plan(1, 4);
                 doomed.cancel.store(done == 0, std::sync::atomic::Ordering::Relaxed);
@@ -60,7 +60,7 @@ fn a_step_can_be_cancelled_before_each_micro_batch_and_not_after_the_last() {
                     }
                 }));
                 assert_eq!(rank.train(&doomed).unwrap(), TrainOutcome::Cancelled, "{layout:?} after {done}");
-                assert!(*rank.optimizer.momentum() == momentum);
+                assert!(momentum(rank) == before);
             }
             let late = plan(1, 4);
             let cancel = Arc::clone(&late.cancel);
@@ -87,17 +87,17 @@ fn a_gradient_that_is_too_large_skips_the_step_although_its_loss_is_finite() {
     let folder = weights_of(&config);
     on_loaded_ranks((1, 1), (&config, one_bit()), folder.path(), 2, |rank| {
         rank.train(&plan(0, 2)).unwrap();
-        let (momentum, sound) = (rank.optimizer.momentum().clone(), rank.optimizer.master().clone());
+        let (before, sound) = (momentum(rank), master(rank));
         // What is projected up hugely and down to nothing does not reach the loss, but the gradient.
         for (suffix, factor) in [("up_proj.weight", 1e36), ("down_proj.weight", 0.0)] {
             for place in places(rank, suffix) {
-                rank.optimizer.master_mut()[place].iter_mut().for_each(|weight| *weight *= factor);
+                rank.optimizer.edit_master(|weights| weights[place].iter_mut().for_each(|weight| *weight *= factor));
             }
         }
         let ahead = StepPlan { lr_previous: 0.0, ..plan(1, 2) };
         assert_eq!(rank.train(&ahead).unwrap(), TrainOutcome::Skipped { reason: SkipReason::GradientNotFinite });
-        assert!(*rank.optimizer.momentum() == momentum);
-        *rank.optimizer.master_mut() = sound;
+        assert!(momentum(rank) == before);
+        rank.optimizer.edit_master(|weights| weights.copy_from_slice(&sound));
         trained(rank.train(&plan(1, 2)).unwrap());
     });
 }
@@ -113,9 +113,9 @@ fn a_loss_spike_skips_the_step_on_every_rank_until_it_is_the_new_normal() {
             for step in 0..ACCEPTED_MIN as u64 {
                 trained(rank.train(&plan(step, 2)).unwrap());
             }
-            let (momentum, sent) = (rank.optimizer.momentum().clone(), rank.optimizer.sent().clone());
+            let (before, sent) = (momentum(rank), rank.optimizer.sent().unwrap());
             // Every node of a run may be led astray by its peers at once.
-            rank.optimizer.master_mut().iter_mut().for_each(|weight| *weight *= 60.0);
+            rank.optimizer.edit_master(|weights| weights.iter_mut().for_each(|weight| *weight *= 60.0));
             let Some(rule) = rule else {
                 trained(rank.train(&plan(20, 2)).unwrap());
                 return;
@@ -127,7 +127,7 @@ fn a_loss_spike_skips_the_step_on_every_rank_until_it_is_the_new_normal() {
                 };
                 assert!(loss > limit && limit > 4.0, "{loss} against {limit}");
             }
-            assert!(*rank.optimizer.momentum() == momentum && *rank.optimizer.sent() == sent);
+            assert!(momentum(rank) == before && rank.optimizer.sent().unwrap() == sent);
             assert!(trained(rank.train(&plan(30, 2)).unwrap()).loss > 20.0);
         });
     }
