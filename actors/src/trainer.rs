@@ -348,6 +348,12 @@ impl DeviceMesh {
         first_error(futures::future::join_all(loads).await)
     }
 
+    /// Lets the next mesh begin with micro-batches that the devices' memory was found to hold.
+    pub fn remember_micro_batch(&mut self, samples: usize) {
+        let samples = u32::try_from(samples).unwrap_or(u32::MAX);
+        self.shape.micro_batch = self.shape.micro_batch.min(samples);
+    }
+
     /// Has every worker carry out `command`: the first worker's answer.
     ///
     /// # Errors

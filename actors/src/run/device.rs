@@ -275,6 +275,7 @@ impl Worker {
             TrainOutcome::Skipped { reason } => return Ok(skipped(&reason.to_string())),
         };
         self.last_rate = lr;
+        self.mesh.remember_micro_batch(trained.micro_batch_size);
         let bytes = trained.payload.ok_or(DeviceError::NoResult)?;
         let payload_len = u32::try_from(bytes.len()).map_err(|_| DeviceError::NoResult)?;
         let stored = self.gossip.ask(StoreBlob { bytes, round: Some(round) }).await?;

@@ -19,7 +19,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, env = "COMPARE_OUT", default_value = "compare-out", value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Steps of each run.
-    #[arg(long, env = "COMPARE_STEPS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(2..=1_000_000), value_name = "N")]
+    #[arg(long, env = "COMPARE_STEPS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=1_000_000), value_name = "N")]
     pub(crate) steps: u32,
     /// Runs of each contestant, from different initial weights and over different samples.
     #[arg(long, env = "COMPARE_SEEDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100), value_name = "N")]
@@ -28,10 +28,10 @@ pub(crate) struct CompareArgs {
     #[arg(long, env = "COMPARE_BATCH", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     pub(crate) batch: u16,
     /// Learning rates of AdamW.
-    #[arg(long, env = "COMPARE_ADAMW_LR", default_value = "4e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
+    #[arg(long, env = "COMPARE_ADAMW_LR", default_value = "2e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
     pub(crate) adamw_lr: Vec<f32>,
     /// Learning rates of DisTrO.
-    #[arg(long, env = "COMPARE_DISTRO_LR", default_value = "1e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
+    #[arg(long, env = "COMPARE_DISTRO_LR", default_value = "4e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
     pub(crate) distro_lr: Vec<f32>,
     /// Numbers of senders that DisTrO is run with.
     #[arg(long, env = "COMPARE_SENDERS", default_value = "1,4", value_delimiter = ',', value_name = "N")]
@@ -43,7 +43,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, env = "COMPARE_DECAY", default_value_t = 0.999, value_name = "SHARE")]
     pub(crate) decay: f32,
     /// Coefficients that DisTrO sends for each chunk.
-    #[arg(long, env = "COMPARE_TOPK", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096), value_name = "N")]
+    #[arg(long, env = "COMPARE_TOPK", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096), value_name = "N")]
     pub(crate) topk: u16,
     /// Steps that are trained between a result and its application: one on the network.
     #[arg(long, env = "COMPARE_DELAY", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=8), value_name = "N")]

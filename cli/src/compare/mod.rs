@@ -59,6 +59,10 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let mut runs = Vec::new();
     for seed in 0..args.seeds {
         let weights = args.out.join(format!("weights-{seed}"));
+        if weights.exists() {
+            // What an earlier comparison left.
+            fs::remove_dir_all(&weights).with_context(|| format!("failed to remove {}", weights.display()))?;
+        }
         psyche_gpu::init::init_model(json.as_bytes(), seed, &weights).map_err(failed_to)?;
         let course = Course {
             config: &config,
