@@ -92,7 +92,9 @@ pub(crate) trait Store: Send {
     /// libtorch's.
     fn put(&self, layout: &Layout, part: &Part, selection: Selection) -> Result<Sent, GpuError>;
 
-    /// Multiplies a piece of the weights by `factor`, rounded to f32 once, then applies validated results exactly.
+    /// Multiplies a piece of the weights by a factor, then applies validated results exactly.
+    ///
+    /// `rates` are the learning rate and that factor, which is 1 without weight decay.
     ///
     /// # Errors
     /// Payloads of another layout; libtorch's.
@@ -102,7 +104,7 @@ pub(crate) trait Store: Send {
         piece: &Piece,
         payloads: &[ValidPayload<'_>],
         master: &mut Flat,
-        (lr, factor): (f32, f32),
+        rates: (f32, f32),
     ) -> Result<(), GpuError>;
 
     /// The digests of a piece's blocks.
