@@ -44,11 +44,11 @@ fn main() {
     }
 }
 
-fn run(place: MeshRank, weights: &Path, [disk, memory]: [&Path; 2], together: &Barrier) {
-    let (first, ranks) = (place.rank() == 0, place.topology().ranks());
-    let mut rank = must(Rank::new(RankSetup {
+fn rank_of(place: MeshRank, weights: &Path) -> Rank {
+    let device = must(DeviceSpec::Cpu(None).resolve(place.topology().ranks())).swap_remove(0);
+    must(Rank::new(RankSetup {
         mesh: place,
-        device: must(DeviceSpec::Cpu(None).resolve(ranks)).swap_remove(0),
+        device,
         config: must(LlamaConfig::from_json(CONFIG.as_bytes())),
         optimizer: OptimizerConfig {
             compression_decay: 0.999,
@@ -64,7 +64,12 @@ fn run(place: MeshRank, weights: &Path, [disk, memory]: [&Path; 2], together: &B
         spikes: None,
         threads: Threads::ONE,
         weights: weights.to_owned(),
-    }));
+    }))
+}
+
+fn run(place: MeshRank, weights: &Path, [disk, memory]: [&Path; 2], together: &Barrier) {
+    let (first, ranks) = (place.rank() == 0, place.topology().ranks());
+    let mut rank = rank_of(place, weights);
     let folders = [must(tempfile::tempdir_in(disk)), must(tempfile::tempdir_in(memory))];
     let stores = folders.each_ref().map(|folder| {
         must(SnapshotStore::open(StoreSettings {
