@@ -7,6 +7,7 @@ const SHIM: &[&str] = &[
     "shim/common.cpp",
     "shim/adamw.cpp",
     "shim/collective.cpp",
+    "shim/device.cpp",
     "shim/fused.cpp",
     "shim/gradients.cpp",
     "shim/memory.cpp",

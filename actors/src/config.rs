@@ -11,7 +11,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
-use psyche_gpu::devices::DeviceSpec;
+use psyche_gpu::GpuError;
+use psyche_gpu::devices::{DeviceSpec, Machine, Placement, Seat, load_torch_cuda};
+use psyche_gpu::mesh::Topology;
+use psyche_gpu::precision::Precision;
 use psyche_messages::{Address, RunId, Secret};
 use thiserror::Error;
 
@@ -60,6 +63,23 @@ pub struct MeshShape {
     pub tp: u16,
     /// Samples that one rank trains at a time.
     pub micro_batch: u32,
+}
+
+/// How the devices compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ComputeConfig {
+    /// Element type of compute copies and activations; none leaves it to the device.
+    pub precision: Option<Precision>,
+    /// Whether layers run again in the backward pass instead of keeping what they computed.
+    pub checkpointing: bool,
+}
+
+impl ComputeConfig {
+    /// The element type on `device`: what the operator set, otherwise bf16 on CUDA devices and f32 on the CPU.
+    #[must_use]
+    pub fn precision_on(&self, device: &Seat) -> Precision {
+        self.precision.unwrap_or(if device.is_cuda() { Precision::Bf16 } else { Precision::F32 })
+    }
 }
 
 /// Where and how the node is reached by peers.
@@ -128,6 +148,8 @@ pub struct NodeConfig {
     pub mesh: MeshShape,
     /// The devices.
     pub device: DeviceSpec,
+    /// How they compute.
+    pub compute: ComputeConfig,
     /// Peer-to-peer settings.
     pub p2p: P2pConfig,
     /// Seed of the key by which peers know the node; without one it is derived from the wallet and the run.
@@ -164,5 +186,15 @@ impl NodeConfig {
     /// [`ConfigError`] with every violation.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         environment::read(variables)
+    }
+
+    /// The device of every rank on `machine`. Loads libtorch's CUDA half where one is to compute there, so it must come
+    /// before the process makes any tensor.
+    ///
+    /// # Errors
+    /// [`GpuError`], with the numbers and what to set instead, if there are fewer devices than ranks or if they can't be used.
+    pub fn placement(&self, machine: &Machine) -> Result<Placement, GpuError> {
+        let topology = Topology::new(usize::from(self.mesh.dp), usize::from(self.mesh.tp))?;
+        self.device.place(topology, machine, load_torch_cuda)
     }
 }

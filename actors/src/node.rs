@@ -164,7 +164,6 @@ impl NodeBuilder {
     /// # Errors
     /// [`NodeError`] for whatever keeps the node from ever taking part.
     pub async fn start(self) -> Result<RunningNode, NodeError> {
-        psyche_gpu::devices::init_threads(1);
         let (started, outcome) = oneshot::channel();
         let thread = std::thread::Builder::new().name("node".into()).spawn(move || {
             let system = System::new();

@@ -31,16 +31,14 @@ use std::time::Duration;
 use actix::{Actor, Addr, ArbiterHandle, Context, Handler, MessageResult};
 use psyche_gpu::GpuError;
 use psyche_gpu::codec::Threads;
-use psyche_gpu::devices::DeviceSpec;
+use psyche_gpu::devices::Placement;
 use psyche_gpu::mesh::{MeshRank, Topology, mesh};
-use psyche_gpu::optimizer::OptimizerConfig;
-use psyche_gpu::precision::Precision;
 use psyche_gpu::snapshot::{Captured, SnapshotError, Verified};
 use psyche_gpu::worker::{ApplyPlan, Rank, RankSetup, SpikeRule, StepPlan, TrainOutcome};
 use psyche_messages::{Command, Digest};
 use thiserror::Error;
 
-use crate::config::MeshShape;
+use crate::config::{ComputeConfig, MeshShape};
 use crate::envelope::Ask;
 use crate::run::RunPlan;
 use crate::supervisor::{AskError, Supervised};
@@ -49,8 +47,6 @@ use crate::supervisor::{AskError, Supervised};
 const MAILBOX_MAX: usize = 8;
 /// Longest time that a rank waits for another at a collective: a rank that takes longer than this for a micro-batch is dead.
 const RANK_WAIT_MAX: Duration = Duration::from_secs(600);
-/// Threads that a rank's optimiser uses on a CPU: one device is one core.
-const THREADS_PER_RANK: usize = 1;
 
 /// Why the devices could not do something.
 #[derive(Debug, Error)]
@@ -111,9 +107,7 @@ pub struct LoadWeights {
 
 struct LoadSettings {
     plan: Arc<RunPlan>,
-    device: DeviceSpec,
-    ranks: usize,
-    micro_batch: usize,
+    devices: Arc<DeviceSettings>,
     source: LoadSource,
 }
 
@@ -240,29 +234,30 @@ fn load(mesh: MeshRank, settings: &LoadSettings) -> Result<(Rank, Digest), GpuEr
 }
 
 fn make_rank(mesh: MeshRank, settings: &LoadSettings, folder: &Path) -> Result<Rank, GpuError> {
-    let devices = settings.device.resolve(settings.ranks)?;
+    let number = mesh.rank();
+    let DeviceSettings { shape, placement, compute } = &*settings.devices;
+    let seat = placement.seats.get(number).ok_or_else(|| GpuError::Layout { problem: "a rank without a device".into() })?;
+    // The worker's thread is the rank's own, and stays so when the worker is started anew.
+    seat.take()?;
     let plan = &settings.plan;
-    let device =
-        devices.get(mesh.rank()).copied().ok_or_else(|| GpuError::Layout { problem: "a rank without a device".into() })?;
-    Rank::new(RankSetup {
+    let rank = Rank::new(RankSetup {
         mesh,
-        device,
+        device: seat.device,
         config: plan.model.clone(),
-        optimizer: OptimizerConfig {
-            compression_chunk: usize::from(plan.distro.chunk),
-            compression_topk: usize::from(plan.distro.topk),
-            compression_decay: plan.distro.compression_decay,
-            quantize_1bit: plan.distro.quantize_1bit,
-            clip_grad_norm: plan.distro.clip_grad_norm,
-        },
+        optimizer: plan.optimizer(),
         sequence_len: plan.seq_len,
-        micro_batch_size: settings.micro_batch,
-        precision: Precision::F32,
-        checkpointing: false,
+        micro_batch_size: usize::try_from(shape.micro_batch).unwrap_or(usize::MAX),
+        precision: compute.precision_on(seat),
+        checkpointing: compute.checkpointing,
         spikes: Some(SpikeRule::default()),
-        threads: Threads::new(THREADS_PER_RANK),
+        threads: Threads::new(seat.cores.threads),
         weights: folder.to_owned(),
-    })
+    })?;
+    if let Some(used) = rank.memory_use()? {
+        let (in_tensors, held) = (used.allocated_bytes, used.reserved_bytes);
+        tracing::info!(actor = "trainer", rank = number, device = %seat, in_tensors, held, "the model is on the device");
+    }
+    Ok(rank)
 }
 
 impl Handler<Ask<TrainBatch>> for TrainerWorker {
@@ -308,15 +303,25 @@ impl Handler<Ask<ResetMomentum>> for TrainerWorker {
 /// All workers of the node, as one. Only one command at a time: the device queue sees to that.
 pub struct DeviceMesh {
     workers: Vec<Supervised<TrainerWorker>>,
-    shape: MeshShape,
-    device: DeviceSpec,
+    devices: Arc<DeviceSettings>,
+}
+
+/// How the node's devices are laid out and used.
+#[derive(Clone, Debug)]
+pub struct DeviceSettings {
+    /// How many ranks there are.
+    pub shape: MeshShape,
+    /// Where each of them computes.
+    pub placement: Placement,
+    /// And how.
+    pub compute: ComputeConfig,
 }
 
 impl DeviceMesh {
-    /// A mesh of `workers`, one for each rank of `shape`.
+    /// A mesh of `workers`, one for each rank of the settings.
     #[must_use]
-    pub const fn new(workers: Vec<Supervised<TrainerWorker>>, shape: MeshShape, device: DeviceSpec) -> Self {
-        Self { workers, shape, device }
+    pub fn new(workers: Vec<Supervised<TrainerWorker>>, devices: DeviceSettings) -> Self {
+        Self { workers, devices: Arc::new(devices) }
     }
 
     /// Goes on from `source`; the digest of the weights. Where there is no mesh, or a broken one, a new one is made.
@@ -331,14 +336,9 @@ impl DeviceMesh {
     }
 
     async fn load_anew(&mut self, plan: Arc<RunPlan>, source: LoadSource) -> Result<Digest, TrainerError> {
-        let topology = Topology::new(usize::from(self.shape.dp), usize::from(self.shape.tp))?;
-        let settings = Arc::new(LoadSettings {
-            plan,
-            device: self.device.clone(),
-            ranks: topology.ranks(),
-            micro_batch: usize::try_from(self.shape.micro_batch).unwrap_or(usize::MAX),
-            source,
-        });
+        let shape = self.devices.shape;
+        let topology = Topology::new(usize::from(shape.dp), usize::from(shape.tp))?;
+        let settings = Arc::new(LoadSettings { plan, devices: Arc::clone(&self.devices), source });
         let ranks = mesh(topology, RANK_WAIT_MAX);
         let loads = self
             .workers
@@ -351,7 +351,8 @@ impl DeviceMesh {
     /// Lets the next mesh begin with micro-batches that the devices' memory was found to hold.
     pub fn remember_micro_batch(&mut self, samples: usize) {
         let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-        self.shape.micro_batch = self.shape.micro_batch.min(samples);
+        let shape = &mut Arc::make_mut(&mut self.devices).shape;
+        shape.micro_batch = shape.micro_batch.min(samples);
     }
 
     /// Has every worker carry out `command`: the first worker's answer.

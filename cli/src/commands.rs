@@ -4,6 +4,7 @@ mod authorization;
 mod can_join;
 mod checkpoint;
 mod deploy;
+mod devices;
 mod help;
 mod identity;
 mod init_model;
@@ -31,6 +32,7 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
     match command.unwrap_or_else(|| Command::Train(TrainArgs::default())) {
         Command::Train(args) => train::run(args).await,
         Command::CheckConfig(args) => train::check(args),
+        Command::Devices(args) => devices::run(args.json),
         Command::CanJoin(args) => can_join::run(args).await,
         Command::ListRuns(args) => runs::list(args).await,
         Command::JsonDumpRun(args) => runs::dump_run(args).await,

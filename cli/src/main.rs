@@ -2,6 +2,7 @@
 //! do the work.
 
 mod args;
+mod at_start;
 mod commands;
 #[cfg(feature = "localnet")]
 mod compare;
@@ -18,6 +19,7 @@ mod units;
 mod usage;
 mod work;
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
@@ -26,16 +28,23 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 
-use args::{Cli, Logs};
+use args::{Cli, Command, Logs};
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    if let Err(error) = load_env_file() {
-        output::note(format_args!("error: {error:#}"));
-        return Exit::Configuration.into();
-    }
+    let from_file = match load_env_file() {
+        Ok(names) => names,
+        Err(error) => {
+            output::note(format_args!("error: {error:#}"));
+            return Exit::Configuration.into();
+        }
+    };
     tidy_variables();
     let cli = Cli::try_parse().unwrap_or_else(|error| usage::without_keys(error).exit());
+    let trains = matches!(cli.command, None | Some(Command::Train(_)));
+    if let Err(error) = at_start::settle(&from_file, trains) {
+        output::note(format_args!("warning: OpenMP's settings come too late ({error}): set OMP_WAIT_POLICY=passive"));
+    }
     if let Err(error) = start_logs(cli.logs) {
         output::note(format_args!("error: {error:#}"));
         return Exit::Configuration.into();
@@ -56,17 +65,20 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Makes the file's variables those of the process, where it has none of that name: everything below reads one place.
-fn load_env_file() -> Result<()> {
+/// Returns the names of those that it set.
+fn load_env_file() -> Result<Vec<OsString>> {
     let args: Vec<_> = std::env::args_os().collect();
     let named = env_file::named_in(&args)?.or_else(|| std::env::var_os("PSYCHE_ENV_FILE").map(Into::into));
-    let Some(path) = named.filter(|path| !path.as_os_str().is_empty()) else { return Ok(()) };
+    let Some(path) = named.filter(|path| !path.as_os_str().is_empty()) else { return Ok(Vec::new()) };
+    let mut set = Vec::new();
     for (name, value) in env_file::read(&path)? {
         if std::env::var_os(&name).is_none() {
             // SAFETY: this is the process's only thread so far.
-            unsafe { std::env::set_var(name, value.expose()) };
+            unsafe { std::env::set_var(&name, value.expose()) };
+            set.push(name.into());
         }
     }
-    Ok(())
+    Ok(set)
 }
 
 /// Takes blanks and quotes, which `docker run --env-file` leaves in place, off the variables that options read, and forgets

@@ -1,95 +1,39 @@
-//! Which devices a node trains on, and the process-wide settings that come with them.
+//! Which devices a node trains on: what the machine has, what the operator asks for, and where each rank computes.
+//!
+//! [`Machine::look`] reads what is there, without training anything. [`DeviceSpec::place`] is a pure function of that, of
+//! the spelling that the operator gave, and of the layout: a [`Placement`] with one [`Seat`] per rank, or a refusal with
+//! the numbers. A rank's thread takes its seat before it makes its first tensor.
+//!
+//! The same binary runs with and without CUDA: the driver is loaded when it is asked for, and libtorch's CUDA half
+//! ([`load_torch_cuda`]) only where a rank is to compute there. CUDA devices are numbered as `CUDA_VISIBLE_DEVICES` leaves
+//! them, by the driver and by libtorch alike.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::str::FromStr;
-
-use tch::Device;
-
-use crate::GpuError;
-use crate::mesh::RANKS_MAX;
-
+mod cores;
+mod cpu;
 mod cuda;
+mod placement;
+mod spec;
+mod torch_cuda;
+
 #[cfg(test)]
 mod tests;
 
-pub use cuda::{CudaDevice, CudaReport, cuda_report};
+pub use cores::CoreShare;
+pub use cpu::CpuReport;
+pub use cuda::{COMPUTE_CAPABILITY_MIN, CudaDevice, CudaPeer, CudaReport, Driver, cuda_report};
+pub use placement::{Machine, Placement, Seat};
+pub use spec::DeviceSpec;
+pub use torch_cuda::load_torch_cuda;
 
-/// The devices an operator asks for, as `--device` spells them: `auto`, `cpu`, `cpu:N`, `cuda`, `cuda:0,1`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceSpec {
-    /// The best that this build supports: the CPU.
-    Auto,
-    /// The CPU, as at most this many devices; without a number as many as the layout asks for.
-    Cpu(Option<usize>),
-    /// CUDA devices by index; without a list all of them.
-    Cuda(Option<Vec<usize>>),
-}
+pub(crate) use cuda::gib;
 
-impl FromStr for DeviceSpec {
-    type Err = GpuError;
-
-    fn from_str(text: &str) -> Result<Self, GpuError> {
-        let refuse = |problem: &str| GpuError::Device { device: text.to_owned(), problem: problem.to_owned() };
-        let (kind, rest) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
-        match (kind, rest) {
-            ("auto", None) => Ok(Self::Auto),
-            ("cpu", None) => Ok(Self::Cpu(None)),
-            ("cpu", Some(count)) => match count.parse() {
-                Ok(count) if (1..=RANKS_MAX).contains(&count) => Ok(Self::Cpu(Some(count))),
-                _ => Err(refuse(&format!("the number of CPU devices must be in 1..={RANKS_MAX}"))),
-            },
-            ("cuda", None) => Ok(Self::Cuda(None)),
-            ("cuda", Some(list)) => {
-                let indices: Result<Vec<usize>, _> = list.split(',').map(str::parse).collect();
-                let indices = indices.map_err(|_| refuse("the list must be device numbers, such as cuda:0,1"))?;
-                let distinct: HashSet<usize> = indices.iter().copied().collect();
-                if distinct.len() != indices.len() {
-                    return Err(refuse("each device may be named once"));
-                }
-                Ok(Self::Cuda(Some(indices)))
-            }
-            _ => Err(refuse("known devices are auto, cpu, cpu:N, cuda and cuda:0,1")),
-        }
-    }
-}
-
-impl fmt::Display for DeviceSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu(None) => f.write_str("cpu"),
-            Self::Cpu(Some(count)) => write!(f, "cpu:{count}"),
-            Self::Cuda(None) => f.write_str("cuda"),
-            Self::Cuda(Some(indices)) => {
-                let list: Vec<String> = indices.iter().map(ToString::to_string).collect();
-                write!(f, "cuda:{}", list.join(","))
-            }
-        }
-    }
-}
-
-impl DeviceSpec {
-    /// The device of each of `ranks` ranks.
-    ///
-    /// # Errors
-    /// [`GpuError::Device`] if there are fewer devices than ranks, or if CUDA is asked for: its collectives do not
-    /// exist yet.
-    pub fn resolve(&self, ranks: usize) -> Result<Vec<Device>, GpuError> {
-        let refuse = |problem: String| Err(GpuError::Device { device: self.to_string(), problem });
-        match self {
-            Self::Auto | Self::Cpu(None) => Ok(vec![Device::Cpu; ranks]),
-            Self::Cpu(Some(count)) if *count >= ranks => Ok(vec![Device::Cpu; ranks]),
-            Self::Cpu(Some(count)) => refuse(format!("{count} devices can't hold {ranks} ranks")),
-            Self::Cuda(_) => refuse("this build trains on the CPU only, CUDA devices are not supported yet".to_owned()),
-        }
-    }
-}
-
-/// Sets how many threads libtorch uses inside one operation, for the whole process; once, before any rank starts.
-///
-/// One thread per rank is best where ranks share the machine's cores: libtorch's thread teams spin against each other.
+/// Sets how many threads libtorch uses inside one operation, for threads of the process that have not computed yet; once,
+/// before any rank starts. A rank's [`Seat`] then sets its own number.
 pub fn init_threads(threads_per_rank: usize) {
-    let threads = i32::try_from(threads_per_rank.clamp(1, 1024)).unwrap_or(1);
-    tch::set_num_threads(threads);
+    tch::set_num_threads(thread_count(threads_per_rank));
+}
+
+/// A number of threads as libtorch takes it.
+fn thread_count(threads: usize) -> i32 {
+    i32::try_from(threads.clamp(1, 1024)).unwrap_or(1)
 }

@@ -98,6 +98,15 @@ pub enum GpuError {
         /// Why not.
         problem: String,
     },
+    /// A driver and devices are there, but libtorch can't use them.
+    #[error(
+        "use CUDA: libtorch_cuda.so can't be loaded: {reason}; put the libraries of a PyTorch for CUDA into LD_LIBRARY_PATH \
+         (docs/OPERATING.md says how), or set DEVICE=cpu"
+    )]
+    NoTorchCuda {
+        /// What the loader or libtorch said.
+        reason: String,
+    },
     /// A plan that no rank can carry out.
     #[error("carry out the plan of step {step}: {problem}")]
     Plan {

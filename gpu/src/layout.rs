@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::GpuError;
 use crate::codec::{Layout, Part};
 use crate::config::LlamaConfig;
-use crate::mesh::Topology;
+use crate::mesh::{RANKS_MAX, Topology};
 
 #[cfg(test)]
 mod tests;
@@ -199,5 +199,13 @@ pub fn check_divisible(config: &LlamaConfig, tensor_parallel: usize) -> Result<(
     if odd.is_empty() {
         return Ok(());
     }
-    Err(GpuError::Layout { problem: format!("tensor parallelism {tensor_parallel} does not divide {}", odd.join(", ")) })
+    let possible = (1..=RANKS_MAX).filter(|ranks| sizes.iter().all(|(_, size)| size.is_multiple_of(*ranks)));
+    let possible: Vec<String> = possible.map(|ranks| ranks.to_string()).collect();
+    Err(GpuError::Layout {
+        problem: format!(
+            "tensor parallelism {tensor_parallel} does not divide {}; TENSOR_PARALLELISM may be one of {}",
+            odd.join(", "),
+            possible.join(", ")
+        ),
+    })
 }

@@ -13,6 +13,7 @@ pub mod exact;
 mod flat;
 pub mod init;
 mod layout;
+pub mod memory;
 pub mod mesh;
 mod model;
 pub mod optimizer;

@@ -6,6 +6,7 @@ use crate::GpuError;
 
 mod adamw;
 mod collective;
+mod device;
 mod fused;
 mod gradients;
 mod memory;
@@ -17,6 +18,7 @@ pub(crate) mod stream;
 
 pub(crate) use adamw::{AdamWRates, AdamWState};
 pub(crate) use collective::Region;
+pub(crate) use device::set_cuda_device;
 pub(crate) use fused::{rms_norm, rotate, swiglu};
 pub(crate) use gradients::{GradientSum, backward};
 pub use memory::MemoryUse;

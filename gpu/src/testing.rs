@@ -10,11 +10,28 @@ use tempfile::TempDir;
 
 use crate::codec::Threads;
 use crate::config::LlamaConfig;
+use crate::devices::{cuda_report, load_torch_cuda};
 use crate::init::init_model;
 use crate::mesh::{MeshRank, Topology, mesh};
 use crate::optimizer::OptimizerConfig;
 use crate::precision::Precision;
 use crate::worker::{Rank, RankSetup, SpikeRule, StepPlan};
+
+/// CUDA has to be there before the first tensor of any test is, so it is loaded before the tests begin, where there is any.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOAD_CUDA: extern "C" fn() = {
+    extern "C" fn load() {
+        let _unusable = cuda_device();
+    }
+    load
+};
+
+/// The first CUDA device, if libtorch can use it; a test that needs one says that there is none, and passes.
+pub(crate) fn cuda_device() -> Option<tch::Device> {
+    let usable = !cuda_report().devices().is_empty() && load_torch_cuda().is_ok();
+    usable.then_some(tch::Device::Cuda(0))
+}
 
 /// Inputs per sample of the tests' plans.
 pub(crate) const SEQUENCE: usize = 12;

@@ -251,6 +251,15 @@ impl Rank {
         self.durations
     }
 
+    /// Bytes of the optimiser's buffers: master, momentum, scratch, coefficients that were sent.
+    #[cfg(test)]
+    pub(crate) fn optimizer_bytes(&self) -> [usize; 4] {
+        let floats = |flat: &Flat| flat.len() * size_of::<f32>();
+        let sent = self.optimizer.sent().into_iter().flatten().flatten();
+        let sent = sent.map(|sent| size_of_val(&*sent.indices) + size_of_val(&*sent.values)).sum();
+        [floats(self.optimizer.master()), floats(self.optimizer.momentum()), floats(&self.scratch), sent]
+    }
+
     /// What snapshots are made of.
     pub(crate) fn state(&mut self) -> (&MeshRank, &Arc<NodeLayout>, &mut Optimizer) {
         (&self.mesh, &self.layout, &mut self.optimizer)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
+use psyche_gpu::GpuError;
 use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, Secret};
 use psyche_net::identity::{parse_identity, read_identity};
@@ -14,7 +15,7 @@ use psyche_net::{NetConfig, NetError, RELAYS_MAX};
 use serde::Deserialize;
 
 use super::{
-    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
+    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ComputeConfig, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
     PARALLELISM_MAX, Violation,
 };
 
@@ -45,7 +46,12 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "DATA_PARALLELISM", meaning: "devices that the batch is split over (default 1)" },
     Variable { name: "TENSOR_PARALLELISM", meaning: "devices that the model is split over (default 1)" },
     Variable { name: "MICRO_BATCH_SIZE", meaning: "samples that a device trains at a time (default 1)" },
-    Variable { name: "DEVICE", meaning: "auto, cpu or cpu:N (default auto)" },
+    Variable { name: "DEVICE", meaning: "auto, cpu, cpu:N, cuda or cuda:0,2 (default auto)" },
+    Variable { name: "PRECISION", meaning: "auto, f32 or bf16; auto is bf16 on CUDA devices, f32 on the CPU (default auto)" },
+    Variable {
+        name: "ACTIVATION_CHECKPOINTING",
+        meaning: "true keeps only the inputs of layers and computes the rest twice: less memory, a third more time (default false)",
+    },
     Variable { name: "NVIDIA_DRIVER_CAPABILITIES", meaning: "read by the NVIDIA container toolkit, not by the node" },
     Variable { name: "P2P_BIND", meaning: "address to listen on for peers (default 0.0.0.0)" },
     Variable { name: "P2P_PORT", meaning: "TCP and UDP port for peers (default 0: any free one)" },
@@ -89,6 +95,8 @@ struct Environment {
     tensor_parallelism: Option<String>,
     micro_batch_size: Option<String>,
     device: Option<String>,
+    precision: Option<String>,
+    activation_checkpointing: Option<String>,
     p2p_bind: Option<String>,
     p2p_port: Option<String>,
     bootstrap_peers: Option<String>,
@@ -170,6 +178,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let wallet = wallet(&mut reader, &environment);
     let mesh = mesh(&mut reader, &environment);
     let device = device(&mut reader, &environment);
+    let compute = compute(&mut reader, &environment);
     let p2p = p2p(&mut reader, &environment);
     let identity = identity(&mut reader, &environment);
     let kept = reader.number("SNAPSHOTS_KEPT", environment.snapshots_kept.as_ref(), SNAPSHOTS_KEPT, SNAPSHOTS_KEPT_MAX);
@@ -186,6 +195,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             wallet,
             mesh,
             device,
+            compute,
             p2p,
             identity,
             data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
@@ -272,8 +282,31 @@ fn mesh(reader: &mut Reader, environment: &Environment) -> MeshShape {
 }
 
 fn device(reader: &mut Reader, environment: &Environment) -> DeviceSpec {
-    let parsed = reader.parse("DEVICE", environment.device.as_ref(), "auto, cpu or cpu:N is accepted");
-    parsed.unwrap_or(DeviceSpec::Auto)
+    match Reader::text(environment.device.as_ref()).map(str::parse) {
+        None => DeviceSpec::Auto,
+        Some(Ok(spec)) => spec,
+        Some(Err(error)) => {
+            let problem = if let GpuError::Device { problem, .. } = error { problem } else { error.to_string() };
+            reader.refuse("DEVICE", format!("cannot be read: {problem}; auto, cpu, cpu:N, cuda and cuda:0,2 are accepted"));
+            DeviceSpec::Auto
+        }
+    }
+}
+
+fn compute(reader: &mut Reader, environment: &Environment) -> ComputeConfig {
+    let precision = match Reader::text(environment.precision.as_ref()) {
+        None | Some("auto") => None,
+        _ => reader.parse("PRECISION", environment.precision.as_ref(), "auto, f32 or bf16 is accepted"),
+    };
+    let checkpointing = match Reader::text(environment.activation_checkpointing.as_ref()) {
+        None | Some("false" | "0" | "no" | "off") => false,
+        Some("true" | "1" | "yes" | "on") => true,
+        Some(_) => {
+            reader.refuse("ACTIVATION_CHECKPOINTING", "cannot be read; true or false is accepted");
+            false
+        }
+    };
+    ComputeConfig { precision, checkpointing }
 }
 
 fn p2p(reader: &mut Reader, environment: &Environment) -> P2pConfig {

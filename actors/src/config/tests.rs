@@ -50,6 +50,35 @@ fn the_seed_pages_variables_are_understood_with_quotes_and_blanks() {
 }
 
 #[test]
+fn precision_and_checkpointing_are_left_to_the_device_unless_they_are_set() {
+    let compute = |pairs: &[(&str, &str)]| read(pairs).unwrap().compute;
+    assert_eq!(compute(&[]), ComputeConfig::default());
+    assert_eq!(compute(&[("PRECISION", "auto"), ("ACTIVATION_CHECKPOINTING", "false")]), ComputeConfig::default());
+    let set = compute(&[("PRECISION", "'bf16'"), ("ACTIVATION_CHECKPOINTING", " yes ")]);
+    assert_eq!(set, ComputeConfig { precision: Some(Precision::Bf16), checkpointing: true });
+    assert_eq!(compute(&[("PRECISION", "f32"), ("ACTIVATION_CHECKPOINTING", "1")]).precision, Some(Precision::F32));
+    let names = ["PRECISION", "ACTIVATION_CHECKPOINTING"];
+    assert_eq!(refused(&[("PRECISION", "f16"), ("ACTIVATION_CHECKPOINTING", "maybe")]), names);
+    let seat = |device: &str| {
+        let spec: DeviceSpec = device.parse().unwrap();
+        let machine = Machine { cuda: psyche_gpu::devices::CudaReport::NoDriver, ..Machine::look() };
+        spec.place(Topology::new(1, 1).unwrap(), &machine, || Ok(())).unwrap().seats.remove(0)
+    };
+    assert_eq!(ComputeConfig::default().precision_on(&seat("cpu")), Precision::F32);
+    assert_eq!(set.precision_on(&seat("cpu")), Precision::Bf16);
+}
+
+#[test]
+fn a_device_that_cannot_be_meant_is_refused_with_its_reason() {
+    for (device, reason) in [("cpu:0", "1..=256"), ("cuda:1,1", "once"), ("tpu", "no such kind")] {
+        let error = read(&[("DEVICE", device)]).unwrap_err();
+        assert_eq!(error.violations[0].variable, "DEVICE");
+        assert!(error.violations[0].problem.contains(reason), "{error}");
+    }
+    assert_eq!(read(&[("DEVICE", "cuda:2,0")]).unwrap().device, DeviceSpec::Cuda(Some(vec![2, 0])));
+}
+
+#[test]
 fn priority_fees_have_a_floor_and_a_cap() {
     let (floor, cap) = ("PRIORITY_FEE_FLOOR_MICRO_LAMPORTS", "PRIORITY_FEE_CAP_MICRO_LAMPORTS");
     assert_eq!(read(&[]).unwrap().fees, FeeBounds::default());

@@ -2,14 +2,59 @@
 
 use psyche_chain::ops;
 use psyche_chain::{ChainError, ClusterMismatch, CoordinatorView, Rpc, RunInfo};
+use psyche_gpu::check_divisible;
+use psyche_gpu::devices::{Machine, Placement, init_threads};
+use psyche_gpu::memory::{MemorySetup, RankMemory, check_fit};
+use psyche_gpu::mesh::Topology;
 
 use super::NodeError;
 use crate::CLIENT_VERSION;
 use crate::config::{ConfigError, NodeConfig, Violation};
 use crate::engine::version_fits;
+use crate::run::RunPlan;
 
 /// Below this a wallet can't pay for even a few transactions, in lamports.
 const BALANCE_MIN: u64 = 100_000;
+
+/// The devices of all ranks, on this machine; tells what it has.
+pub(super) fn devices(config: &NodeConfig) -> Result<(Machine, Placement), NodeError> {
+    let machine = Machine::look();
+    let placement = config.placement(&machine)?;
+    init_threads(1);
+    tracing::info!(actor = "node", device = %placement, cpu = %machine.cpu, cuda = %machine.cuda, "the node's devices");
+    for warning in &placement.warnings {
+        tracing::warn!(actor = "node", "{warning}");
+    }
+    Ok((machine, placement))
+}
+
+/// That the model can be split over the ranks and fits into their devices, before anything of it is loaded; tells what each
+/// rank will need.
+pub(super) fn model_fits(
+    config: &NodeConfig,
+    plan: &RunPlan,
+    machine: &Machine,
+    placement: &Placement,
+) -> Result<(), NodeError> {
+    check_divisible(&plan.model, usize::from(config.mesh.tp))?;
+    let Some(seat) = placement.seats.first() else { return Ok(()) };
+    let needs = RankMemory::of(&MemorySetup {
+        config: &plan.model,
+        optimizer: &plan.optimizer(),
+        topology: Topology::new(usize::from(config.mesh.dp), usize::from(config.mesh.tp))?,
+        sequence_len: plan.seq_len,
+        precision: config.compute.precision_on(seat),
+        checkpointing: config.compute.checkpointing,
+    })?;
+    if let Some(most) = needs.iter().max_by_key(|needs| needs.state()) {
+        tracing::info!(actor = "node", ranks = needs.len(), memory = %most, "what a rank needs");
+    }
+    let micro_batch_size = usize::try_from(config.mesh.micro_batch).unwrap_or(usize::MAX);
+    for warning in check_fit(&needs, &placement.seats, machine, micro_batch_size)? {
+        tracing::warn!(actor = "node", "{warning}");
+    }
+    Ok(())
+}
 
 /// That all endpoints which answer are on one cluster.
 pub(super) async fn one_cluster(rpc: &Rpc, config: &NodeConfig) -> Result<(), NodeError> {

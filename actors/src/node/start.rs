@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Actor as _, Arbiter};
 use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_data::TokenSource;
+use psyche_gpu::devices::Placement;
 use psyche_gpu::snapshot::{SnapshotStore, StoreSettings};
 use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret};
 use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
@@ -21,7 +22,7 @@ use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
 use crate::run::{self, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan};
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
-use crate::trainer::{DeviceMesh, TrainerWorker};
+use crate::trainer::{DeviceMesh, DeviceSettings, TrainerWorker};
 use crate::watcher::{CoordinatorWatcher, WatcherLinks};
 
 /// What the peer key is derived for; changes the key of every node if it changes.
@@ -63,12 +64,15 @@ struct Ground {
     net_events: Arc<Mutex<EventReceiver>>,
     events: EventLog,
     snapshots: Arc<SnapshotStore>,
+    placement: Placement,
 }
 
 /// Starts a node in the current actix system.
 pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (fatal_sender, fatal) = mpsc::channel(1);
     let (finished_sender, finished) = mpsc::channel(1);
+    // First of all: nobody is asked for anything by a node that has no devices, and CUDA must come before any tensor.
+    let (machine, placement) = checks::devices(&config)?;
     let (events, lock) = prepare_folder(&config)?;
     let mut rpc_config = RpcConfig::new(config.endpoints.clone());
     rpc_config.programs = config.programs;
@@ -79,9 +83,8 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (info, view) = checks::run_of(&rpc, &config).await?;
     checks::may_take_part(&rpc, &config, &info, &view).await?;
     let plan = Arc::new(RunPlan::of(&view.account, &config.models_dir, config.data_path.as_deref())?);
+    checks::model_fits(&config, &plan, &machine, &placement)?;
     let tokens = TokenSource::open(&plan.token_source())?;
-    psyche_gpu::check_divisible(&plan.model, usize::from(config.mesh.tp))?;
-    config.device.resolve(usize::from(config.mesh.dp) * usize::from(config.mesh.tp))?;
     let (_slot, chain) = rpc.clock().await?;
     let (net, net_events) = start_net(&config, &info).await?;
     // A folder that served another run before keeps that run's snapshots to itself.
@@ -93,7 +96,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         source: Some(plan.checkpoint.clone()),
     })?);
     let net_events = Arc::new(Mutex::new(net_events));
-    let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots };
+    let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots, placement };
     let actors = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
     ground.events.report(NodeEvent::Started {
         address: config.wallet.address(),
@@ -155,8 +158,9 @@ fn start_actors(
     let gossip = start_gossip(ground, &run_link, fatal);
     let rewards = start_rewards(config, ground, fatal);
     let workers = start_workers(config, fatal);
+    let devices = DeviceSettings { shape: config.mesh, placement: ground.placement.clone(), compute: config.compute };
     let devices = DeviceQueue::start(DeviceParts {
-        mesh: DeviceMesh::new(workers, config.mesh, config.device.clone()),
+        mesh: DeviceMesh::new(workers, devices),
         plan: Arc::clone(&ground.plan),
         data: tokens,
         gossip: gossip.clone(),

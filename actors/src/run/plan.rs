@@ -6,6 +6,7 @@ use psyche_data::TokenConfig;
 use psyche_gpu::codec;
 use psyche_gpu::config::LlamaConfig;
 use psyche_gpu::exact::{ColdStart, LrSchedule};
+use psyche_gpu::optimizer::OptimizerConfig;
 use psyche_messages::Step;
 use psyche_protocol::layout::CoordinatorAccount;
 use psyche_protocol::model::{self as protocol, Checkpoint, DataLocation, Optimizer, Shuffle, TokenSize};
@@ -134,6 +135,18 @@ impl RunPlan {
             seq_len: u32::try_from(self.seq_len).unwrap_or(u32::MAX),
             vocab_size,
             shuffle: self.shuffle,
+        }
+    }
+
+    /// The optimiser's settings, as devices take them.
+    #[must_use]
+    pub fn optimizer(&self) -> OptimizerConfig {
+        OptimizerConfig {
+            compression_chunk: usize::from(self.distro.chunk),
+            compression_topk: usize::from(self.distro.topk),
+            compression_decay: self.distro.compression_decay,
+            quantize_1bit: self.distro.quantize_1bit,
+            clip_grad_norm: self.distro.clip_grad_norm,
         }
     }
 

@@ -36,9 +36,19 @@ pub(crate) struct TrainArgs {
     /// Samples that a device trains at a time [default: 1].
     #[arg(long, env = "MICRO_BATCH_SIZE", value_name = "N")]
     micro_batch_size: Option<String>,
-    /// auto, cpu or cpu:N [default: auto].
+    /// What to train on: auto (CUDA where it works, otherwise the CPU), cpu, cpu:N (at most N devices), cuda (all of them), or
+    /// cuda:0,2 (these, numbered as CUDA_VISIBLE_DEVICES leaves them; `devices` lists them) [default: auto].
     #[arg(long, env = "DEVICE")]
     device: Option<String>,
+    /// Element type that the model is computed in: f32, bf16 (half the memory of activations, several times faster on CUDA
+    /// devices), or auto, which is bf16 on CUDA devices and f32 on the CPU. Weights, sums and optimiser stay f32 in any case
+    /// [default: auto].
+    #[arg(long, env = "PRECISION")]
+    precision: Option<String>,
+    /// Keep only the inputs of the layers for the backward pass and compute the rest again: room for larger micro-batches or
+    /// longer sequences, for about a third more time [default: false].
+    #[arg(long, env = "ACTIVATION_CHECKPOINTING", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    activation_checkpointing: Option<String>,
     /// TCP and UDP port for peers [default: any free one].
     #[arg(long, env = "P2P_PORT", value_name = "PORT")]
     p2p_port: Option<String>,
@@ -69,6 +79,8 @@ impl TrainArgs {
             ("TENSOR_PARALLELISM", self.tensor_parallelism),
             ("MICRO_BATCH_SIZE", self.micro_batch_size),
             ("DEVICE", self.device),
+            ("PRECISION", self.precision),
+            ("ACTIVATION_CHECKPOINTING", self.activation_checkpointing),
             ("P2P_PORT", self.p2p_port),
             ("BOOTSTRAP_PEERS", self.bootstrap_peers),
             ("P2P_RELAY", self.p2p_relay),
@@ -84,6 +96,18 @@ impl TrainArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) train: TrainArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+CUDA devices are numbered as CUDA_VISIBLE_DEVICES leaves them, here and in --device. That two of them share an NVLink is told \
+by what works across: atomic operations do over NVLink and don't over PCI Express.
+
+Example:
+  psyche-solana-client devices --json")]
+pub(crate) struct DevicesArgs {
     #[command(flatten)]
     pub(crate) json: JsonArgs,
 }

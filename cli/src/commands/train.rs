@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use psyche_actors::node::End;
 use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError};
+use psyche_gpu::devices::Machine;
 use psyche_messages::Address;
 use serde::Serialize;
 
@@ -71,6 +72,10 @@ struct Checked {
     data_parallelism: u16,
     tensor_parallelism: u16,
     micro_batch_size: u32,
+    /// By rank.
+    placement: Vec<String>,
+    precision: String,
+    activation_checkpointing: bool,
     cuda: String,
     data_dir: PathBuf,
 }
@@ -79,6 +84,9 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
     let json = args.json.json;
     let config = configuration(args.train)?;
     let mesh = config.mesh;
+    let machine = Machine::look();
+    let placement = config.placement(&machine).map_err(|error| node_failed(error.into()))?;
+    let precision = placement.seats.first().map(|seat| config.compute.precision_on(seat));
     let checked = Checked {
         run_id: config.run_id.to_string(),
         wallet: config.wallet.address(),
@@ -87,7 +95,10 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
         data_parallelism: mesh.dp,
         tensor_parallelism: mesh.tp,
         micro_batch_size: mesh.micro_batch,
-        cuda: psyche_gpu::devices::cuda_report().to_string(),
+        precision: precision.map(|precision| precision.to_string()).unwrap_or_default(),
+        activation_checkpointing: config.compute.checkpointing,
+        placement: placement.seats.iter().map(ToString::to_string).collect(),
+        cuda: machine.cuda.to_string(),
         data_dir: config.data_dir,
     };
     if json {
@@ -98,11 +109,14 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
     output::note(format_args!("wallet   {}", checked.wallet));
     output::note(format_args!("rpc      {}", checked.rpc.join(", ")));
     output::note(format_args!(
-        "devices  {} ({} × {} ranks, micro-batches of {})",
-        checked.device, mesh.dp, mesh.tp, mesh.micro_batch
+        "devices  {} ({} × {} ranks, micro-batches of {}, {}): {placement}",
+        checked.device, mesh.dp, mesh.tp, mesh.micro_batch, checked.precision
     ));
-    output::note(format_args!("cuda     {}; this version trains on the CPU", checked.cuda));
+    output::note(format_args!("cuda     {}", checked.cuda));
     output::note(format_args!("data     {}", checked.data_dir.display()));
+    for warning in &placement.warnings {
+        output::note(format_args!("warning: {warning}"));
+    }
     Ok(())
 }
 

@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use actix::{Actor as _, Arbiter, System};
 use psyche_gpu::config::LlamaConfig;
-use psyche_gpu::devices::DeviceSpec;
+use psyche_gpu::devices::{DeviceSpec, Machine};
 use psyche_gpu::exact::LrSchedule;
 use psyche_gpu::init::init_model;
+use psyche_gpu::mesh::Topology;
 use psyche_gpu::snapshot::StoreSettings;
 use psyche_messages::{Address, Backoff, Secret, SnapshotAnnounced};
 use psyche_net::{Net, NetConfig, NetHandle};
 use psyche_protocol::model::{Shuffle, TokenSize};
 
 use super::*;
-use crate::config::MeshShape;
+use crate::config::{ComputeConfig, MeshShape};
 use crate::gossip::GossipLinks;
 use crate::run::Distro;
 use crate::supervisor::RestartPolicy;
-use crate::trainer::TrainerWorker;
+use crate::trainer::{DeviceSettings, TrainerWorker};
 
 const MODEL: &str = r#"{ "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128, "rms_norm_eps": 1e-5,
@@ -84,6 +85,9 @@ async fn start(folder: &Path, dp: u16) -> Node {
         Supervised::start("trainer", policy, move || TrainerWorker::start(&arbiter.handle()), fatal.clone())
     };
     let shape = MeshShape { dp, tp: 1, micro_batch: 2 };
+    let topology = Topology::new(usize::from(dp), 1).unwrap();
+    let placement = DeviceSpec::Cpu(None).place(topology, &Machine::look(), || Ok(())).unwrap();
+    let devices = DeviceSettings { shape, placement, compute: ComputeConfig::default() };
     let store = SnapshotStore::open(StoreSettings {
         root: folder.join("snapshots"),
         run: RUN,
@@ -93,7 +97,7 @@ async fn start(folder: &Path, dp: u16) -> Node {
     });
     let store = Arc::new(store.unwrap());
     let parts = DeviceParts {
-        mesh: DeviceMesh::new((0..dp).map(worker).collect(), shape, DeviceSpec::Cpu(None)),
+        mesh: DeviceMesh::new((0..dp).map(worker).collect(), devices),
         data: TokenSource::open(&plan.token_source()).unwrap(),
         plan,
         gossip,

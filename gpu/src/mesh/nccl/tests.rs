@@ -399,7 +399,7 @@ fn a_library_that_is_not_there_is_told_in_one_line() {
 /// CUDA devices that torch and NCCL can use here; tells why there are none.
 fn devices() -> usize {
     let count = match cuda_report() {
-        CudaReport::Devices(devices) if tch::Cuda::is_available() => devices.len(),
+        CudaReport::Devices(_, devices) if tch::Cuda::is_available() => devices.len(),
         _ => 0,
     };
     if count == 0 {
