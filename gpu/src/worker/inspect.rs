@@ -19,7 +19,7 @@ impl Rank {
     }
 
     fn gathered_logits(&mut self, inputs: &[Vec<u32>]) -> Result<Vec<f32>, GpuError> {
-        transfer::spread(&self.mesh, &self.layout, self.optimizer.master().into(), self.model.parameters())?;
+        transfer::spread(&self.mesh, &self.layout, self.optimizer.master().view(), self.model.parameters())?;
         let width = inputs.first().map_or(0, Vec::len);
         let tokens: Vec<i64> = inputs.iter().flatten().map(|&token| i64::from(token)).collect();
         let tokens = Tensor::f_from_slice(&tokens)?.f_view([inputs.len() as i64, width as i64])?;
