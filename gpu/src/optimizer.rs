@@ -232,7 +232,6 @@ impl Optimizer {
 
     /// Changes the rank's pieces of the weights in the host's memory, for tests that spoil them.
     #[cfg(test)]
-    #[expect(clippy::unwrap_used, reason = "tests may unwrap")]
     pub(crate) fn edit_master(&mut self, edit: impl FnOnce(&mut [f32])) {
         let mut elements = self.master.to_host().unwrap().into_owned();
         edit(&mut elements);

@@ -271,7 +271,6 @@ impl Rank {
 
     /// What the last step's gradient was on this rank's pieces.
     #[cfg(test)]
-    #[expect(clippy::unwrap_used, reason = "tests may unwrap")]
     pub(crate) fn gradient(&self) -> Vec<f32> {
         self.scratch.to_host().unwrap().into_owned()
     }

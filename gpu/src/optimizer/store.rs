@@ -351,7 +351,8 @@ fn tensor_look_ahead(master: &Tensor, momentum: &Tensor, rate: f32, ahead: &Tens
     tch::no_grad(|| {
         let mut ahead = momentum.f_sign_out(ahead)?;
         let mut ahead = ahead.f_mul_scalar_(-f64::from(rate))?;
-        Ok(drop(ahead.f_add_(master)?))
+        let _ahead = ahead.f_add_(master)?;
+        Ok(())
     })
 }
 

@@ -223,9 +223,8 @@ impl Stored {
         let threads = threads.clamp(1, files.len().max(1));
         let done = AtomicU64::new(0);
         let share = |first: usize| {
-            let mine = files.iter().enumerate().skip(first).step_by(threads);
-            mine.map(|(index, record)| self.verify_file(record, &done).map_err(|error| (index, error)))
-                .collect::<Result<(), _>>()
+            let mut mine = files.iter().enumerate().skip(first).step_by(threads);
+            mine.try_for_each(|(index, record)| self.verify_file(record, &done).map_err(|error| (index, error)))
         };
         let share = &share;
         let outcomes = std::thread::scope(|scope| {

@@ -96,7 +96,9 @@ impl Rank {
         let (index, replicas) = (self.mesh.data_index(), self.mesh.topology().data_parallel());
         let mine = &samples[samples.len() * index / replicas..samples.len() * (index + 1) / replicas];
         let mut share = Share { loss_sum: 0.0, cancelled: false };
-        for (_number, batch) in mine.chunks(self.micro_batch_size).enumerate() {
+        #[cfg(test)]
+        let mut numbers = 0..;
+        for batch in mine.chunks(self.micro_batch_size) {
             let cancelled = self.mesh.agree_in_tensor_group(cancel.load(Ordering::Relaxed))?;
             if cancelled.contains(&true) {
                 share.cancelled = true;
@@ -104,8 +106,8 @@ impl Rank {
             }
             share.loss_sum += self.micro_batch(batch, &use_loss)?;
             #[cfg(test)]
-            if let Some(hook) = &self.after_micro_batch {
-                hook(_number);
+            if let Some((hook, number)) = self.after_micro_batch.as_ref().zip(numbers.next()) {
+                hook(number);
             }
         }
         Ok(share)

@@ -284,7 +284,7 @@ fn a_process_killed_at_any_time_leaves_whole_snapshots() {
                     store.save(&captured, &label(next)).unwrap();
                 }
             });
-            // The moment is what is random here; nothing waits for it.
+            #[expect(clippy::disallowed_methods, reason = "the moment of death is what is random here; nothing waits for it")]
             std::thread::sleep(Duration::from_micros(kills.wrapping_mul(0x9e37_79b9_7f4a_7c15) % most_us));
             child.kill();
             assert!(child.was_killed());
