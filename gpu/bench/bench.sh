@@ -2,7 +2,7 @@
 # Benchmarks, with the peers that they are held against. Prints tables in Markdown for docs/BENCHMARKS.md.
 #
 #   bench.sh            everything, about 10 minutes on two quiet cores
-#   bench.sh NAME …     step, layouts, all-reduce; any other name picks benchmarks of cargo bench
+#   bench.sh NAME …     some of step, layouts, all-reduce, and those of cargo bench: codec, collectives, weights, snapshot
 #
 # Environment: ROUNDS (8), the counted rounds of each contest; CARGO_TARGET_DIR.
 set -euo pipefail
@@ -35,6 +35,6 @@ echo "$(date -u +%F), $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/c
 for name in "$@"; do
   case $name in
     step | layouts | all-reduce) ours "$name" ;;
-    *) cargo bench --locked --profile dev --workspace --bench '*' -- ${name:+"$name"} ;;
+    *) cargo bench --locked --profile dev --workspace --bench "${name:-*}" ;;
   esac
 done

@@ -20,14 +20,15 @@ fail() { say "failed to $*"; exit 1; }
 
 build() {
   cd "$root"
-  cargo build --locked --release -p psyche-gpu --bin psyche-gpu-bench
+  # The one profile that everything here is built with (docs/decisions/0002-one-profile.md); it optimises this crate.
+  cargo build --locked -p psyche-gpu --bin psyche-gpu-bench
   local tests
   tests=$(cargo test --locked -p psyche-gpu --lib --no-run --message-format=json | python3 -c '
 import json, sys
 built = [line for line in map(json.loads, sys.stdin) if line.get("executable") and line["profile"]["test"]]
 print(built[-1]["executable"])')
   mkdir -p target/device
-  strip -o target/device/psyche-gpu-bench "${CARGO_TARGET_DIR:-target}/release/psyche-gpu-bench"
+  strip -o target/device/psyche-gpu-bench "${CARGO_TARGET_DIR:-target}/debug/psyche-gpu-bench"
   strip -o target/device/psyche-gpu-tests "$tests"
   say "target/device/ has $(du -sm target/device | cut -f 1) MiB"
 }
