@@ -52,9 +52,12 @@ pub(crate) struct Step {
     pub(crate) train: Duration,
 }
 
+/// What a rank's thread is told, and what it says.
+type Line = (SyncSender<Work>, Receiver<Result<Done, GpuError>>);
+
 /// The threads of all ranks. Dropping it ends them.
 pub(crate) struct Node {
-    ranks: Vec<(SyncSender<Work>, Receiver<Result<Done, GpuError>>)>,
+    ranks: Vec<Line>,
     job: Job,
     vocabulary: usize,
     parameters: u64,

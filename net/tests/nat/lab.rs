@@ -126,7 +126,7 @@ impl Lab {
         let dir = TempDir::new().unwrap();
         let config = config(dir.path().to_owned());
         let namespace = std::fs::File::open(format!("/var/run/netns/{}", self.name(name))).unwrap();
-        let (started, start) = mpsc::channel();
+        let (started, start) = mpsc::sync_channel(1);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             enter(&namespace);
