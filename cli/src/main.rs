@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }

@@ -10,10 +10,8 @@ use serde::Serialize;
 ///
 /// # Errors
 /// If stdout is closed.
-pub(crate) fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
+pub(crate) fn line(line: fmt::Arguments<'_>) -> io::Result<()> {
+    text(&format!("{line}\n"))
 }
 
 /// Writes a whole page as it is.
@@ -22,8 +20,28 @@ pub(crate) fn line(text: fmt::Arguments<'_>) -> io::Result<()> {
 /// If stdout is closed.
 pub(crate) fn text(page: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(page.as_bytes())?;
-    out.flush()
+    out.write_all(page.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::new(error.kind(), ReaderGone),
+        _ => error,
+    })
+}
+
+/// Who read our stdout has what it wanted and went away, as `head` and `grep -q` do.
+#[derive(Clone, Copy, Debug)]
+struct ReaderGone;
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// Whether a command ended only because nobody reads its result any more.
+pub(crate) fn reader_gone(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|error| error.get_ref().is_some_and(|inner| inner.is::<ReaderGone>()))
 }
 
 /// Writes the command's result as one JSON object.

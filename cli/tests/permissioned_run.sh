@@ -42,9 +42,9 @@ psyche-solana-client init-model --config config.json --seed 7 --out model >/dev/
 
 say "A chain of our own, whose clock runs eight times as fast; an owner, an operator, and an outsider."
 mkfifo where
-psyche-solana-client localnet --rpc-port 0 --ws-port 0 --chain-speed 8 >where 2>/dev/null &
+psyche-solana-client localnet --rpc-port 0 --ws-port 0 --chain-speed 8 >where 2>chain.log &
 chain=$!
-{ read -r rpc; read -r websocket; } <where
+{ read -r rpc && read -r websocket; } <where || { cat chain.log >&2; exit 1; }
 export "${rpc?}" "${websocket?}" RUN_ID=night-school
 for name in owner operator outsider; do
   run wallet new --out $name.json

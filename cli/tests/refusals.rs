@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use support::{LocalChain, command, text};
 
@@ -49,6 +49,15 @@ fn an_unusable_key_file_is_refused_without_its_content() {
     let output = command().args(["wallet", "address", "--wallet-private-key-path"]).arg(&key).output().unwrap();
     assert_refused(&output, 3, &["wallet"]);
     assert!(!text(&output.stderr).contains("[1,2,3]"));
+}
+
+#[test]
+fn who_reads_only_the_beginning_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output =
+        command().arg("print-all-help").stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
 }
 
 #[test]

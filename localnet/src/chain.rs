@@ -18,7 +18,7 @@ use surfpool_core::surfnet::svm::{SurfnetSvm, SurfnetSvmConfig};
 use surfpool_types::{BlockProductionMode, RpcConfig, SimnetCommand, SimnetConfig, SimnetEvent, SurfpoolConfig};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Airdrop, LocalnetConfig, Program, port_of};
+use crate::config::{Airdrop, LocalnetConfig, Program, free_listener, port_of};
 use crate::error::LocalnetError;
 use crate::front::{self, AccountSlots};
 
@@ -201,7 +201,7 @@ impl Engine {
         }
         let (commands, command_queue) = crossbeam_channel::bounded(COMMANDS_MAX);
         let stopper = tokio::spawn(stop_on(stopped, locker.clone(), commands.clone()));
-        let inner_ws_port = free_port(self.host)?;
+        let inner_ws_port = port_of(&free_listener(self.host)?)?;
         let surfpool = self.surfpool(inner_ws_port);
         let front = self.front(inner_ws_port, slots)?;
         let result = start_local_surfnet_runloop(locker, surfpool, commands, command_queue, geyser).await;
@@ -255,12 +255,6 @@ impl Engine {
         resume_clock(&mut svm)?;
         Ok((svm, events, geyser))
     }
-}
-
-/// A port that nobody uses right now.
-fn free_port(host: IpAddr) -> Result<u16, LocalnetError> {
-    let listener = TcpListener::bind((host, 0)).map_err(|source| LocalnetError::Bind { host, port: 0, source })?;
-    port_of(&listener)
 }
 
 /// Where one connects to what listens at `host`.

@@ -1,6 +1,8 @@
 //! What a local chain is started with, and what is refused.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::error::LocalnetError;
@@ -9,8 +11,11 @@ use crate::error::LocalnetError;
 const REAL_SLOT_MS_MIN: u64 = 5;
 /// Longest real slot: above this, blockhashes outlive any client's patience.
 const REAL_SLOT_MS_MAX: u64 = 60_000;
-/// Free ports are handed out in no order; most have a free one after them.
+/// Free ports are taken in no order; most have a free one after them.
 const PAIR_ATTEMPTS_MAX: usize = 16;
+/// Where a free port is looked for: below what Linux and IANA give to outgoing connections, of which one could take the port
+/// between our choice and the engine's listening, as the engine binds by number.
+const QUIET_PORTS: Range<u16> = 20_000..32_000;
 
 /// A program to place before the chain starts.
 #[derive(Clone, Debug)]
@@ -101,7 +106,7 @@ impl LocalnetConfig {
     /// or only the websocket's is, that becomes the one after the JSON-RPC server's if it can: clients that are told one
     /// address only look there.
     pub(crate) fn listeners(&self, host: IpAddr) -> Result<(TcpListener, TcpListener), LocalnetError> {
-        let bind = |port| TcpListener::bind((host, port)).map_err(|source| LocalnetError::Bind { host, port, source });
+        let bind = |port| if port == 0 { free_listener(host) } else { listener_at(host, port) };
         if self.ws_port != 0 {
             return Ok((bind(self.rpc_port)?, bind(self.ws_port)?));
         }
@@ -115,6 +120,22 @@ impl LocalnetConfig {
         }
         Ok((bind(self.rpc_port)?, bind(0)?))
     }
+}
+
+/// A listener at a port that nobody uses, and that no outgoing connection gets.
+pub(crate) fn free_listener(host: IpAddr) -> Result<TcpListener, LocalnetError> {
+    for _ in 0..PAIR_ATTEMPTS_MAX {
+        let offset = RandomState::new().build_hasher().finish() % u64::from(QUIET_PORTS.end - QUIET_PORTS.start);
+        let port = QUIET_PORTS.start.saturating_add(u16::try_from(offset).unwrap_or_default());
+        if let Ok(listener) = listener_at(host, port) {
+            return Ok(listener);
+        }
+    }
+    listener_at(host, 0)
+}
+
+fn listener_at(host: IpAddr, port: u16) -> Result<TcpListener, LocalnetError> {
+    TcpListener::bind((host, port)).map_err(|source| LocalnetError::Bind { host, port, source })
 }
 
 /// The port that a listener got.
@@ -172,6 +193,7 @@ mod tests {
         };
         let (rpc, ws) = ports(0, 0);
         assert_eq!(ws, rpc + 1);
+        assert!(QUIET_PORTS.contains(&rpc), "{rpc}: an outgoing connection could take it");
         let free = port_of(&TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
         assert_eq!(ports(0, free).1, free);
         let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ws)).unwrap();
