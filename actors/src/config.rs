@@ -66,12 +66,20 @@ pub struct MeshShape {
 }
 
 /// How the devices compute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ComputeConfig {
     /// Element type of compute copies and activations; none leaves it to the device.
     pub precision: Option<Precision>,
     /// Whether layers run again in the backward pass instead of keeping what they computed.
     pub checkpointing: bool,
+    /// Whether steps whose loss is a spike are skipped; a loss that is no number always skips its step.
+    pub skips_spikes: bool,
+}
+
+impl Default for ComputeConfig {
+    fn default() -> Self {
+        Self { precision: None, checkpointing: false, skips_spikes: true }
+    }
 }
 
 impl ComputeConfig {

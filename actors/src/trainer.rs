@@ -249,7 +249,7 @@ fn make_rank(mesh: MeshRank, settings: &LoadSettings, folder: &Path) -> Result<R
         micro_batch_size: usize::try_from(shape.micro_batch).unwrap_or(usize::MAX),
         precision: compute.precision_on(seat),
         checkpointing: compute.checkpointing,
-        spikes: Some(SpikeRule::default()),
+        spikes: compute.skips_spikes.then(SpikeRule::default),
         threads: Threads::new(seat.cores.threads),
         weights: folder.to_owned(),
     })?;

@@ -91,6 +91,12 @@ impl RankMemory {
         self.master + self.momentum + self.scratch + self.sent
     }
 
+    /// What a copy for a snapshot takes in the host's memory until it is written, whatever the device.
+    #[must_use]
+    pub fn snapshot_copy(&self) -> u64 {
+        self.master + self.momentum + self.sent
+    }
+
     /// What training with micro-batches of this size takes at most.
     #[must_use]
     pub fn training(&self, micro_batch_size: usize) -> u64 {

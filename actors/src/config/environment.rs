@@ -52,6 +52,10 @@ pub const VARIABLES: &[Variable] = &[
         name: "ACTIVATION_CHECKPOINTING",
         meaning: "true keeps only the inputs of layers and computes the rest twice: less memory, a third more time (default false)",
     },
+    Variable {
+        name: "SKIP_LOSS_SPIKES",
+        meaning: "false sends the results of steps whose loss is a spike, too (default true)",
+    },
     Variable { name: "NVIDIA_DRIVER_CAPABILITIES", meaning: "read by the NVIDIA container toolkit, not by the node" },
     Variable { name: "P2P_BIND", meaning: "address to listen on for peers (default 0.0.0.0)" },
     Variable { name: "P2P_PORT", meaning: "TCP and UDP port for peers (default 0: any free one)" },
@@ -97,6 +101,7 @@ struct Environment {
     device: Option<String>,
     precision: Option<String>,
     activation_checkpointing: Option<String>,
+    skip_loss_spikes: Option<String>,
     p2p_bind: Option<String>,
     p2p_port: Option<String>,
     bootstrap_peers: Option<String>,
@@ -149,6 +154,17 @@ impl Reader {
             self.refuse(variable, format!("cannot be read; {accepted}"));
         }
         parsed
+    }
+
+    fn yes_or_no(&mut self, variable: &str, value: Option<&String>) -> Option<bool> {
+        match Self::text(value)? {
+            "false" | "0" | "no" | "off" => Some(false),
+            "true" | "1" | "yes" | "on" => Some(true),
+            _ => {
+                self.refuse(variable, "cannot be read; true or false is accepted");
+                None
+            }
+        }
     }
 
     fn number(&mut self, variable: &str, value: Option<&String>, default: u32, max: u32) -> u32 {
@@ -298,15 +314,14 @@ fn compute(reader: &mut Reader, environment: &Environment) -> ComputeConfig {
         None | Some("auto") => None,
         _ => reader.parse("PRECISION", environment.precision.as_ref(), "auto, f32 or bf16 is accepted"),
     };
-    let checkpointing = match Reader::text(environment.activation_checkpointing.as_ref()) {
-        None | Some("false" | "0" | "no" | "off") => false,
-        Some("true" | "1" | "yes" | "on") => true,
-        Some(_) => {
-            reader.refuse("ACTIVATION_CHECKPOINTING", "cannot be read; true or false is accepted");
-            false
-        }
-    };
-    ComputeConfig { precision, checkpointing }
+    let checkpointing = reader.yes_or_no("ACTIVATION_CHECKPOINTING", environment.activation_checkpointing.as_ref());
+    let skips_spikes = reader.yes_or_no("SKIP_LOSS_SPIKES", environment.skip_loss_spikes.as_ref());
+    let default = ComputeConfig::default();
+    ComputeConfig {
+        precision,
+        checkpointing: checkpointing.unwrap_or(default.checkpointing),
+        skips_spikes: skips_spikes.unwrap_or(default.skips_spikes),
+    }
 }
 
 fn p2p(reader: &mut Reader, environment: &Environment) -> P2pConfig {

@@ -50,15 +50,17 @@ fn the_seed_pages_variables_are_understood_with_quotes_and_blanks() {
 }
 
 #[test]
-fn precision_and_checkpointing_are_left_to_the_device_unless_they_are_set() {
+fn how_devices_compute_is_left_to_them_unless_it_is_set() {
     let compute = |pairs: &[(&str, &str)]| read(pairs).unwrap().compute;
     assert_eq!(compute(&[]), ComputeConfig::default());
     assert_eq!(compute(&[("PRECISION", "auto"), ("ACTIVATION_CHECKPOINTING", "false")]), ComputeConfig::default());
     let set = compute(&[("PRECISION", "'bf16'"), ("ACTIVATION_CHECKPOINTING", " yes ")]);
-    assert_eq!(set, ComputeConfig { precision: Some(Precision::Bf16), checkpointing: true });
+    assert_eq!(set, ComputeConfig { precision: Some(Precision::Bf16), checkpointing: true, skips_spikes: true });
+    assert!(!compute(&[("SKIP_LOSS_SPIKES", "off")]).skips_spikes);
     assert_eq!(compute(&[("PRECISION", "f32"), ("ACTIVATION_CHECKPOINTING", "1")]).precision, Some(Precision::F32));
-    let names = ["PRECISION", "ACTIVATION_CHECKPOINTING"];
-    assert_eq!(refused(&[("PRECISION", "f16"), ("ACTIVATION_CHECKPOINTING", "maybe")]), names);
+    let names = ["PRECISION", "ACTIVATION_CHECKPOINTING", "SKIP_LOSS_SPIKES"];
+    let wrong = [("PRECISION", "f16"), ("ACTIVATION_CHECKPOINTING", "maybe"), ("SKIP_LOSS_SPIKES", "2")];
+    assert_eq!(refused(&wrong), names);
     let seat = |device: &str| {
         let spec: DeviceSpec = device.parse().unwrap();
         let machine = Machine { cuda: psyche_gpu::devices::CudaReport::NoDriver, ..Machine::look() };

@@ -49,6 +49,10 @@ pub(crate) struct TrainArgs {
     /// longer sequences, for about a third more time [default: false].
     #[arg(long, env = "ACTIVATION_CHECKPOINTING", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     activation_checkpointing: Option<String>,
+    /// Skip steps whose loss lies far above the last ones, and tell peers that there is no result; false trains on with them
+    /// [default: true].
+    #[arg(long, env = "SKIP_LOSS_SPIKES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    skip_loss_spikes: Option<String>,
     /// TCP and UDP port for peers [default: any free one].
     #[arg(long, env = "P2P_PORT", value_name = "PORT")]
     p2p_port: Option<String>,
@@ -81,6 +85,7 @@ impl TrainArgs {
             ("DEVICE", self.device),
             ("PRECISION", self.precision),
             ("ACTIVATION_CHECKPOINTING", self.activation_checkpointing),
+            ("SKIP_LOSS_SPIKES", self.skip_loss_spikes),
             ("P2P_PORT", self.p2p_port),
             ("BOOTSTRAP_PEERS", self.bootstrap_peers),
             ("P2P_RELAY", self.p2p_relay),

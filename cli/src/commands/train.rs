@@ -76,6 +76,7 @@ struct Checked {
     placement: Vec<String>,
     precision: String,
     activation_checkpointing: bool,
+    skip_loss_spikes: bool,
     cuda: String,
     data_dir: PathBuf,
 }
@@ -97,6 +98,7 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
         micro_batch_size: mesh.micro_batch,
         precision: precision.map(|precision| precision.to_string()).unwrap_or_default(),
         activation_checkpointing: config.compute.checkpointing,
+        skip_loss_spikes: config.compute.skips_spikes,
         placement: placement.seats.iter().map(ToString::to_string).collect(),
         cuda: machine.cuda.to_string(),
         data_dir: config.data_dir,

@@ -16,10 +16,12 @@ struct Pool {
     free: u64,
     /// The sum over these ranks.
     needs: RankMemory,
+    /// Bytes beside: copies for a snapshot, which lie in the host's memory.
+    beside: u64,
 }
 
 /// Compares what the ranks need (by rank) with the memory of their seats: what does not fit into what is free now is told
-/// in words, with the largest micro-batch that does.
+/// in words, with the largest micro-batch that does. The host's memory also takes the copies of a snapshot.
 ///
 /// # Errors
 /// [`GpuError::Layout`] if a device could not hold its ranks with one sample at a time even if all of it were free.
@@ -31,8 +33,8 @@ pub fn check_fit(
 ) -> Result<Vec<String>, GpuError> {
     let mut warnings = Vec::new();
     for pool in pools(needs, seats, machine) {
-        let Pool { name, total, free, needs } = pool;
-        let least = needs.training(1);
+        let Pool { name, total, free, needs, beside } = pool;
+        let least = needs.training(1).saturating_add(beside);
         if least > total {
             let problem = format!(
                 "the model needs {} on {name} with one sample at a time, which has {}; raise TENSOR_PARALLELISM, or use larger \
@@ -42,9 +44,9 @@ pub fn check_fit(
             );
             return Err(GpuError::Layout { problem });
         }
-        let wanted = needs.training(micro_batch_size);
+        let wanted = needs.training(micro_batch_size).saturating_add(beside);
         if wanted > free {
-            let remedy = match needs.largest_micro_batch(free) {
+            let remedy = match needs.largest_micro_batch(free.saturating_sub(beside)) {
                 Some(largest) => format!("MICRO_BATCH_SIZE={largest} would fit"),
                 None => "not even one sample fits".to_owned(),
             };
@@ -55,7 +57,21 @@ pub fn check_fit(
             ));
         }
     }
+    warnings.extend(host_without_room(needs, seats, machine));
     Ok(warnings)
+}
+
+/// A warning where all ranks compute on CUDA devices and the host has no room for the copies of a snapshot.
+fn host_without_room(needs: &[RankMemory], seats: &[Seat], machine: &Machine) -> Option<String> {
+    let copies = needs.iter().map(RankMemory::snapshot_copy).sum();
+    let free = machine.cpu.memory_free_bytes;
+    let scarce = machine.cpu.memory_bytes > 0 && seats.iter().all(Seat::is_cuda) && copies > free;
+    scarce.then(|| {
+        let (copies, free) = (gib(copies), gib(free));
+        format!(
+            "a snapshot is copied to the host's memory before it is written and needs {copies} there, where {free} are free"
+        )
+    })
 }
 
 /// The CPU's memory with all ranks on it, and each CUDA device's with its rank; what nobody knows the size of is left out.
@@ -66,13 +82,14 @@ fn pools(needs: &[RankMemory], seats: &[Seat], machine: &Machine) -> Vec<Pool> {
         name: "the CPU".to_owned(),
         total: machine.cpu.memory_bytes,
         free: machine.cpu.memory_free_bytes,
+        beside: needs.snapshot_copy(),
         needs,
     });
     let cuda = ranks().filter_map(|(seat, needs)| {
         let Device::Cuda(index) = seat.device else { return None };
         let device = machine.cuda.devices().iter().find(|device| device.index == index)?;
         let free = device.memory_free_bytes.unwrap_or(device.memory_bytes).saturating_sub(CUDA_CONTEXT);
-        Some(Pool { name: seat.to_string(), total: device.memory_bytes, free, needs: *needs })
+        Some(Pool { name: seat.to_string(), total: device.memory_bytes, free, needs: *needs, beside: 0 })
     });
     cpu.into_iter().chain(cuda).collect()
 }
@@ -142,18 +159,18 @@ mod tests {
 
     #[test]
     fn ranks_on_the_cpu_share_its_memory() {
-        let machine = machine((24, 20), (0, 0));
+        let machine = machine((27, 23), (0, 0));
         assert!(check("cpu", &machine, 6).unwrap().is_empty());
         let warnings = check("cpu", &machine, 7).unwrap();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        for part in ["micro-batches of 7", "22.0 GiB", "20.0 GiB are free", "MICRO_BATCH_SIZE=6"] {
+        for part in ["micro-batches of 7", "25.0 GiB", "23.0 GiB are free", "MICRO_BATCH_SIZE=6"] {
             assert!(warnings[0].contains(part), "{part} in {warnings:?}");
         }
     }
 
     #[test]
     fn each_rank_on_a_cuda_device_has_that_devices_memory() {
-        let machine = machine((1, 1), (80, 10));
+        let machine = machine((4, 3), (80, 10));
         assert!(check("cuda", &machine, 5).unwrap().is_empty());
         let warnings = check("cuda", &machine, 6).unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
@@ -161,10 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn copies_for_snapshots_lie_in_the_hosts_memory_whatever_the_device() {
+        let warnings = check("cuda", &machine((4, 2), (80, 80)), 1).unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("needs 3.0 GiB there, where 2.0 GiB are free"), "{warnings:?}");
+    }
+
+    #[test]
     fn what_is_used_by_others_is_warned_of_and_what_can_never_fit_is_refused() {
         let busy = check("cpu", &machine((16, 1), (0, 0)), 1).unwrap();
         assert!(busy[0].contains("not even one sample fits"), "{busy:?}");
-        for (device, machine) in [("cpu", machine((9, 9), (0, 0))), ("cuda", machine((64, 64), (4, 4)))] {
+        for (device, machine) in [("cpu", machine((12, 12), (0, 0))), ("cuda", machine((64, 64), (4, 4)))] {
             let error = check(device, &machine, 1).unwrap_err();
             assert!(matches!(&error, GpuError::Layout { problem } if problem.contains("TENSOR_PARALLELISM")), "{error}");
         }
