@@ -3,6 +3,8 @@
 
 mod args;
 mod at_start;
+#[cfg(feature = "localnet")]
+mod chart;
 mod commands;
 #[cfg(feature = "localnet")]
 mod compare;

@@ -31,19 +31,19 @@ pub(crate) struct CompareArgs {
     #[arg(long, env = "COMPARE_ADAMW_LR", default_value = "2e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
     pub(crate) adamw_lr: Vec<f32>,
     /// Learning rates of DisTrO.
-    #[arg(long, env = "COMPARE_DISTRO_LR", default_value = "4e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
+    #[arg(long, env = "COMPARE_DISTRO_LR", default_value = "2.8e-3", value_delimiter = ',', num_args = 0.., value_name = "RATE")]
     pub(crate) distro_lr: Vec<f32>,
     /// Numbers of senders that DisTrO is run with.
     #[arg(long, env = "COMPARE_SENDERS", default_value = "1,4", value_delimiter = ',', value_name = "N")]
     pub(crate) senders: Vec<u16>,
     /// Largest edge of DisTrO's chunks.
-    #[arg(long, env = "COMPARE_CHUNK", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
+    #[arg(long, env = "COMPARE_CHUNK", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
     pub(crate) chunk: u16,
     /// Share of DisTrO's momentum that survives a step.
-    #[arg(long, env = "COMPARE_DECAY", default_value_t = 0.999, value_name = "SHARE")]
+    #[arg(long, env = "COMPARE_DECAY", default_value_t = 0.98, value_name = "SHARE")]
     pub(crate) decay: f32,
     /// Coefficients that DisTrO sends for each chunk.
-    #[arg(long, env = "COMPARE_TOPK", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096), value_name = "N")]
+    #[arg(long, env = "COMPARE_TOPK", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096), value_name = "N")]
     pub(crate) topk: u16,
     /// Steps that are trained between a result and its application: one on the network.
     #[arg(long, env = "COMPARE_DELAY", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=8), value_name = "N")]

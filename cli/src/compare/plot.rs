@@ -2,98 +2,37 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-use plotters::prelude::*;
+use anyhow::Result;
+use plotters::style::BLACK;
 
 use super::table::{Run, by_contestant, mean_at};
-
-const SIZE: (u32, u32) = (960, 540);
-/// Colours that people with any colour vision tell apart (after Okabe and Ito); contestants take them in turn.
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 0, 0),
-    RGBColor(0, 114, 178),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(213, 94, 0),
-];
-
-/// One contestant's line: tokens, mean, lowest and highest loss.
-type Line = Vec<(u64, f64, f64, f64)>;
+use crate::chart::{self, COLOURS, Line};
 
 /// Writes the plot to `path`.
 ///
 /// # Errors
 /// If there is nothing to draw, a loss is not finite, or the file cannot be written.
 pub(crate) fn write(path: &Path, runs: &[Run]) -> Result<()> {
-    let lines: Vec<(String, Line)> = by_contestant(runs)
-        .into_iter()
-        .map(|(contestant, runs)| (format!("{}, rate {:e}", contestant.name(), contestant.lr()), line(&runs)))
-        .collect();
-    let all = || lines.iter().flat_map(|(_, line)| line);
-    let (low, high) =
-        all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| (low.min(point.2), high.max(point.3)));
-    let tokens = all().map(|point| point.0).max().unwrap_or(0);
-    if !(low.is_finite() && high.is_finite()) {
-        bail!("there is no finite loss to draw");
-    }
-    let margin = ((high - low) * 0.05).max(0.01);
-    draw(path, &lines, tokens, low - margin..high + margin)
-        .map_err(|error| anyhow::anyhow!("{error}"))
-        .with_context(|| format!("failed to write {}", path.display()))
+    // The first one is what the others are compared with.
+    let colours = [BLACK].into_iter().chain(COLOURS.into_iter().cycle());
+    let lines = by_contestant(runs).into_iter().zip(colours).map(|((contestant, runs), colour)| {
+        let name = format!("{}, rate {:e}", contestant.name(), contestant.lr());
+        let (points, range) = points(&runs);
+        Line { name, colour, width: 2, points, range }
+    });
+    chart::write(path, "Held-out loss by tokens", "tokens", &lines.collect::<Vec<_>>())
 }
 
-fn line(runs: &[&Run]) -> Line {
+/// The mean over the seeds by tokens, and the lowest and highest loss.
+fn points(runs: &[&Run]) -> (Vec<(u64, f64)>, Vec<(u64, f64, f64)>) {
     let first = runs.first().map_or(&[][..], |run| &run.points);
     let point = |(index, point): (usize, &super::contest::Point)| {
         let losses = || runs.iter().filter_map(move |run| run.points.get(index)).map(|point| point.held_out);
         let (low, high) =
             losses().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| (low.min(loss), high.max(loss)));
-        Some((point.tokens, mean_at(runs, index)?, low, high))
+        Some(((point.tokens, mean_at(runs, index)?), (point.tokens, low, high)))
     };
-    first.iter().enumerate().filter_map(point).collect()
-}
-
-fn draw(
-    path: &Path,
-    lines: &[(String, Line)],
-    tokens: u64,
-    losses: std::ops::Range<f64>,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(16)
-        .caption("Held-out loss by tokens", ("sans-serif", 22))
-        .x_label_area_size(40)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0..tokens.max(1), losses)?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(BLACK.mix(0.12))
-        .x_desc("tokens")
-        .y_desc("loss (nats per token)")
-        .label_style(("sans-serif", 15))
-        .draw()?;
-    for (index, (name, line)) in lines.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
-        let band = line.iter().map(|point| (point.0, point.3)).chain(line.iter().rev().map(|point| (point.0, point.2)));
-        chart.draw_series([Polygon::new(band.collect::<Vec<_>>(), colour.mix(0.15))])?;
-        chart
-            .draw_series(LineSeries::new(line.iter().map(|point| (point.0, point.1)), colour.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.9))
-        .border_style(BLACK.mix(0.3))
-        .label_font(("sans-serif", 15))
-        .draw()?;
-    area.present()?;
-    Ok(())
+    first.iter().enumerate().filter_map(point).unzip()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const STEPS_MAX: i64 = 100_000;
 Example:
   psyche-solana-client testnet --nodes 4 --devices 2 --steps 80")]
 pub(crate) struct TestnetArgs {
-    /// Nodes; from three on, the last one joins late.
+    /// Nodes; from three on, the last one joins late, if there are at least 40 steps.
     #[arg(long, env = "TESTNET_NODES", default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES_MAX)))]
     pub(crate) nodes: u16,
     /// Devices of each node (threads on this machine's CPU).

@@ -25,6 +25,9 @@ const SAMPLES_PER_NODE: u16 = 4;
 pub(crate) const POINTS_PER_EPOCH: u64 = 2520 * 1_000;
 /// Nodes from which on the last one joins late.
 const LATE_FROM: u16 = 3;
+/// Steps without which nobody joins late: a round takes the chain a quarter of a second at the least, so that fewer of them
+/// could all fit into the first epoch, and nothing would be left to train for who comes after it.
+const LATE_STEPS_MIN: u32 = 40;
 
 /// How one node is laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +85,7 @@ impl Plan {
         let layouts = layouts(args)?;
         let node = |number| {
             let (dp, tp) = layouts[usize::from(number - 1) % layouts.len()];
-            let late = args.nodes >= LATE_FROM && number == args.nodes;
+            let late = args.nodes >= LATE_FROM && args.steps >= LATE_STEPS_MIN && number == args.nodes;
             NodePlan { number, dp, tp, late, folder: out.join(format!("node-{number}")) }
         };
         let nodes = (1..=args.nodes).map(node).collect();
@@ -178,10 +181,10 @@ quantize_1bit = true
         )
     }
 
-    /// How long an epoch lasts in real seconds: about a third of the steps, so that whoever comes late joins a running
-    /// one, within what a slow machine needs for a round.
+    /// How long an epoch lasts in real seconds: less than the fastest machine needs for all steps, so that whoever comes
+    /// late has a second one to join, and not less than a slow machine needs for a round.
     fn epoch_seconds(&self) -> f64 {
-        (f64::from(self.steps) * 0.25).clamp(8.0, 60.0)
+        (f64::from(self.steps) * 0.2).clamp(8.0, 60.0)
     }
 
     /// The model's config.json: small enough for CPUs, wide enough for every layout to split its heads.

@@ -42,6 +42,7 @@ fn layouts_that_cannot_be_are_refused_with_a_reason() {
 fn the_last_of_three_nodes_comes_late_and_two_start_together() {
     let late = |line| plan(line).unwrap().nodes.iter().map(|node| node.late).collect::<Vec<_>>();
     assert_eq!(late("--nodes 3"), [false, false, true]);
+    assert_eq!(late("--nodes 3 --steps 39"), [false, false, false]);
     assert_eq!(late("--nodes 2"), [false, false]);
     assert_eq!(late("--nodes 1"), [false]);
 }
