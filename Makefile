@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet test bench check clean libtorch clients python programs docs host tools build
+.PHONY: help testnet test bench check clean libtorch clients python programs docs host tools build image compose-test
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
@@ -35,6 +35,12 @@ check: host libtorch tools ## formatting, lints, licences, banned crates, archit
 
 bench: host libtorch ## benchmarks, ours against peers (BENCH=step, layouts, all-reduce, codec …); figures stand in docs/BENCHMARKS.md
 	@gpu/bench/bench.sh $(BENCH)
+
+image: build ## the node's container image, from what was built here (docker/build.sh builds it from the sources)
+	docker/build.sh --prebuilt
+
+compose-test: build ## build the image and run the compose testnet to its end, also with a node and an endpoint that fail
+	docker/test.sh
 
 programs: host ## build the on-chain programs to programs/elf/
 	programs/build.sh

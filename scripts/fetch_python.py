@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from wheels import MIB, Failure, Fetcher, require_space, run
+from wheels import MIB, Failure, Fetcher, pins, require_space, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # The wheels together, and what is unpacked from them (du); both stay below these.
@@ -29,20 +29,6 @@ weight = torch.ones(64, 64, requires_grad=True)
 assert torch.__version__.startswith("2.11.0") and float(weight.grad.sum()) == 4096.0
 transformers.LlamaConfig
 """
-
-
-def pins(path):
-    """Requirement → sums, from a requirements file as pip reads it."""
-    found, sums = {}, None
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            words = line.split("#")[0].replace("\\", " ").split()
-            for word in words:
-                if word.startswith("--hash=sha256:"):
-                    sums.append(word.split(":", 1)[1])
-                else:
-                    sums = found[word] = []
-    return found
 
 
 def install(wheels, fresh):

@@ -37,6 +37,20 @@ def require_space(folder, mib, what):
         raise Failure("make room for %s: %s has %d MiB free, %d are needed" % (what, folder, free, mib))
 
 
+def pins(path):
+    """Requirement → sums, from a requirements file as pip reads it."""
+    found, sums = {}, None
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            words = line.split("#")[0].replace("\\", " ").split()
+            for word in words:
+                if word.startswith("--hash=sha256:"):
+                    sums.append(word.split(":", 1)[1])
+                else:
+                    sums = found[word] = []
+    return found
+
+
 def sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -10,6 +10,8 @@ mod identity;
 mod init_model;
 #[cfg(feature = "localnet")]
 mod localnet;
+#[cfg(feature = "localnet")]
+mod localnet_endpoint;
 mod owner;
 mod rewards;
 mod runs;
@@ -59,6 +61,8 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
         Command::PrintAllHelp => help::run(),
         #[cfg(feature = "localnet")]
         Command::Localnet(args) => localnet::run(args).await,
+        #[cfg(feature = "localnet")]
+        Command::LocalnetEndpoint(args) => localnet_endpoint::run(args).await,
         #[cfg(feature = "localnet")]
         Command::CompareOptimizers(args) => crate::compare::run(&args),
         #[cfg(feature = "localnet")]

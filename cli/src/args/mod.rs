@@ -24,9 +24,9 @@ pub(crate) use node::{CanJoinArgs, CheckArgs, DevicesArgs, TrainArgs};
 pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs, UpdateConfigArgs};
 pub(crate) use rewards::{ClaimArgs, TopUpArgs};
 pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
-#[cfg(feature = "localnet")]
-pub(crate) use tools::LocalnetArgs;
 pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
+#[cfg(feature = "localnet")]
+pub(crate) use tools::{LocalnetArgs, LocalnetEndpointArgs};
 pub(crate) use wallet::{AirdropArgs, BalanceArgs, CreateTokenArgs, MintTokensArgs, NewWalletArgs, WalletCommand};
 
 #[cfg(feature = "localnet")]
@@ -133,6 +133,9 @@ pub(crate) enum Command {
     /// Start a local Solana chain with the programs in place.
     #[cfg(feature = "localnet")]
     Localnet(LocalnetArgs),
+    /// Serve a local chain at one more endpoint, which can be stopped to see fail-over.
+    #[cfg(feature = "localnet")]
+    LocalnetEndpoint(LocalnetEndpointArgs),
     /// Run several nodes on a local chain, from nothing to claimed rewards.
     #[cfg(feature = "localnet")]
     Testnet(TestnetArgs),

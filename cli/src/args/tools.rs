@@ -99,3 +99,32 @@ pub(crate) struct LocalnetArgs {
     #[arg(long, env = "LOCALNET_FUND", value_delimiter = ',', value_name = "ADDRESS", value_parser = super::values::address)]
     pub(crate) fund: Vec<Address>,
 }
+
+/// Where a local chain is served once more.
+#[cfg(feature = "localnet")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Passes connections on to the chain, and prints RPC=… and WS_RPC=….
+
+Example, beside a chain that localnet started:
+  psyche-solana-client localnet-endpoint --rpc-port 9899 --ws-port 9900")]
+pub(crate) struct LocalnetEndpointArgs {
+    /// Host of the chain.
+    #[arg(long, env = "LOCALNET_CHAIN_HOST", default_value = "127.0.0.1", value_name = "HOST")]
+    pub(crate) chain_host: String,
+    /// Port of the chain's JSON-RPC server.
+    #[arg(long, env = "LOCALNET_CHAIN_RPC_PORT", default_value_t = 8899, value_name = "PORT")]
+    pub(crate) chain_rpc_port: u16,
+    /// Port of the chain's websocket server.
+    #[arg(long, env = "LOCALNET_CHAIN_WS_PORT", default_value_t = 8900, value_name = "PORT")]
+    pub(crate) chain_ws_port: u16,
+    /// Address to listen on.
+    #[arg(long, env = "LOCALNET_BIND", default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// Port of the JSON-RPC endpoint; 0 takes a free one.
+    #[arg(long, env = "LOCALNET_RPC_PORT", default_value_t = 8899, value_name = "PORT")]
+    pub(crate) rpc_port: u16,
+    /// Port of the websocket endpoint; 0 takes a free one.
+    #[arg(long, env = "LOCALNET_WS_PORT", default_value_t = 8900, value_name = "PORT")]
+    pub(crate) ws_port: u16,
+}
