@@ -75,6 +75,9 @@ fn tell(event: &NodeEvent) {
         NodeEvent::StepApplied { epoch, step, results, digest } => {
             tracing::info!(%epoch, %step, results, digest = digest.short(), "applied the results of a step");
         }
+        NodeEvent::UpdatesReplayed { from, to, peer } => {
+            tracing::info!(%peer, "replayed steps {from}..{to} from the update log");
+        }
         NodeEvent::DigestCompared { step, peer, equal: false } => tracing::warn!(%step, %peer, "a peer has other parameters"),
         NodeEvent::PeersChanged { connected } => tracing::info!(connected, "connected members"),
         NodeEvent::PointsChanged { earned, claimed } => tracing::info!(%earned, %claimed, "points"),

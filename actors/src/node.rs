@@ -79,6 +79,9 @@ pub enum NodeError {
     /// The folder of snapshots can't be used.
     #[error(transparent)]
     Snapshots(#[from] psyche_gpu::snapshot::SnapshotError),
+    /// The update log on disk can't be used.
+    #[error(transparent)]
+    Updates(#[from] crate::run::UpdatesError),
     /// The network can't be started.
     #[error("start the network")]
     Net(#[from] psyche_net::NetError),

@@ -141,6 +141,15 @@ pub enum NodeEvent {
         /// Digest of the parameters afterwards.
         digest: Digest,
     },
+    /// Steps were applied from a signed update log, so that the parameters are further than the snapshot they came from.
+    UpdatesReplayed {
+        /// The first step.
+        from: Step,
+        /// The last one.
+        to: Step,
+        /// Whose log it was.
+        peer: PeerKey,
+    },
     /// A peer's digest for a step that this node has applied.
     DigestCompared {
         /// The step.

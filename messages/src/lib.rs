@@ -5,6 +5,7 @@
 //! - [`retry`]: what a caller may do about an error, and backoff schedules as data.
 //! - [`secret`]: values that never appear in logs.
 //! - [`round`]: what nodes tell each other within a round.
+//! - [`updates`]: the signed log of what was applied, step by step.
 //! - [`events`]: what a node reports about itself; the event log is made of these.
 //! - [`envelope`]: the link between a command and its reply, which the actor shell builds on.
 
@@ -14,6 +15,7 @@ pub mod ids;
 pub mod retry;
 pub mod round;
 pub mod secret;
+pub mod updates;
 
 pub use envelope::Command;
 pub use events::{EndpointState, NodeEvent, Phase};
@@ -26,3 +28,4 @@ pub use round::{
     SkipAnnounced, SnapshotAnnounced,
 };
 pub use secret::Secret;
+pub use updates::{AppliedStep, UpdatePage, UpdatesAnnounced};

@@ -4,6 +4,7 @@
 //! [`Manifest::leaves`] define the bytes that end up under signatures and on chain, so they are versioned here.
 
 use crate::ids::{Address, BatchInterval, BlobHash, Digest, PeerKey, RoundKey};
+use crate::updates::UpdatesAnnounced;
 
 /// Most results that a round can have: one for each client of an epoch.
 pub const RESULTS_MAX: usize = 256;
@@ -161,6 +162,8 @@ pub enum RoundMessage {
     Evidence(Box<Evidence>),
     /// A trainer without a result.
     Skip(SkipAnnounced),
+    /// Where a node's log of applied steps is.
+    Updates(UpdatesAnnounced),
 }
 
 impl RoundMessage {
@@ -174,6 +177,7 @@ impl RoundMessage {
             Self::Snapshot(m) => m.round,
             Self::Evidence(m) => m.first.result.round,
             Self::Skip(m) => m.round,
+            Self::Updates(m) => m.round,
         }
     }
 }

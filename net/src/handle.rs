@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
-use psyche_messages::{BlobHash, PeerKey, RoundMessage, SignedRoundMessage};
+use psyche_messages::{BlobHash, PeerKey, RoundMessage, SignedRoundMessage, UpdatePage};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::behaviour::{self, Role};
@@ -211,6 +211,14 @@ impl NetHandle {
     /// [`NetError::Wire`] if it does not fit into an envelope.
     pub fn sign(&self, message: RoundMessage) -> Result<SignedRoundMessage, NetError> {
         Ok(self.shared.signer.sign(message)?)
+    }
+
+    /// Writes `page` of this node's update log as a signed blob.
+    ///
+    /// # Errors
+    /// [`NetError::Wire`] if the page is not sound, or another node's.
+    pub fn sign_updates(&self, page: &UpdatePage) -> Result<Vec<u8>, NetError> {
+        Ok(self.shared.signer.sign_updates(page)?)
     }
 
     /// Signs `message` and tells it to all peers, now and repeatedly while it is new, so that peers who come late hear it.

@@ -1,6 +1,7 @@
 //! The node's own newest messages, kept to be said again: gossip reaches whoever is there, and peers come late or were away.
 //!
-//! One message for each kind and round; those of the last rounds are due periodically, the newest snapshot always. Pure: the
+//! One message for each kind and round; those of the last rounds are due periodically, the newest snapshot
+//! and the newest page of the update log always. Pure: the
 //! caller brings the time and sends.
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ enum Kind {
     Snapshot,
     Evidence,
     Skip,
+    Updates,
 }
 
 const fn kind_of(message: &RoundMessage) -> Kind {
@@ -35,6 +37,7 @@ const fn kind_of(message: &RoundMessage) -> Kind {
         RoundMessage::Snapshot(_) => Kind::Snapshot,
         RoundMessage::Evidence(_) => Kind::Evidence,
         RoundMessage::Skip(_) => Kind::Skip,
+        RoundMessage::Updates(_) => Kind::Updates,
     }
 }
 
@@ -44,7 +47,7 @@ struct Kept {
     due: Instant,
 }
 
-/// The messages. At most `6 * (ROUNDS_KEPT + 1)` of them: steps count up by one, and older ones go.
+/// The messages. At most `6 * (ROUNDS_KEPT + 1) + 1` of them: steps count up by one, and older ones go.
 #[derive(Default)]
 pub(crate) struct Outbox {
     kept: BTreeMap<(Step, Kind), Kept>,
@@ -56,9 +59,11 @@ impl Outbox {
         let step = message.round().step;
         self.kept.insert((step, kind_of(message)), Kept { envelope, sent: now, due: now + REPEAT_EVERY });
         let newest = self.kept.keys().map(|(step, _)| *step).max().unwrap_or_default();
-        let snapshot = self.kept.keys().filter(|(_, kind)| *kind == Kind::Snapshot).map(|(step, _)| *step).max();
+        let last = |wanted| self.kept.keys().filter(|(_, kind)| *kind == wanted).map(|(step, _)| *step).max();
+        let (snapshot, updates) = (last(Kind::Snapshot), last(Kind::Updates));
         self.kept.retain(|(step, kind), _| match kind {
             Kind::Snapshot => Some(*step) == snapshot,
+            Kind::Updates => Some(*step) == updates,
             _ => newest.since(*step) <= ROUNDS_KEPT,
         });
     }

@@ -8,6 +8,7 @@
 mod index;
 mod manifest;
 mod messages;
+mod updates;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::{Decode, Encode};
@@ -20,6 +21,7 @@ use thiserror::Error;
 pub use index::{INDEX_BYTES_MAX, INDEX_FILES_MAX, SnapshotFile, SnapshotIndex};
 pub use manifest::MANIFEST_BYTES_MAX;
 use messages::WireMessage;
+pub use updates::UPDATES_BYTES_MAX;
 
 use crate::identity::{ed25519_pair, verifies};
 
@@ -84,6 +86,9 @@ pub enum WireError {
     /// Two announcements that do not contradict each other, or in the wrong order.
     #[error("accept evidence: it is two announcements of one trainer for one batch, the lower commitment first")]
     Evidence,
+    /// A page of an update log whose steps are too many, do not follow each other, or hold results out of place.
+    #[error("accept a page of an update log: its steps do not follow each other, or hold results out of place")]
+    Updates,
     /// A snapshot index is malformed.
     #[error("accept a snapshot index: {reason}")]
     Index {

@@ -43,7 +43,7 @@ impl Engine {
         let target = Step(view.step().0.saturating_sub(1));
         let (epoch, began) = (view.epoch(), view.phase_start());
         let outdated = step < target && (self.locate_step(step.next()).is_none() || self.model.trouble.is_some());
-        if view.phase() != Phase::Warmup || view.index_of(&self.me()).is_none() || !outdated {
+        if view.phase() != Phase::Warmup || view.index_of(&self.me()).is_none() || !outdated || self.can_replay(step.next()) {
             return;
         }
         if matches!(self.busy, Some(Busy::Loading { .. } | Busy::Applying { .. })) {

@@ -10,8 +10,8 @@ use core::fmt;
 use std::sync::Arc;
 
 use psyche_messages::{
-    Address, BatchInterval, BlobHash, ChainTime, Digest, Manifest, NodeEvent, Nonce, PeerKey, ResultAnnounced, RoundKey,
-    RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, events::ModelSource,
+    Address, AppliedStep, BatchInterval, BlobHash, ChainTime, Digest, Manifest, NodeEvent, Nonce, PeerKey, ResultAnnounced,
+    RoundKey, RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, UpdatesAnnounced, events::ModelSource,
 };
 use psyche_protocol::layout::{CommitteeProof, CoordinatorAccount, Witness};
 
@@ -44,6 +44,10 @@ pub struct EngineConfig {
     pub index_len_max: u32,
     /// The snapshot that lies on the node's own disk when it starts.
     pub disk: Option<DiskSnapshot>,
+    /// The first and the last step of the update log that lies there.
+    pub updates: Option<(Step, Step)>,
+    /// Longest page of an update log that is fetched, in bytes.
+    pub updates_len_max: u32,
     /// How long the engine waits for what.
     pub patience: Patience,
 }
@@ -178,6 +182,16 @@ pub enum Event {
         /// The last step that the new parameters were to contain.
         step: Step,
     },
+    /// The outcome of [`Effect::FetchUpdates`].
+    UpdatesFetched {
+        /// Whose log it is.
+        author: PeerKey,
+        /// Its steps from the one asked for on, if it reaches back that far; at most [`super::LEDGER_STEPS_MAX`]. The
+        /// author's signatures are checked; a log with a bad one is malformed.
+        outcome: Result<Vec<AppliedStep>, FetchFault>,
+    },
+    /// [`Effect::LogUpdate`] is done, and the log is served.
+    UpdatesLogged(UpdatesAnnounced),
     /// The newest snapshot on the node's own disk is another one now: the one before turned out to be damaged.
     DiskSnapshotChanged(Option<DiskSnapshot>),
     /// [`Effect::TakeSnapshot`] is done, and the snapshot is served.
@@ -297,6 +311,17 @@ pub enum Effect {
         /// What decides the learning rate.
         schedule: StepSchedule,
     },
+    /// Write what was applied into this node's signed update log, and serve it → [`Event::UpdatesLogged`].
+    LogUpdate(AppliedStep),
+    /// Get an update log → [`Event::UpdatesFetched`].
+    FetchUpdates {
+        /// Whose; this node's own lies on its disk.
+        author: PeerKey,
+        /// Name and length of its newest page; `None` for this node's own.
+        head: Option<(BlobHash, u32)>,
+        /// The first step that is needed.
+        from: Step,
+    },
     /// Write and serve a snapshot of the parameters as they are → [`Event::SnapshotReady`] or [`Event::SnapshotFailed`].
     TakeSnapshot {
         /// The round whose results were applied last.
@@ -320,7 +345,7 @@ pub enum Effect {
     },
     /// Only these peers belong to the run now. This node is not among them.
     SetMembers(Vec<PeerKey>),
-    /// Nothing of the rounds before this one is needed any more: blobs and caches may go.
+    /// Nothing of the rounds before this one is needed any more: blobs and what the update log says of them may go.
     ForgetRoundsBefore(RoundKey),
     /// Tell whoever listens.
     Report(NodeEvent),
@@ -442,6 +467,13 @@ impl fmt::Debug for Event {
             }
             Self::ModelLoadFailed { reason } => write!(f, "ModelLoadFailed {{ reason: {reason} }}"),
             Self::ModelRefuted { step } => write!(f, "ModelRefuted {{ step: {step} }}"),
+            Self::UpdatesFetched { author, outcome } => match outcome {
+                Ok(steps) => write!(f, "UpdatesFetched {{ author: {author}, steps: {} }}", steps.len()),
+                Err(fault) => write!(f, "UpdatesFetched {{ author: {author}, {fault:?} }}"),
+            },
+            Self::UpdatesLogged(announced) => {
+                write!(f, "UpdatesLogged {{ round: {}, first: {} }}", announced.round, announced.first)
+            }
             Self::DiskSnapshotChanged(disk) => write!(f, "DiskSnapshotChanged({disk:?})"),
             Self::SnapshotReady(snapshot) => write!(f, "SnapshotReady {{ {snapshot:?} }}"),
             Self::SnapshotFailed { round, reason } => write!(f, "SnapshotFailed {{ round: {round}, reason: {reason} }}"),
@@ -472,6 +504,8 @@ impl fmt::Debug for Effect {
                 write!(f, "StoreManifest {{ round: {}, entries: {} }}", manifest.round, manifest.entries.len())
             }
             Self::Apply { round, results, .. } => write!(f, "Apply {{ round: {round}, results: {} }}", results.len()),
+            Self::LogUpdate(step) => write!(f, "LogUpdate {{ round: {}, results: {} }}", step.round, step.results.len()),
+            Self::FetchUpdates { author, from, .. } => write!(f, "FetchUpdates {{ author: {author}, from: {from} }}"),
             Self::TakeSnapshot { round } => write!(f, "TakeSnapshot {{ round: {round} }}"),
             Self::RebuildWitnesses { round, seen } => write!(f, "RebuildWitnesses {{ round: {round}, seen: {seen} }}"),
             Self::Send { id, action } => write!(f, "Send {{ id: {}, {} }}", id.0, action.purpose()),

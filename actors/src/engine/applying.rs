@@ -4,7 +4,7 @@
 //! votes from their blooms on chain. A manifest that cannot be had is no obstacle while fewer of them are missing than a
 //! result needs votes: what won is then listed in another one, too.
 
-use psyche_messages::{Digest, DigestAnnounced, NodeEvent, PeerKey, ResultAnnounced, RoundKey, RoundMessage, Step};
+use psyche_messages::{Digest, NodeEvent, PeerKey, ResultAnnounced, RoundKey, Step};
 use psyche_protocol::layout::Witness;
 use psyche_protocol::select::EMPTY_ROOT;
 
@@ -45,6 +45,9 @@ impl Engine {
             return;
         }
         let Some(step) = self.model.step.map(Step::next) else { return };
+        if self.drive_replay(step) {
+            return;
+        }
         let Some((at, height)) = self.locate_step(step) else { return };
         let Some(log) = self.logs.get(at) else { return };
         let round = log.round(height);
@@ -75,9 +78,10 @@ impl Engine {
         }
     }
 
-    /// For how long the round has been decided but not applied.
-    fn waited_ms(&self) -> u64 {
-        self.resolution.as_ref().map_or(0, |resolution| self.now.mono_ms.saturating_sub(resolution.since_ms))
+    /// For how long the round `step` has been decided but not applied.
+    pub(super) fn waited_ms(&self, step: Step) -> u64 {
+        let resolution = self.resolution.as_ref().filter(|resolution| resolution.round.step == step);
+        resolution.map_or(0, |resolution| self.now.mono_ms.saturating_sub(resolution.since_ms))
     }
 
     /// Asks once for the witnesses that the account no longer shows; when no answer comes, goes by what is known. If that
@@ -138,7 +142,7 @@ impl Engine {
         let Some(facts) = log.facts_at(height).cloned() else {
             return Err(Obstacle::Hopeless("its clients are not known".to_owned()));
         };
-        let waited_ms = self.waited_ms();
+        let waited_ms = self.waited_ms(round.step);
         let missing = self.missing_manifests(round, witnesses);
         if missing > 0 && self.own_guess_is_due() {
             // What this node accepted itself, or heard of, is most likely what the others accepted.
@@ -239,8 +243,7 @@ impl Engine {
         let Some(log) = self.logs.get(at) else { return };
         let schedule = log.schedule;
         self.resolution = None;
-        self.busy = Some(Busy::Applying { round, results: u16::try_from(results.len()).unwrap_or(u16::MAX) });
-        self.out.push(Effect::Apply { round, results, schedule });
+        self.start_applying(round, results, schedule);
     }
 
     pub(super) fn on_applied(&mut self, round: RoundKey, digest: Digest) {
@@ -249,10 +252,15 @@ impl Engine {
             return;
         }
         self.busy = None;
+        if !self.log_applied(round, digest) {
+            return self.model.lose();
+        }
         self.model.hold(round, digest);
+        self.updates.settle();
         self.digests.know(round.step, digest, self.now.mono_ms);
         self.report(NodeEvent::StepApplied { epoch: round.epoch, step: round.step, results, digest });
-        self.publish(RoundMessage::Digest(DigestAnnounced { round, results, digest }));
+        self.tell_digest(round, results, digest);
+        self.note_replayed();
     }
 
     pub(super) fn on_apply_failed(&mut self, round: RoundKey, reason: &str) {

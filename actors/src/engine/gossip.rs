@@ -51,6 +51,7 @@ enum Kind {
     Snapshot,
     Evidence,
     Skip,
+    Updates,
 }
 
 const fn kind(message: &RoundMessage) -> Kind {
@@ -61,6 +62,7 @@ const fn kind(message: &RoundMessage) -> Kind {
         RoundMessage::Snapshot(_) => Kind::Snapshot,
         RoundMessage::Evidence(_) => Kind::Evidence,
         RoundMessage::Skip(_) => Kind::Skip,
+        RoundMessage::Updates(_) => Kind::Updates,
     }
 }
 
@@ -73,7 +75,12 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Adds a message that was just published.
     pub(super) fn add(&mut self, message: RoundMessage, next_ms: u64) {
-        self.own.insert((message.round(), kind(&message)), (message, next_ms));
+        let (round, kind) = (message.round(), kind(&message));
+        if kind == Kind::Updates {
+            // There is one log, and it only grows.
+            self.own.retain(|(_, other), _| *other != kind);
+        }
+        self.own.insert((round, kind), (message, next_ms));
         while self.own.len() > OUTBOX_MAX {
             self.own.pop_first();
         }
@@ -101,7 +108,11 @@ impl Outbox {
     /// Forgets messages that nobody needs any more: announcements of rounds before `results_from`, and digests and
     /// snapshots of steps before `state_from`.
     pub(super) fn forget(&mut self, results_from: Step, state_from: Step) {
+        // Whoever comes late needs the newest snapshot and the log since, however old they are.
+        let snapshot = self.own.keys().filter(|(_, kind)| *kind == Kind::Snapshot).map(|(round, _)| *round).max();
         self.own.retain(|(round, kind), _| match kind {
+            Kind::Updates => true,
+            Kind::Snapshot if Some(*round) == snapshot => true,
             Kind::Result | Kind::Manifest | Kind::Evidence | Kind::Skip => round.step >= results_from,
             Kind::Digest | Kind::Snapshot => round.step >= state_from,
         });

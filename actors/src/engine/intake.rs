@@ -29,6 +29,11 @@ impl Engine {
                     self.snapshots.hear(signed.from, announced.clone(), around, self.now.mono_ms);
                 }
             }
+            RoundMessage::Updates(announced) => {
+                if announced.blob_len <= self.config.updates_len_max {
+                    self.updates.hear(signed.from, announced.clone(), around);
+                }
+            }
             RoundMessage::Result(result) => {
                 if self.locate(result.round).is_some() {
                     let entry = ManifestEntry { from: signed.from, result: result.clone(), signature: signed.signature };

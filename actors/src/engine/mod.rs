@@ -24,6 +24,7 @@
 //! | `training`, `witnessing` | this node's part in a round |
 //! | `pace` | how long each trainer usually takes |
 //! | `applying`, `tally` | which results count, and when they are applied |
+//! | `updates`, `replay`, `ledger` | update logs: who has which, applying from them, the own one |
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
 //! | `errands`, `duty` | transactions |
 //! | `rules` | the protocol's rules in the engine's types |
@@ -39,13 +40,16 @@ mod fetch;
 mod gossip;
 mod intake;
 mod leaving;
+mod ledger;
 mod model;
 mod pace;
+mod replay;
 mod rules;
 mod snapshots;
 mod store;
 mod tally;
 mod training;
+mod updates;
 mod view;
 mod witnessing;
 
@@ -71,12 +75,14 @@ use errands::Errands;
 use fetch::Fetches;
 use gossip::{Early, Outbox};
 pub use leaving::{Leaving, version_fits};
+pub use ledger::{LEDGER_STEPS_MAX, Ledger};
 use model::Model;
 use pace::Pace;
 use rules::Member;
 use snapshots::Snapshots;
 use store::RoundStore;
 use training::MyRound;
+use updates::Updates;
 use view::View;
 use witnessing::Witnessing;
 
@@ -111,6 +117,7 @@ pub struct Engine {
     model: Model,
     digests: Digests,
     snapshots: Snapshots,
+    updates: Updates,
     resolution: Option<Resolution>,
     my_rounds: BTreeMap<RoundKey, MyRound>,
     numbers: WitnessNumbers,
@@ -144,8 +151,10 @@ impl Engine {
     /// An engine that knows nothing of the run yet.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
+        let updates = Updates::with_own(config.updates);
         Self {
             config,
+            updates,
             now: Now { chain: psyche_messages::ChainTime(0), mono_ms: 0 },
             out: Vec::new(),
             view: None,
@@ -203,6 +212,8 @@ impl Engine {
             Event::ModelLoaded { step, digest, source } => self.on_model_loaded(step, digest, source),
             Event::ModelLoadFailed { reason } => self.on_model_load_failed(&reason),
             Event::ModelRefuted { step } => self.on_model_refuted(step),
+            Event::UpdatesFetched { author, outcome } => self.on_updates_fetched(author, outcome),
+            Event::UpdatesLogged(announced) => self.on_updates_logged(announced),
             Event::DiskSnapshotChanged(disk) => self.on_disk_snapshot_changed(disk),
             Event::SnapshotReady(announced) => self.on_snapshot_ready(announced),
             Event::SnapshotFailed { round, reason } => self.on_snapshot_failed(round, &reason),
@@ -286,11 +297,14 @@ impl Engine {
         }
         self.stores.retain(|round, _| round.step >= oldest);
         self.my_rounds.retain(|round, _| round.step >= oldest);
-        self.fetches.forget_before(oldest);
+        // What is being replayed lies farther back.
+        let replayed = self.updates.replay.as_ref().and(self.model.step).map_or(oldest, Step::next);
+        self.fetches.forget_before(oldest.min(replayed));
         self.snapshots.forget(step);
-        let epoch = self.locate_step(oldest).and_then(|(at, _)| self.logs.get(at)).map(|log| log.epoch);
+        let kept = oldest.min(self.updates_kept_from());
+        let epoch = self.locate_step(kept).and_then(|(at, _)| self.logs.get(at)).map(|log| log.epoch);
         let epoch = epoch.or_else(|| self.logs.front().map(|log| log.epoch)).unwrap_or_default();
-        self.out.push(Effect::ForgetRoundsBefore(RoundKey { epoch, step: oldest }));
+        self.out.push(Effect::ForgetRoundsBefore(RoundKey { epoch, step: kept }));
     }
 
     /// Ends when the run has finished, its last results are applied, a snapshot is there for whoever comes later, and all
@@ -304,6 +318,7 @@ impl Engine {
         let agreement = self.digests.agreement(wanted, &members, &self.config.peer);
         let stayed = lasted_ms >= self.config.patience.repeat_ms.saturating_mul(2) && !agreement.is_doubtful();
         let reason = match self.model.step {
+            None if matches!(self.busy, Some(Busy::Loading { .. })) && lasted_ms < self.config.patience.finish_ms => return,
             None => format!("the run has finished after step {wanted}"),
             Some(_) if whole && (agreement.is_unanimous() || stayed) => format!("the run has finished after step {wanted}"),
             Some(step) if lasted_ms >= self.config.patience.finish_ms => {

@@ -4,9 +4,11 @@
 //! not, or differ from what most members have, says so, stops training, and goes on from a snapshot that members agree
 //! on. A node that only lacks something to apply goes on by itself should that arrive after all.
 
+use std::collections::VecDeque;
+
 use psyche_messages::events::{ModelSource, Phase};
 use psyche_messages::{
-    BlobHash, ChainTime, Digest, DigestAnnounced, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step,
+    BlobHash, ChainTime, Digest, Epoch, NodeEvent, PeerKey, RoundKey, RoundMessage, SnapshotAnnounced, Step,
 };
 use psyche_protocol::model::Checkpoint;
 
@@ -25,6 +27,8 @@ const HEAL_EVERY_STEPS: u32 = 8;
 const CATCH_UP_STEPS: u32 = 5;
 /// How often a failed snapshot is tried again.
 const SNAPSHOT_TRIES: u32 = 3;
+/// Snapshots that this node serves at a time, from which others replay its log.
+const SNAPSHOTS_SERVED: usize = 2;
 
 /// What is wrong with the parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +60,13 @@ pub(super) struct Model {
     pub(super) snapshot_tries: Option<(Step, u32)>,
     /// The step whose snapshot this node serves.
     pub served: Option<Step>,
+    /// The steps of the snapshots from which others may go on, oldest first.
+    pub kept: VecDeque<Step>,
     /// The Warmup in which this node said what outdated parameters it holds, by its beginning.
     pub claimed_in: Option<ChainTime>,
     failures: u32,
     retry_ms: u64,
-    disk_tried: bool,
+    pub(super) disk_tried: bool,
 }
 
 impl Model {
@@ -117,6 +123,7 @@ impl Engine {
                 let trouble = Trouble::Diverged { step, right };
                 if self.model.trouble.as_ref() != Some(&trouble) {
                     self.model.trouble = Some(trouble);
+                    self.blame_last_log(step);
                     self.warn(format!(
                         "the parameters after step {step} differ from those of most members ({}); this node heals itself",
                         right.short()
@@ -156,11 +163,13 @@ impl Engine {
         let target = Step(view.step().0.saturating_sub(1));
         let choice = match view.phase() {
             Phase::Uninitialized | Phase::Paused => None,
-            Phase::RoundTrain | Phase::RoundWitness if self.model.step.is_none() => self.source_at_start(),
-            Phase::RoundTrain | Phase::RoundWitness => self.source_in_round(),
+            Phase::RoundTrain | Phase::RoundWitness if self.model.step.is_none() => {
+                self.source_at_start().or_else(|| self.source_to_replay())
+            }
+            Phase::RoundTrain | Phase::RoundWitness => self.source_in_round().or_else(|| self.source_to_replay()),
             Phase::WaitingForMembers | Phase::Warmup | Phase::Cooldown | Phase::Finished => {
                 if self.needs_load(target) {
-                    self.source_between_rounds(target)
+                    self.source_between_rounds(target).or_else(|| self.source_to_replay())
                 } else {
                     None
                 }
@@ -182,7 +191,9 @@ impl Engine {
         match (self.model.step, &self.model.trouble) {
             (None, _) => belongs && view.phase() != Phase::Finished,
             (Some(_), Some(_)) => true,
-            (Some(step), None) => belongs && step != target && self.locate_step(step.next()).is_none(),
+            (Some(step), None) => {
+                belongs && step != target && self.locate_step(step.next()).is_none() && !self.can_replay(step.next())
+            }
         }
     }
 
@@ -222,7 +233,7 @@ impl Engine {
     }
 
     /// Whether the account names weights outside the run, rather than its members.
-    fn checkpoint_is_external(&self) -> bool {
+    pub(super) fn checkpoint_is_external(&self) -> bool {
         let checkpoint = self.view.as_ref().and_then(|view| view.account.state.coordinator.model.checkpoint.get());
         matches!(checkpoint, Some(Checkpoint::Hub(_) | Checkpoint::Gcs(_) | Checkpoint::Dummy(_)))
     }
@@ -258,7 +269,7 @@ impl Engine {
         })
     }
 
-    fn peers_source(&self, step: Step, right: Option<Digest>) -> Option<(Step, LoadFrom, Option<Digest>)> {
+    pub(super) fn peers_source(&self, step: Step, right: Option<Digest>) -> Option<(Step, LoadFrom, Option<Digest>)> {
         let view = self.view.as_ref()?;
         let members = self.snapshot_authorities(view.client_peers());
         let now_ms = self.now.mono_ms;
@@ -273,7 +284,7 @@ impl Engine {
 
     /// Whose snapshots count: the clients of the last epoch that this node saw, and those of the account's. A newcomer
     /// among the latter has nothing of its own to announce.
-    fn snapshot_authorities(&self, clients: Vec<PeerKey>) -> Vec<PeerKey> {
+    pub(super) fn snapshot_authorities(&self, clients: Vec<PeerKey>) -> Vec<PeerKey> {
         let mut authorities = clients;
         if let Some(facts) = self.logs.back().and_then(|log| log.newest_facts()) {
             for member in &facts.members {
@@ -303,10 +314,11 @@ impl Engine {
         let epoch = self.view.as_ref().map(super::view::View::epoch).unwrap_or_default();
         let round = RoundKey { epoch, step };
         self.model.hold(round, digest);
+        self.updates.forget_replay();
         self.resolution = None;
         self.digests.know(step, digest, self.now.mono_ms);
         self.report(NodeEvent::ModelReady { step, source, digest });
-        self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
+        self.tell_digest(round, 0, digest);
     }
 
     pub(super) fn on_model_refuted(&mut self, step: Step) {
@@ -381,6 +393,10 @@ impl Engine {
             return;
         }
         self.model.served = Some(announced.round.step);
+        self.model.kept.push_back(announced.round.step);
+        while self.model.kept.len() > SNAPSHOTS_SERVED {
+            self.model.kept.pop_front();
+        }
         // From now on this is what lies on the disk.
         self.config.disk = Some(DiskSnapshot { step: announced.round.step, digest: announced.digest });
         self.model.disk_tried = false;

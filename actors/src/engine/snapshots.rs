@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use psyche_messages::{BlobHash, Digest, PeerKey, SnapshotAnnounced, Step};
 
-/// How many steps back announcements are kept.
-const STEPS_KEPT: u32 = 8;
+use super::ledger::LEDGER_STEPS_MAX;
+
+/// How many steps back announcements are kept: as far as update logs reach.
+const STEPS_KEPT: u32 = LEDGER_STEPS_MAX as u32;
+/// Most announcements kept of one peer: it serves two snapshots, and may be about to serve another.
+const PER_PEER_MAX: usize = 3;
 /// How many steps ahead of this node's view others may be.
 const STEPS_AHEAD: u32 = 4;
 /// Most peers remembered for one step: the members of two epochs.
@@ -58,10 +62,25 @@ impl Snapshots {
         if step.0 > around.0.saturating_add(STEPS_AHEAD) || step.0.saturating_add(STEPS_KEPT) < around.0 {
             return;
         }
+        if !self.heard.get(&step).is_some_and(|heard| heard.by_peer.contains_key(&peer)) {
+            self.make_room_for(&peer);
+        }
         let heard = self.heard.entry(step).or_insert_with(|| Heard { first_ms: now_ms, by_peer: BTreeMap::new() });
         if heard.by_peer.len() < PEERS_MAX || heard.by_peer.contains_key(&peer) {
             heard.by_peer.insert(peer, announced);
         }
+    }
+
+    /// Forgets the oldest announcement of a peer that has too many.
+    fn make_room_for(&mut self, peer: &PeerKey) {
+        let of_peer = |heard: &Heard| heard.by_peer.contains_key(peer);
+        if self.heard.values().filter(|heard| of_peer(heard)).count() < PER_PEER_MAX {
+            return;
+        }
+        if let Some(heard) = self.heard.values_mut().find(|heard| heard.by_peer.contains_key(peer)) {
+            heard.by_peer.remove(peer);
+        }
+        self.heard.retain(|_, heard| !heard.by_peer.is_empty());
     }
 
     /// Forgets what lies too far back from the step in work.
@@ -226,13 +245,23 @@ mod tests {
     }
 
     #[test]
+    fn of_one_peer_only_the_newest_snapshots_are_kept() {
+        let mut snapshots = Snapshots::default();
+        for step in 1..20 {
+            let round = RoundKey::new(0, step);
+            snapshots.hear(PeerKey([1; 32]), SnapshotAnnounced { round, ..announced(1) }, Step(20), 0);
+        }
+        assert_eq!(snapshots.steps().collect::<Vec<_>>(), [Step(19), Step(18), Step(17)]);
+    }
+
+    #[test]
     fn far_steps_are_not_kept() {
         let mut snapshots = Snapshots::default();
         snapshots.hear(PeerKey([1; 32]), announced(1), Step(1), 0);
         assert_eq!(snapshots.steps().count(), 0);
         snapshots.hear(PeerKey([1; 32]), announced(1), Step(7), 0);
         assert_eq!(snapshots.steps().collect::<Vec<_>>(), [Step(6)]);
-        snapshots.forget(Step(15));
+        snapshots.forget(Step(7 + STEPS_KEPT));
         assert_eq!(snapshots.steps().count(), 0);
     }
 }

@@ -9,7 +9,7 @@ use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_data::TokenSource;
 use psyche_gpu::devices::Placement;
 use psyche_gpu::snapshot::{SnapshotStore, StoreSettings};
-use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret};
+use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret, Step};
 use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
@@ -20,7 +20,7 @@ use crate::event_log::EventLog;
 use crate::gossip::{GossipLinks, GradientGossip};
 use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
-use crate::run::{self, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan};
+use crate::run::{self, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan, UpdateLog};
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
 use crate::trainer::{DeviceMesh, DeviceSettings, TrainerWorker};
 use crate::watcher::{CoordinatorWatcher, WatcherLinks};
@@ -64,6 +64,8 @@ struct Ground {
     net_events: Arc<Mutex<EventReceiver>>,
     events: EventLog,
     snapshots: Arc<SnapshotStore>,
+    updates: Arc<Mutex<UpdateLog>>,
+    own_updates: Option<(Step, Step)>,
     placement: Placement,
 }
 
@@ -95,8 +97,11 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         file_bytes_max: SNAPSHOT_FILE_BYTES_MAX,
         source: Some(plan.checkpoint.clone()),
     })?);
+    let updates = config.data_dir.join("updates").join(info.account.to_string());
+    let updates = UpdateLog::open(updates, net.clone()).await?;
+    let (own_updates, updates) = (updates.range(), Arc::new(Mutex::new(updates)));
     let net_events = Arc::new(Mutex::new(net_events));
-    let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots, placement };
+    let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots, updates, own_updates, placement };
     let actors = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
     ground.events.report(NodeEvent::Started {
         address: config.wallet.address(),
@@ -172,6 +177,8 @@ fn start_actors(
         rewards: rewards.clone(),
         gossip,
         devices: devices.clone(),
+        net: ground.net.clone(),
+        updates: Arc::clone(&ground.updates),
         plan: Arc::clone(&ground.plan),
         events: ground.events.clone(),
         finished,
@@ -248,6 +255,8 @@ fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::S
         manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
         index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
         disk: disk.as_ref().map(run::on_disk),
+        updates: ground.own_updates,
+        updates_len_max: u32::try_from(psyche_net::wire::UPDATES_BYTES_MAX).unwrap_or(u32::MAX),
         patience: Patience::default(),
     };
     let chain = ground.chain;

@@ -4,9 +4,10 @@ use std::future::Future;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use psyche_chain::ChainError;
-use psyche_messages::{BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundMessage};
+use psyche_messages::{AppliedStep, BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundMessage, Step};
 
 use super::device::DeviceCommand;
+use super::updates::fetch_log;
 use super::{Links, RunActor};
 use crate::CLIENT_VERSION;
 use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, Leaving, SendId, SendOutcome};
@@ -41,7 +42,15 @@ impl RunActor {
                 self.spawn_event(rebuild, ctx);
             }
             Effect::SetMembers(members) => self.spawn_event(ask_gossip(links, SetMembers(members)), ctx),
-            Effect::ForgetRoundsBefore(round) => self.spawn_event(ask_gossip(links, ForgetRounds { before: round }), ctx),
+            Effect::ForgetRoundsBefore(round) => {
+                let forget = async move {
+                    links.updates.lock().await.forget_before(round.step);
+                    ask_gossip(links, ForgetRounds { before: round }).await
+                };
+                self.spawn_event(forget, ctx);
+            }
+            Effect::LogUpdate(step) => self.spawn_event(log_update(links, step), ctx),
+            Effect::FetchUpdates { author, head, from } => self.spawn_event(fetch_updates(links, author, head, from), ctx),
             Effect::Report(event) => links.events.report(event),
             Effect::Finished { reason } => {
                 let finish = async move {
@@ -146,6 +155,25 @@ async fn fetch(links: Links, blob: BlobHash, len: u32, providers: Vec<PeerKey>, 
             Event::ManifestFetched { blob, outcome }
         }
     })
+}
+
+/// The lock is fair, so that steps are written in the order in which they were applied.
+async fn log_update(links: Links, step: AppliedStep) -> Option<Event> {
+    match links.updates.lock().await.append(step).await {
+        Ok(announced) => announced.map(Event::UpdatesLogged),
+        Err(error) => {
+            tracing::warn!(actor = "run", error = %crate::chain_of(&error), "a step is not in the update log on disk");
+            None
+        }
+    }
+}
+
+async fn fetch_updates(links: Links, author: PeerKey, head: Option<(BlobHash, u32)>, from: Step) -> Option<Event> {
+    let outcome = match head {
+        None => Ok(links.updates.lock().await.since(from)),
+        Some(head) => fetch_log(&links.net, author, head, from).await,
+    };
+    Some(Event::UpdatesFetched { author, outcome })
 }
 
 async fn store_manifest(links: Links, manifest: Manifest) -> Option<Event> {

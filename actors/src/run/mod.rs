@@ -24,6 +24,7 @@ mod device;
 mod effects;
 mod plan;
 mod snapshots;
+mod updates;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,11 +32,13 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, WrapFuture as _};
 use psyche_messages::{ChainTime, Command, RoundKey, Slot};
-use tokio::sync::{mpsc, watch};
+use psyche_net::NetHandle;
+use tokio::sync::{Mutex, mpsc, watch};
 
 pub use device::{DeviceParts, DeviceQueue};
 pub use plan::{Distro, PlanError, RunPlan};
 pub use snapshots::{SnapshotError, on_disk};
+pub use updates::{UpdateLog, UpdatesError};
 
 use crate::clock::ChainClock;
 use crate::engine::{Engine, Event, Now};
@@ -119,6 +122,10 @@ pub struct Links {
     pub gossip: Supervised<GradientGossip>,
     /// The devices.
     pub devices: DeviceQueue,
+    /// The network, for the pages of update logs.
+    pub net: NetHandle,
+    /// This node's update log.
+    pub updates: Arc<Mutex<UpdateLog>>,
     /// What the run trains.
     pub plan: Arc<RunPlan>,
     /// Who listens.

@@ -27,6 +27,12 @@ pub(crate) struct Checks {
     pub skips: u32,
     /// How often parameters were loaded.
     pub loads: u32,
+    /// Who loaded parameters after which step.
+    pub loaded: Vec<(usize, Step)>,
+    /// What was replayed from update logs.
+    pub replays: Vec<(Step, Step)>,
+    /// How often a false log was served.
+    pub false_logs: u32,
     /// How often a node declared older parameters right.
     pub adoptions: u32,
     /// Comparisons that found a difference.
@@ -46,6 +52,9 @@ impl Checks {
             rebuilds: 0,
             skips: 0,
             loads: 0,
+            loaded: Vec::new(),
+            replays: Vec::new(),
+            false_logs: 0,
             adoptions: 0,
             differences: 0,
             warnings: BTreeMap::new(),
@@ -55,6 +64,7 @@ impl Checks {
     /// A node has loaded parameters.
     pub(crate) fn load(&mut self, node: usize, step: Step, model: &ToyModel) {
         self.loads += 1;
+        self.loaded.push((node, step));
         if self.may_begin_again && *model == ToyModel::initial() {
             self.models.insert(step, model.clone());
         }
@@ -78,6 +88,12 @@ impl Checks {
     /// The digest of the right parameters after `step`.
     pub(crate) fn right(&self, step: Step) -> Option<Digest> {
         self.models.get(&step).map(ToyModel::digest)
+    }
+
+    /// Whether others applied other results.
+    pub(crate) fn contradicts(&self, round: RoundKey, results: &[ResultAnnounced]) -> bool {
+        let commitments: Vec<_> = results.iter().map(|result| result.commitment(&RUN_TAG)).collect();
+        self.applied.get(&round).is_some_and(|others| *others != commitments)
     }
 
     /// A node applies these results.
@@ -118,6 +134,7 @@ impl Checks {
     pub(crate) fn report(&mut self, event: &NodeEvent) {
         match event {
             NodeEvent::DigestCompared { equal: false, .. } => self.differences += 1,
+            NodeEvent::UpdatesReplayed { from, to, .. } => self.replays.push((*from, *to)),
             NodeEvent::Warning { message } => {
                 // Without the names of rounds and peers, equal warnings count together.
                 let plain = |word: &&str| !word.contains(|c: char| c.is_ascii_digit());
@@ -140,9 +157,10 @@ impl Checks {
         let possible: usize = rounds.iter().map(|round| chain.clients(*round)).sum();
         let applied: usize = self.applied.values().map(Vec::len).sum();
         format!(
-            "{epochs} epochs, {} rounds, {applied} of {possible} results, {} loads, {} adoptions, {} rebuilds, {} differences, {:?}",
+            "{epochs} epochs, {} rounds, {applied} of {possible} results, {} loads, {} replays, {} adoptions, {} rebuilds, {} differences, {:?}",
             rounds.len(),
             self.loads,
+            self.replays.len(),
             self.adoptions,
             self.rebuilds,
             self.differences,

@@ -16,6 +16,8 @@ pub(crate) enum Lie {
     Withhold,
     /// Reports to have heard from nobody.
     Slander,
+    /// Serves an update log that lacks results.
+    FalseLog,
 }
 
 impl Lie {
@@ -63,6 +65,10 @@ pub(crate) struct Faults {
     pub pause: Option<u64>,
     /// The last node has no result in every step that this divides.
     pub skip: Option<u32>,
+    /// The first node starts only at this time.
+    pub late: Option<u64>,
+    /// Steps of the run.
+    pub steps: u32,
 }
 
 impl Faults {
@@ -87,6 +93,8 @@ impl Faults {
         no_history: false,
         pause: None,
         skip: None,
+        late: None,
+        steps: 16,
     };
 
     /// A day of bad lines.
@@ -155,6 +163,23 @@ impl Faults {
 
     pub(crate) fn with_skips(mut self, every: u32) -> Self {
         self.skip = Some(every);
+        self
+    }
+
+    /// The first node starts in the middle of the first epoch, or of a later one.
+    pub(crate) fn with_late_start(mut self, at_ms: u64) -> Self {
+        self.late = Some(at_ms);
+        self
+    }
+
+    /// A run of several epochs.
+    pub(crate) fn with_steps(mut self, steps: u32) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    pub(crate) fn with_false_log(mut self) -> Self {
+        self.lie = Some(Lie::FalseLog);
         self
     }
 

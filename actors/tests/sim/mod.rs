@@ -6,6 +6,7 @@ pub(crate) mod faults;
 pub(crate) mod node;
 pub(crate) mod shell;
 pub(crate) mod toy;
+mod updates;
 pub(crate) mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

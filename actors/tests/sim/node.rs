@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use psyche_actors::engine::{DiskSnapshot, Effect, Engine, EngineConfig, LoadFrom, Patience};
+use psyche_actors::engine::{DiskSnapshot, Effect, Engine, EngineConfig, Ledger, LoadFrom, Patience};
 use psyche_messages::{BlobHash, RoundKey, Step};
 
 use super::chain::{address, peer};
@@ -18,6 +18,8 @@ pub(crate) struct Node {
     pub model: Option<(u32, ToyModel)>,
     /// The newest snapshot, which outlives the node where disks do.
     pub disk: Option<(u32, ToyModel)>,
+    /// The update log, which outlives the node where disks do.
+    pub ledger: Ledger,
     /// Whether there was one when the node died.
     pub disk_at_death: bool,
     /// Commands for the trainer; the first one is being executed.
@@ -31,13 +33,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             engine: None,
             life: 0,
             blobs: BTreeMap::new(),
             model: None,
             disk: None,
+            ledger: Ledger::default(),
             disk_at_death: false,
             commands: VecDeque::new(),
             ticket: 0,
@@ -51,6 +54,8 @@ impl Node {
     pub(crate) fn start(&mut self, node: usize, keeps_disk: bool) {
         if !keeps_disk {
             self.disk = None;
+            self.ledger = Ledger::default();
+            self.blobs.clear();
         }
         let disk = self.disk.as_ref().map(|(step, model)| DiskSnapshot { step: Step(*step), digest: model.digest() });
         let config = EngineConfig {
@@ -61,16 +66,19 @@ impl Node {
             manifest_len_max: 1 << 16,
             index_len_max: 1 << 16,
             disk,
+            updates: self.ledger.range().map(|(first, last, _)| (first, last)),
+            updates_len_max: 1 << 20,
             patience: Patience { apply_ms: 10_000, ..Patience::default() },
         };
         self.life += 1;
         self.engine = Some(Engine::new(config));
     }
 
-    /// Dies, and forgets everything.
+    /// Dies, and forgets everything but what lies on its disk.
     pub(crate) fn die(&mut self) {
-        let disk = self.disk.take();
-        *self = Self { life: self.life, disk_at_death: disk.is_some(), disk, ..Self::new() };
+        let (disk, ledger, mut blobs) = (self.disk.take(), core::mem::take(&mut self.ledger), core::mem::take(&mut self.blobs));
+        blobs.retain(|_, blob| matches!(blob, Blob::Payload(_)));
+        *self = Self { life: self.life, disk_at_death: disk.is_some(), disk, ledger, blobs, ..Self::new() };
     }
 
     /// Parameters for a load, if they can be had.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use psyche_actors::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, SendId, SendOutcome};
 use psyche_messages::events::ModelSource;
 use psyche_messages::{
-    BlobHash, Digest, PeerKey, ResultAnnounced, RoundKey, RoundMessage, SignedRoundMessage, SnapshotAnnounced,
+    AppliedStep, BlobHash, Digest, PeerKey, ResultAnnounced, RoundKey, RoundMessage, SignedRoundMessage, SnapshotAnnounced,
+    Step, UpdatesAnnounced,
 };
 use psyche_protocol::layout::Witness;
 
@@ -52,9 +53,42 @@ impl World {
                 self.soon(1_200, Happening::Execute { node, life, id, action });
             }
             Effect::Report(event) => self.checks.report(&event),
-            Effect::SetMembers(_) | Effect::ForgetRoundsBefore(_) => {}
+            Effect::LogUpdate(step) => self.log_update(node, step),
+            Effect::FetchUpdates { author, from, .. } => self.fetch_updates(node, author, from),
+            Effect::ForgetRoundsBefore(round) => self.nodes[node].ledger.forget_before(round.step),
+            Effect::SetMembers(_) => {}
             Effect::Finished { .. } | Effect::Leave(_) => self.nodes[node].finished = true,
         }
+    }
+
+    fn log_update(&mut self, node: usize, step: AppliedStep) {
+        let life = self.nodes[node].life;
+        let round = step.round;
+        self.nodes[node].ledger.append(step);
+        let Some((first, _, digest)) = self.nodes[node].ledger.range() else { return };
+        let blob = BlobHash::of(format!("log of {node} up to {round}").as_bytes());
+        let announced = UpdatesAnnounced { round, first, digest, blob, blob_len: 100 };
+        self.soon(20, Happening::Tell { node, life, event: Event::UpdatesLogged(announced) });
+    }
+
+    fn fetch_updates(&mut self, node: usize, author: PeerKey, from: Step) {
+        let life = self.nodes[node].life;
+        let owner = (0..self.nodes.len()).find(|other| peer(*other) == author);
+        let owner = owner.filter(|other| *other == node || self.connected(node, *other));
+        let lost = owner != Some(node) && self.chance(self.faults.fail_fetch);
+        let outcome = match owner.filter(|_| !lost) {
+            None => Err(FetchFault::Unavailable),
+            Some(owner) => {
+                let mut steps = self.nodes[owner].ledger.since(from);
+                if self.lies(owner, Lie::FalseLog) {
+                    self.checks.false_logs += 1;
+                    falsify(&mut steps);
+                }
+                Ok(steps)
+            }
+        };
+        let delay_ms = self.delay_ms(self.faults.delay_ms) * 2;
+        self.soon(delay_ms, Happening::Tell { node, life, event: Event::UpdatesFetched { author, outcome } });
     }
 
     fn cancel(&mut self, node: usize, round: RoundKey) {
@@ -244,7 +278,11 @@ impl World {
             _ => panic!("node {node} applies a payload that it does not have"),
         });
         let payloads: Vec<_> = payloads.collect();
-        self.checks.apply(node, round, results, &payloads);
+        // A log that lies is found out by the digest, after what it says was applied.
+        let lied_to = self.faults.lie == Some(Lie::FalseLog) && self.checks.contradicts(round, results);
+        if !lied_to {
+            self.checks.apply(node, round, results, &payloads);
+        }
         let breaks = self.faults.flip.is_some_and(|at_ms| self.now_ms >= at_ms) && node + 1 == self.nodes.len();
         let (step, model) = self.nodes[node].model.as_mut().expect("applying needs parameters");
         assert_eq!(*step + 1, round.step.0, "node {node} applies out of order");
@@ -255,7 +293,9 @@ impl World {
             model.flip();
         }
         let digest = model.digest();
-        self.checks.hold(node, round.step, digest);
+        if !lied_to {
+            self.checks.hold(node, round.step, digest);
+        }
         Event::Applied { round, digest }
     }
 
@@ -271,6 +311,13 @@ impl World {
         let index = BlobHash::of(format!("{model:?} {step} {node}").as_bytes());
         self.nodes[node].blobs.insert(index, Blob::Snapshot(model));
         Event::SnapshotReady(SnapshotAnnounced { round, digest, index, index_len: 10 })
+    }
+}
+
+/// Leaves out a result wherever there are several, and goes on as if nothing had happened.
+fn falsify(steps: &mut [AppliedStep]) {
+    for step in steps.iter_mut().filter(|step| step.results.len() > 1) {
+        step.results.pop();
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use psyche_actors::engine::{ChainAction, Event, Now, SendId};
 use psyche_messages::{Slot, Step};
-use psyche_protocol::layout::{CoordinatorAccount, RunState};
+use psyche_protocol::layout::{Config, CoordinatorAccount, RunState};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -63,7 +63,7 @@ impl World {
         let witness_nodes = if seed.is_multiple_of(3) && faults.until_ms > 0 { 2 } else { 0 };
         let mut world = Self {
             nodes: (0..nodes).map(|_| Node::new()).collect(),
-            chain: Chain::new(config(nodes, witness_nodes)),
+            chain: Chain::new(Config { total_steps: faults.steps, ..config(nodes, witness_nodes) }),
             checks: Checks::new(),
             now_ms: 0,
             queue: BTreeMap::new(),
@@ -73,6 +73,7 @@ impl World {
         };
         for node in 0..nodes {
             let at_ms = rng.random_range(0..3_000);
+            let at_ms = world.faults.late.filter(|_| node == 0).unwrap_or(at_ms);
             world.at(at_ms, Happening::Start { node });
         }
         world.plan_faults(rng.random_range(0..nodes));

@@ -145,6 +145,7 @@ fn node_failed(error: NodeError) -> anyhow::Error {
         | NodeError::Data(_)
         | NodeError::Devices(_)
         | NodeError::Snapshots(_)
+        | NodeError::Updates(_)
         | NodeError::Folder { .. }
         | NodeError::FolderInUse { .. } => Exit::Configuration,
         NodeError::Chain(_) => match error {

@@ -4,7 +4,7 @@
 use bincode::{Decode, Encode};
 use psyche_messages::{
     Address, BatchInterval, BlobHash, Digest, DigestAnnounced, Evidence, ManifestAnnounced, ResultAnnounced, RoundKey,
-    RoundMessage, SkipAnnounced, SnapshotAnnounced,
+    RoundMessage, SkipAnnounced, SnapshotAnnounced, Step, UpdatesAnnounced,
 };
 
 use super::WireError;
@@ -83,6 +83,14 @@ pub(super) struct WireSnapshot {
     index_len: u32,
 }
 
+#[derive(Encode, Decode)]
+pub(super) struct WireUpdatesAnnounced {
+    first: u32,
+    digest: [u8; 32],
+    blob: [u8; 32],
+    blob_len: u32,
+}
+
 /// Variants are numbered by position: new ones go to the end.
 #[derive(Encode, Decode)]
 pub(super) enum WireMessage {
@@ -92,6 +100,7 @@ pub(super) enum WireMessage {
     Snapshot(WireRound, WireSnapshot),
     Evidence(WireRound, Box<(WireEntry, WireEntry)>),
     Skip(WireRound, [u8; 32]),
+    Updates(WireRound, WireUpdatesAnnounced),
 }
 
 impl From<&RoundMessage> for WireMessage {
@@ -107,6 +116,10 @@ impl From<&RoundMessage> for WireMessage {
                 Self::Snapshot(m.round.into(), WireSnapshot { digest: m.digest.0, index: m.index.0, index_len: m.index_len })
             }
             RoundMessage::Skip(m) => Self::Skip(m.round.into(), m.trainer.0),
+            RoundMessage::Updates(m) => Self::Updates(
+                m.round.into(),
+                WireUpdatesAnnounced { first: m.first.0, digest: m.digest.0, blob: m.blob.0, blob_len: m.blob_len },
+            ),
             RoundMessage::Evidence(m) => {
                 Self::Evidence(m.first.result.round.into(), Box::new(((&m.first).into(), (&m.second).into())))
             }
@@ -137,6 +150,13 @@ impl TryFrom<WireMessage> for RoundMessage {
                 index_len: m.index_len,
             }),
             WireMessage::Skip(round, trainer) => Self::Skip(SkipAnnounced { round: round.into(), trainer: Address(trainer) }),
+            WireMessage::Updates(round, m) => Self::Updates(UpdatesAnnounced {
+                round: round.into(),
+                first: Step(m.first),
+                digest: Digest(m.digest),
+                blob: BlobHash(m.blob),
+                blob_len: m.blob_len,
+            }),
             WireMessage::Evidence(round, both) => {
                 let (first, second) = *both;
                 let (first, second) = (first.into_entry(round.into())?, second.into_entry(round.into())?);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use psyche_messages::{
     BatchInterval, BlobHash, Digest, DigestAnnounced, Evidence, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced,
-    RoundKey, SkipAnnounced, SnapshotAnnounced,
+    RoundKey, SkipAnnounced, SnapshotAnnounced, Step, UpdatesAnnounced,
 };
 
 use super::*;
@@ -25,7 +25,7 @@ fn result(start: u64) -> ResultAnnounced {
     }
 }
 
-fn messages() -> [(RoundMessage, String); 5] {
+fn messages() -> [(RoundMessage, String); 6] {
     let round = RoundKey::new(3, 0x0a0b);
     // Variant, epoch and step stand first in each.
     let head = |variant: u8| format!("{variant:02x}000000" /* u32 */) + "03000b0a0000";
@@ -59,6 +59,16 @@ fn messages() -> [(RoundMessage, String); 5] {
             head(3) + &fill("77") + &fill("88") + "0a000000",
         ),
         (RoundMessage::Skip(SkipAnnounced { round, trainer: Address([0x99; 32]) }), head(5) + &fill("99")),
+        (
+            RoundMessage::Updates(UpdatesAnnounced {
+                round,
+                first: Step(0x0102),
+                digest: Digest([0xaa; 32]),
+                blob: BlobHash([0xbb; 32]),
+                blob_len: 0x0c0d,
+            }),
+            head(6) + "02010000" + &fill("aa") + &fill("bb") + "0d0c0000",
+        ),
     ]
 }
 

@@ -57,6 +57,8 @@ pub(super) fn engine_of(client: u8) -> Engine {
         manifest_len_max: 1 << 16,
         index_len_max: 1 << 16,
         disk: None,
+        updates: None,
+        updates_len_max: 1 << 20,
         patience: Patience::default(),
     })
 }
