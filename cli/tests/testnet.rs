@@ -142,16 +142,6 @@ async fn a_node_that_is_killed_in_a_round_comes_back_and_the_run_goes_on() {
 }
 
 #[tokio::test]
-async fn a_node_that_joins_late_replays_the_update_log() {
-    let mut testnet = start("--nodes 3 --devices 1 --steps 60");
-    testnet.wait_until("the late node has replayed", |net| net.count(3, "updates_replayed") > 0).await;
-    let replayed = testnet.events(3).into_iter().find(|event| event["event"] == "updates_replayed").unwrap();
-    assert!(replayed["from"].as_u64().unwrap() <= replayed["to"].as_u64().unwrap(), "{replayed}");
-    let (output, _folder) = testnet.end().await;
-    good_summary(&output, 3);
-}
-
-#[tokio::test]
 async fn ctrl_c_stops_every_node_and_says_where_the_logs_are() {
     let mut testnet = start("--nodes 2 --devices 1 --steps 1000");
     testnet.wait_until("both nodes are up", |net| net.count(2, "started") == 1).await;
