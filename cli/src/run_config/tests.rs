@@ -112,3 +112,72 @@ fn what_may_be_left_out_counts_as_zero() {
     let run: RunConfig = toml::from_str(&text).unwrap();
     assert_eq!(run.config.global_batch_size_warmup_tokens, 0);
 }
+
+/// The reference in docs/RUNS.md, from the types themselves: every field under its type, with its comment.
+fn reference() -> String {
+    let mut page = String::new();
+    let mut comment = String::new();
+    for line in include_str!("../run_config.rs").lines() {
+        let text = line.trim();
+        let field = text.strip_prefix("pub(crate) ").unwrap_or(text).split_once(": ");
+        if let Some(words) = text.strip_prefix("/// ") {
+            comment.push_str(if comment.is_empty() { "" } else { " " });
+            comment.push_str(words);
+            continue;
+        }
+        let head = ["pub(crate) struct ", "pub(crate) enum "].iter().find_map(|kind| text.strip_prefix(kind));
+        let name = match head {
+            Some(head) => head.strip_suffix(" {"),
+            // A variant with fields.
+            None if line.starts_with("    ") && !line.starts_with("     ") => text.strip_suffix(" {"),
+            None => None,
+        };
+        if let Some(name) = name.filter(|name| name.chars().all(char::is_alphanumeric)) {
+            page.push_str(&format!("\n**{name}**\n\n"));
+        } else if let Some((name, kind)) = field.filter(|_| line.starts_with("    ") && text.ends_with(',')) {
+            if name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+                page.push_str(&format!("- `{name}` ({}). {comment}\n", in_words(kind.trim_end_matches(','))));
+                assert!(!comment.is_empty(), "{name} has no comment");
+            }
+        }
+        comment.clear();
+    }
+    // Types without a field that one writes are left out.
+    let mut parts = page.split("\n**").filter(|part| part.contains("\n- "));
+    parts.by_ref().fold(String::new(), |page, part| format!("{page}\n**{part}"))
+}
+
+/// A field's type as a person writes its value.
+fn in_words(kind: &str) -> String {
+    if let Some(inner) = kind.strip_prefix("Option<").and_then(|kind| kind.strip_suffix('>')) {
+        return format!("{}, may be left out", in_words(inner));
+    }
+    if let Some(len) = kind.strip_prefix("Text<").and_then(|kind| kind.strip_suffix('>')) {
+        return format!("text of at most {len} bytes");
+    }
+    match kind {
+        "u8" | "u16" | "u32" | "u64" => format!("whole number of {} bits", &kind[1..]),
+        "Finite" | "Finite32" => "number".to_owned(),
+        "[Finite32; 2]" => "two numbers".to_owned(),
+        "bool" => "true or false".to_owned(),
+        other => format!("one of {}", other.trim_start_matches("Box<").trim_end_matches('>')),
+    }
+}
+
+#[test]
+fn the_reference_for_owners_is_what_the_types_say() {
+    let page = include_str!("../../../docs/RUNS.md");
+    let (_, rest) = page.split_once("<!-- fields: begin -->\n").unwrap();
+    let (fields, _) = rest.split_once("<!-- fields: end -->").unwrap();
+    let reference = reference();
+    assert!(fields == reference, "docs/RUNS.md is stale; between its marks belongs:\n{reference}");
+}
+
+#[test]
+fn the_example_for_owners_is_read_in_full() {
+    let page = include_str!("../../../docs/RUNS.md");
+    let (_, rest) = page.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let run = load::parse(example).unwrap();
+    assert!(protocol::Model::from(&run.model).check());
+}
