@@ -20,6 +20,8 @@ use thiserror::Error;
 
 pub use environment::{VARIABLES, Variable};
 
+use crate::telemetry::MetricsBind;
+
 /// Most ranks along one axis of the device mesh that configuration may ask for.
 pub const PARALLELISM_MAX: u16 = 64;
 /// Largest micro-batch that configuration may ask for.
@@ -170,6 +172,8 @@ pub struct NodeConfig {
     pub data_path: Option<PathBuf>,
     /// Folder in which a checkpoint that the run names by a relative path is looked up.
     pub models_dir: PathBuf,
+    /// Where health, metrics and status are served.
+    pub metrics: MetricsBind,
     /// When rewards are claimed.
     pub claim: ClaimPolicy,
     /// What transactions may cost.

@@ -1,14 +1,25 @@
-//! Writes what the node reports to `events.jsonl`, one JSON object a line, and hands it to whoever listens.
+//! Writes what the node reports to `events.jsonl`, one JSON object a line, and hands it to whoever listens. A full file
+//! begins anew; [`Replay`] reads all of them.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+mod replay;
+mod rotating;
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use psyche_messages::NodeEvent;
 use psyche_messages::events::{EVENT_LOG_VERSION, LoggedEvent};
 use tokio::sync::broadcast;
+
+pub use replay::{EVENT_LOG_FILE, Replay};
+pub use rotating::Bounds;
+
+use crate::telemetry::Tally;
+use rotating::RotatingFile;
 
 /// Events that a slow listener may lag behind before it misses some; it is told how many.
 const LISTENER_LAG_MAX: usize = 1024;
@@ -20,7 +31,8 @@ pub struct EventLog {
 }
 
 struct Inner {
-    file: Option<Mutex<BufWriter<File>>>,
+    file: Option<Mutex<RotatingFile>>,
+    tally: Arc<Tally>,
     listeners: broadcast::Sender<NodeEvent>,
 }
 
@@ -30,12 +42,23 @@ impl EventLog {
     /// # Errors
     /// What the file system says.
     pub fn open(path: Option<&Path>) -> io::Result<Self> {
-        let file = path
-            .map(|path| OpenOptions::new().create(true).append(true).open(path))
-            .transpose()?
-            .map(|file| Mutex::new(BufWriter::new(file)));
+        Self::open_within(path, Bounds::default())
+    }
+
+    /// As [`EventLog::open`], with files of other sizes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open_within(path: Option<&Path>, bounds: Bounds) -> io::Result<Self> {
+        let file = path.map(|path| RotatingFile::open(path, bounds)).transpose()?.map(Mutex::new);
         let (listeners, _) = broadcast::channel(LISTENER_LAG_MAX);
-        Ok(Self { inner: Arc::new(Inner { file, listeners }) })
+        Ok(Self { inner: Arc::new(Inner { file, tally: Arc::default(), listeners }) })
+    }
+
+    /// What the events add up to.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.inner.tally)
     }
 
     /// A stream of the events from now on.
@@ -46,11 +69,13 @@ impl EventLog {
 
     /// Records `event`. A full disk is logged and otherwise ignored: training is worth more than its log.
     pub fn report(&self, event: NodeEvent) {
+        let logged = LoggedEvent { v: EVENT_LOG_VERSION, unix_ms: unix_ms(), event: event.clone() };
         if let Some(file) = &self.inner.file
-            && let Err(error) = append(&mut file.lock().unwrap_or_else(PoisonError::into_inner), &event)
+            && let Err(error) = append(&mut file.lock().unwrap_or_else(PoisonError::into_inner), &logged)
         {
             tracing::warn!(actor = "event_log", %error, "could not write to the event log");
         }
+        self.inner.tally.note(logged, Instant::now());
         tell(&event);
         // An error only says that nobody listens.
         let _listeners = self.inner.listeners.send(event);
@@ -94,33 +119,12 @@ fn tell(event: &NodeEvent) {
     }
 }
 
-fn append(file: &mut BufWriter<File>, event: &NodeEvent) -> io::Result<()> {
-    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    serde_json::to_writer(&mut *file, &LoggedEvent { v: EVENT_LOG_VERSION, unix_ms, event: event.clone() })?;
-    file.write_all(b"\n")?;
-    file.flush()
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
-
-    use super::*;
-
-    #[test]
-    fn events_are_appended_and_heard() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("events.jsonl");
-        let event = NodeEvent::Warning { message: "disk \"almost\" full".into() };
-        for _ in 0..2 {
-            let log = EventLog::open(Some(&path)).unwrap();
-            let mut listener = log.subscribe();
-            log.report(event.clone());
-            assert_eq!(listener.try_recv().unwrap(), event);
-        }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<LoggedEvent> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), 2);
-        assert!(lines.iter().all(|line| line.event == event));
-    }
+fn append(file: &mut RotatingFile, logged: &LoggedEvent) -> io::Result<()> {
+    let mut line = serde_json::to_vec(logged)?;
+    line.push(b'\n');
+    file.append(&line)
 }

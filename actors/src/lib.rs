@@ -15,6 +15,7 @@
 //! | [`supervisor`] | restarts actors by factory, with backoff and budget |
 //! | [`clock`] | the chain's time between readings |
 //! | [`event_log`] | what the node reports |
+//! | [`telemetry`] | health, metrics and status over HTTP |
 
 pub mod clock;
 pub mod config;
@@ -27,6 +28,7 @@ pub mod rewards;
 pub mod rpc;
 pub mod run;
 pub mod supervisor;
+pub mod telemetry;
 pub mod trainer;
 pub mod watcher;
 

@@ -4,6 +4,8 @@
 mod checks;
 mod start;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use start::peer_seed;
@@ -20,7 +22,8 @@ use crate::event_log::EventLog;
 use crate::rewards::{ClaimRewards, RewardsActor};
 use crate::rpc::RpcSupervisor;
 use crate::run::{DeviceQueue, PlanError, RunActor};
-use crate::supervisor::{GaveUp, Supervised};
+use crate::supervisor::{GaveUp, Supervised, Vitals};
+use crate::telemetry::{self, Sources};
 use crate::watcher::CoordinatorWatcher;
 
 /// Why a node does not start, or stops.
@@ -94,6 +97,9 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// The address of health and metrics can't be used.
+    #[error("serve health and metrics: METRICS_BIND can't be used; set it to a free address of this machine, or to off")]
+    Metrics(#[source] std::io::Error),
     /// Another node uses the data folder.
     #[error("use the data folder {path}: another node uses it; give each node its own DATA_DIR")]
     FolderInUse {
@@ -132,6 +138,8 @@ pub struct RunningNode {
     peer: PeerKey,
     events: EventLog,
     actors: Actors,
+    sources: Sources,
+    http: Option<SocketAddr>,
     finished: mpsc::Receiver<End>,
     fatal: mpsc::Receiver<GaveUp>,
     system: System,
@@ -153,6 +161,7 @@ pub struct Actors {
     pub watcher: Supervised<CoordinatorWatcher>,
     pub(crate) net: NetHandle,
     pub(crate) devices: DeviceQueue,
+    pub(crate) vitals: Arc<[Arc<Vitals>]>,
 }
 
 impl NodeBuilder {
@@ -183,8 +192,20 @@ impl NodeBuilder {
         });
         let thread = thread.map_err(|source| NodeError::Folder { path: "(thread)".into(), source })?;
         let (parts, system) = outcome.await.map_err(|_| NodeError::Gone)??;
-        let start::Parts { address, peer, events, actors, finished, fatal, lock } = parts;
-        Ok(RunningNode { address, peer, events, actors, finished, fatal, system, thread: Some(thread), _lock: lock })
+        let start::Parts { address, peer, events, actors, sources, http, finished, fatal, lock } = parts;
+        Ok(RunningNode {
+            address,
+            peer,
+            events,
+            actors,
+            sources,
+            http,
+            finished,
+            fatal,
+            system,
+            thread: Some(thread),
+            _lock: lock,
+        })
     }
 }
 
@@ -211,6 +232,24 @@ impl RunningNode {
     #[must_use]
     pub const fn actors(&self) -> &Actors {
         &self.actors
+    }
+
+    /// Where health, metrics and status are served, if they are.
+    #[must_use]
+    pub const fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// What the node says of itself now; `/status` serves the same.
+    #[must_use]
+    pub fn report(&self) -> telemetry::NodeReport {
+        self.sources.report()
+    }
+
+    /// What `/metrics` serves, for services that export metrics themselves.
+    #[must_use]
+    pub fn metrics(&self) -> telemetry::Sheet {
+        self.sources.sheet()
     }
 
     /// The address of the run's actor that runs now.

@@ -38,9 +38,13 @@ use crate::chain_of;
 use crate::config::ClaimPolicy;
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
+use crate::telemetry::{Membership, TxOutcome};
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 64;
+
+/// The kind of transactions that claim, among those that are counted.
+const CLAIM: &str = "claim";
 
 /// The newest state of the coordinator account.
 pub struct CoordinatorSeen(pub Arc<CoordinatorAccount>);
@@ -149,12 +153,16 @@ impl RewardsActor {
                 self.standing.note_claim(claimed);
                 self.tell(claimed);
                 if let Some(signature) = &claimed.signature {
+                    self.links.events.tally().transaction(CLAIM, TxOutcome::Landed);
                     let signature = signature.to_string();
                     self.links.events.report(NodeEvent::RewardsClaimed { amount: claimed.amount, signature });
                     self.report();
                 }
             }
-            Err(error) => tracing::warn!(actor = "rewards", error = %chain_of(error), "could not claim rewards"),
+            Err(error) => {
+                self.links.events.tally().transaction(CLAIM, TxOutcome::of(error));
+                tracing::warn!(actor = "rewards", error = %chain_of(error), "could not claim rewards");
+            }
         }
     }
 
@@ -214,7 +222,11 @@ impl Handler<Ask<CoordinatorSeen>> for RewardsActor {
 
     fn handle(&mut self, Ask(CoordinatorSeen(account)): Ask<CoordinatorSeen>, ctx: &mut Self::Context) {
         let wallet = self.links.wallet.address();
-        if !self.standing.note_roster(account.roster_client(&wallet.0)) {
+        let member = account.client_index(&wallet.0).is_some();
+        let membership = Membership { member, pending: account.is_pending(&wallet.0) };
+        let news = self.standing.note_roster(account.roster_client(&wallet.0));
+        self.links.events.tally().saw_membership(membership, self.standing.slashed);
+        if !news {
             return;
         }
         self.report();

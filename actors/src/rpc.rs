@@ -36,6 +36,7 @@ use crate::chain_of;
 use crate::engine::ChainAction;
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
+use crate::telemetry::TxOutcome;
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 128;
@@ -115,8 +116,17 @@ impl Handler<Ask<SubmitAction>> for RpcSupervisor {
     type Result = ResponseFuture<<SubmitAction as Command>::Reply>;
 
     fn handle(&mut self, Ask(SubmitAction(action)): Ask<SubmitAction>, _: &mut Self::Context) -> Self::Result {
-        let (rpc, context) = (self.rpc.clone(), self.context.clone());
-        Box::pin(async move { context.submit(&rpc, action).await })
+        let (rpc, context, events) = (self.rpc.clone(), self.context.clone(), self.events.clone());
+        Box::pin(async move {
+            let kind = action.purpose();
+            let outcome = context.submit(&rpc, action).await;
+            match &outcome {
+                Ok(Some(_)) => events.tally().transaction(kind, TxOutcome::Landed),
+                Ok(None) => {}
+                Err(error) => events.tally().transaction(kind, TxOutcome::of(error)),
+            }
+            outcome
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 //! through [`Supervised`], which always knows the present address.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -76,15 +77,83 @@ impl RestartBudget {
     }
 }
 
+/// How a supervised actor fares, for whoever watches the node.
+#[derive(Debug)]
+pub struct Vitals {
+    name: &'static str,
+    up: AtomicBool,
+    given_up: AtomicBool,
+    restarts: AtomicU64,
+    waiting: AtomicU64,
+}
+
+impl Vitals {
+    const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            up: AtomicBool::new(true),
+            given_up: AtomicBool::new(false),
+            restarts: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+        }
+    }
+
+    /// The actor's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Whether it died too often to be restarted.
+    #[must_use]
+    pub fn given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// How often it was restarted.
+    #[must_use]
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Messages to it that wait or are being answered.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts a message for as long as somebody waits for its answer.
+struct Waiting<'a>(&'a Vitals);
+
+impl<'a> Waiting<'a> {
+    fn new(vitals: &'a Vitals) -> Self {
+        vitals.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(vitals)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A supervised actor. Cheap to clone.
 pub struct Supervised<A: Actor> {
-    name: &'static str,
+    vitals: Arc<Vitals>,
     current: Arc<RwLock<Addr<A>>>,
 }
 
 impl<A: Actor> Clone for Supervised<A> {
     fn clone(&self) -> Self {
-        Self { name: self.name, current: Arc::clone(&self.current) }
+        Self { vitals: Arc::clone(&self.vitals), current: Arc::clone(&self.current) }
     }
 }
 
@@ -98,7 +167,7 @@ impl<A: Actor> Supervised<A> {
         fatal: mpsc::Sender<GaveUp>,
     ) -> Self {
         let current = Arc::new(RwLock::new(factory()));
-        let watched = Self { name, current };
+        let watched = Self { vitals: Arc::new(Vitals::new(name)), current };
         tokio::spawn(watched.clone().watch(policy, factory, fatal));
         watched
     }
@@ -107,6 +176,12 @@ impl<A: Actor> Supervised<A> {
     #[must_use]
     pub fn addr(&self) -> Addr<A> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How the actor fares, over its restarts.
+    #[must_use]
+    pub fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
     }
 
     /// Sends `command` and waits for its reply. Waits for room in the mailbox too.
@@ -119,9 +194,10 @@ impl<A: Actor> Supervised<A> {
         A: Handler<Ask<C>>,
         A::Context: ToEnvelope<A, Ask<C>>,
     {
+        let _waiting = Waiting::new(&self.vitals);
         match self.addr().send(Ask(command)).await {
             Ok(reply) => Ok(reply),
-            Err(MailboxError::Closed | MailboxError::Timeout) => Err(AskError::Stopped { actor: self.name }),
+            Err(MailboxError::Closed | MailboxError::Timeout) => Err(AskError::Stopped { actor: self.vitals.name }),
         }
     }
 
@@ -133,18 +209,22 @@ impl<A: Actor> Supervised<A> {
             if self.addr().connected() {
                 continue;
             }
+            self.vitals.up.store(false, Ordering::Relaxed);
             let Some(pause) = budget.died(Instant::now(), rand::random()) else {
-                let gave_up = GaveUp { actor: self.name, deaths: budget.deaths.len(), window: policy.window };
-                tracing::error!(actor = self.name, deaths = gave_up.deaths, "an actor died too often");
+                self.vitals.given_up.store(true, Ordering::Relaxed);
+                let gave_up = GaveUp { actor: self.vitals.name, deaths: budget.deaths.len(), window: policy.window };
+                tracing::error!(actor = self.vitals.name, deaths = gave_up.deaths, "an actor died too often");
                 // A closed channel means that the node stops already.
                 let _stopping = fatal.send(gave_up).await;
                 return;
             };
             let delay_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(actor = self.name, delay_ms, "an actor died and is restarted");
+            tracing::warn!(actor = self.vitals.name, delay_ms, "an actor died and is restarted");
             tokio::time::sleep(pause).await;
             let restarted = factory();
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = restarted;
+            self.vitals.restarts.fetch_add(1, Ordering::Relaxed);
+            self.vitals.up.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -214,6 +294,8 @@ mod tests {
                 }
             });
             assert_eq!(answer.await.unwrap(), 20);
+            let vitals = supervised.vitals();
+            assert_eq!((vitals.restarts(), vitals.waiting(), vitals.given_up()), (1, 0, false));
             assert!(gave_up.try_recv().is_err());
         });
     }
@@ -233,6 +315,7 @@ mod tests {
                 }
             });
             assert_eq!(verdict.await.unwrap().map(|verdict| verdict.actor), Some("fragile"));
+            assert!(supervised.vitals().given_up() && !supervised.vitals().is_up());
         });
     }
 }

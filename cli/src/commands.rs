@@ -15,6 +15,7 @@ mod localnet_endpoint;
 mod owner;
 mod rewards;
 mod runs;
+mod status;
 mod tokenize;
 mod train;
 mod update;
@@ -33,6 +34,7 @@ use crate::work;
 pub(crate) async fn run(command: Option<Command>) -> Result<()> {
     match command.unwrap_or_else(|| Command::Train(TrainArgs::default())) {
         Command::Train(args) => train::run(args).await,
+        Command::Status(args) => status::run(args).await,
         Command::CheckConfig(args) => train::check(args),
         Command::Devices(args) => devices::run(args.json),
         Command::CanJoin(args) => can_join::run(args).await,

@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     NotAuthorized = 5,
     /// The wallet has too little to pay for what it is to do.
     NoFunds = 6,
-    /// No RPC endpoint answers.
+    /// No RPC endpoint answers, or no node.
     Unreachable = 7,
     /// An account is of another version or kind than this program knows.
     OtherLayout = 8,
@@ -65,7 +65,7 @@ pub(crate) const CODES: &[Code] = &[
     code(Exit::NoRun, "there is no such run"),
     code(Exit::NotAuthorized, "the wallet is not authorized to join"),
     code(Exit::NoFunds, "too few funds for transaction fees"),
-    code(Exit::Unreachable, "no RPC endpoint answers"),
+    code(Exit::Unreachable, "no RPC endpoint answers; for status: no node does"),
     code(Exit::OtherLayout, "an account is of another version or kind than this program knows"),
     code(Exit::Member, "a client with this key takes part in the present epoch already"),
     code(Exit::OtherVersion, "the run wants another version of the client"),

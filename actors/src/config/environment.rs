@@ -18,6 +18,7 @@ use super::{
     BOOTSTRAP_PEERS_MAX, ClaimPolicy, ComputeConfig, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
     PARALLELISM_MAX, Violation,
 };
+use crate::telemetry::MetricsBind;
 
 /// Snapshots that stay on the disk unless the operator says otherwise: one to fall back on if the newest is damaged.
 const SNAPSHOTS_KEPT: u32 = 2;
@@ -74,6 +75,10 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "SNAPSHOTS_KEPT", meaning: "snapshots that stay on the disk, the newest ones (default 2)" },
     Variable { name: "DATA_PATH", meaning: "the training data, where it is not at the place that the run names" },
     Variable { name: "MODELS_DIR", meaning: "folder in which the run's checkpoint is looked up (default .)" },
+    Variable {
+        name: "METRICS_BIND",
+        meaning: "address of /livez, /readyz, /metrics and /status; off serves nothing (default 127.0.0.1:9464)",
+    },
     Variable { name: "CLAIM_REWARDS", meaning: "manual or auto (default manual)" },
     Variable {
         name: "PRIORITY_FEE_FLOOR_MICRO_LAMPORTS",
@@ -113,6 +118,7 @@ struct Environment {
     snapshots_kept: Option<String>,
     data_path: Option<String>,
     models_dir: Option<String>,
+    metrics_bind: Option<String>,
     claim_rewards: Option<String>,
     priority_fee_floor_micro_lamports: Option<String>,
     priority_fee_cap_micro_lamports: Option<String>,
@@ -198,6 +204,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let p2p = p2p(&mut reader, &environment);
     let identity = identity(&mut reader, &environment);
     let kept = reader.number("SNAPSHOTS_KEPT", environment.snapshots_kept.as_ref(), SNAPSHOTS_KEPT, SNAPSHOTS_KEPT_MAX);
+    let metrics = metrics(&mut reader, &environment);
     let claim = claim(&mut reader, &environment);
     let fees = fees(&mut reader, &environment);
     let programs = programs(&mut reader, &environment);
@@ -218,6 +225,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             snapshots_kept: usize::try_from(kept).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
             data_path: folder(environment.data_path.as_ref()),
             models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
+            metrics,
             claim,
             fees,
             programs,
@@ -382,6 +390,17 @@ fn identity(reader: &mut Reader, environment: &Environment) -> Option<Secret<[u8
         reader.refuse("IDENTITY_SECRET_KEY_PATH", problem);
     }
     read.ok()
+}
+
+fn metrics(reader: &mut Reader, environment: &Environment) -> MetricsBind {
+    const ACCEPTED: &str = "an address and port such as 127.0.0.1:9464 is accepted (port 0: any free one), or off";
+    match Reader::text(environment.metrics_bind.as_ref()) {
+        None => MetricsBind::Default,
+        Some("off") => MetricsBind::Off,
+        Some(_) => reader
+            .parse("METRICS_BIND", environment.metrics_bind.as_ref(), ACCEPTED)
+            .map_or(MetricsBind::Default, MetricsBind::At),
+    }
 }
 
 fn claim(reader: &mut Reader, environment: &Environment) -> ClaimPolicy {

@@ -1,8 +1,9 @@
 //! Starts everything, in the order of dependence.
 
 use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Arbiter};
 use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
@@ -16,12 +17,13 @@ use tokio::sync::{Mutex, mpsc};
 use super::{Actors, End, NodeError, checks};
 use crate::config::NodeConfig;
 use crate::engine::{Engine, EngineConfig, Patience};
-use crate::event_log::EventLog;
+use crate::event_log::{EVENT_LOG_FILE, EventLog};
 use crate::gossip::{GossipLinks, GradientGossip};
 use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
 use crate::run::{self, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan, UpdateLog};
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
+use crate::telemetry::{self, Sources};
 use crate::trainer::{DeviceMesh, DeviceSettings, TrainerWorker};
 use crate::watcher::{CoordinatorWatcher, WatcherLinks};
 
@@ -49,6 +51,8 @@ pub(super) struct Parts {
     pub(super) peer: PeerKey,
     pub(super) events: EventLog,
     pub(super) actors: Actors,
+    pub(super) sources: Sources,
+    pub(super) http: Option<SocketAddr>,
     pub(super) finished: mpsc::Receiver<End>,
     pub(super) fatal: mpsc::Receiver<GaveUp>,
     pub(super) lock: File,
@@ -75,6 +79,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (finished_sender, finished) = mpsc::channel(1);
     // First of all: nobody is asked for anything by a node that has no devices, and CUDA must come before any tensor.
     let (machine, placement) = checks::devices(&config)?;
+    let listener = telemetry::listen(config.metrics).map_err(NodeError::Metrics)?;
     let (events, lock) = prepare_folder(&config)?;
     let mut rpc_config = RpcConfig::new(config.endpoints.clone());
     rpc_config.programs = config.programs;
@@ -111,7 +116,18 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         tp: config.mesh.tp,
     });
     let (address, peer) = (config.wallet.address(), ground.net.peer_key());
-    Ok(Parts { address, peer, events: ground.events, actors, finished, fatal, lock })
+    let sources = Sources {
+        run_id: config.run_id.clone(),
+        address,
+        tally: ground.events.tally(),
+        rpc: ground.rpc,
+        net: ground.net,
+        run: actors.run.clone(),
+        vitals: Arc::clone(&actors.vitals),
+        since: Instant::now(),
+    };
+    let http = telemetry::start(listener, sources.clone(), &config.data_dir);
+    Ok(Parts { address, peer, events: ground.events, actors, sources, http, finished, fatal, lock })
 }
 
 /// Makes the data folder this node's alone; the lock goes with the file that is returned.
@@ -125,7 +141,7 @@ fn prepare_folder(config: &NodeConfig) -> Result<(EventLog, File), NodeError> {
         Err(TryLockError::WouldBlock) => return Err(NodeError::FolderInUse { path: path() }),
         Err(TryLockError::Error(source)) => return Err(refused(source)),
     }
-    let events = EventLog::open(Some(&config.data_dir.join("events.jsonl"))).map_err(refused)?;
+    let events = EventLog::open(Some(&config.data_dir.join(EVENT_LOG_FILE))).map_err(refused)?;
     Ok((events, lock))
 }
 
@@ -163,6 +179,8 @@ fn start_actors(
     let gossip = start_gossip(ground, &run_link, fatal);
     let rewards = start_rewards(config, ground, fatal);
     let workers = start_workers(config, fatal);
+    let mut vitals: Vec<_> = workers.iter().map(Supervised::vitals).collect();
+    vitals.extend([rpc.vitals(), gossip.vitals(), rewards.vitals()]);
     let devices = DeviceSettings { shape: config.mesh, placement: ground.placement.clone(), compute: config.compute };
     let devices = DeviceQueue::start(DeviceParts {
         mesh: DeviceMesh::new(workers, devices),
@@ -186,7 +204,8 @@ fn start_actors(
     let run = start_run(config, ground, links, fatal);
     bind_run.send_replace(Some(run.clone()));
     let watcher = start_watcher(ground, &run_link, &rewards, fatal);
-    Actors { run, rewards, rpc, watcher, net: ground.net.clone(), devices }
+    vitals.extend([run.vitals(), watcher.vitals()]);
+    Actors { run, rewards, rpc, watcher, net: ground.net.clone(), devices, vitals: vitals.into() }
 }
 
 fn start_rpc(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RpcSupervisor> {

@@ -202,7 +202,8 @@ impl RunActor {
         let rpc = self.links.rpc.clone();
         let reading = async move { rpc.ask(ReadClock).await };
         let store = reading.into_actor(self).map(|reading, actor, _| {
-            if let Ok(Ok((_slot, chain))) = reading {
+            if let Ok(Ok((slot, chain))) = reading {
+                actor.links.events.tally().saw_chain(slot, Instant::now());
                 let mono_ms = actor.mono_ms();
                 actor.clock.read(mono_ms, chain);
             }
@@ -216,6 +217,7 @@ impl Actor for RunActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
+        self.links.events.tally().engine_began();
         // A fresh engine knows nothing of what peers said to the one before it.
         let gossip = self.links.gossip.clone();
         ctx.spawn(async move { gossip.ask(HearAgain).await }.into_actor(self).map(|heard, _, _| {

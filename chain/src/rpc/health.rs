@@ -51,6 +51,10 @@ pub struct EndpointHealth {
     pub p95_ms: Option<u64>,
     /// Share of failures among the latest requests, 0 to 1.
     pub error_rate: f32,
+    /// Requests that were answered or failed, since the client began.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
     /// Slots behind the best endpoint.
     pub slot_lag: Option<u64>,
     /// Whether it lost its place since it lags.
@@ -217,6 +221,8 @@ fn of_member(member: &Member, now: Instant) -> EndpointHealth {
         latency_ms: member.latency.average().map(ms),
         p95_ms: member.latency.p95().map(ms),
         error_rate: member.latency.error_rate(),
+        requests: member.latency.totals().0,
+        failures: member.latency.totals().1,
         slot_lag: None,
         is_lagging: member.lagging,
         is_slow: member.slow,

@@ -18,6 +18,8 @@ pub(crate) struct Latency {
     /// The latest outcomes, a set bit for a failure.
     outcomes: u64,
     outcomes_len: u32,
+    requests: u64,
+    failures: u64,
 }
 
 impl Latency {
@@ -38,6 +40,13 @@ impl Latency {
     pub(crate) fn outcome(&mut self, failed: bool) {
         self.outcomes = self.outcomes << 1 | u64::from(failed);
         self.outcomes_len = (self.outcomes_len + 1).min(u64::BITS);
+        self.requests += 1;
+        self.failures += u64::from(failed);
+    }
+
+    /// Answers and failures since the beginning, and how many of them were failures.
+    pub(crate) const fn totals(&self) -> (u64, u64) {
+        (self.requests, self.failures)
     }
 
     /// The exponentially weighted moving average.
@@ -104,6 +113,7 @@ mod tests {
         (0..64).for_each(|_| latency.outcome(true));
         assert!(latency.error_rate() > 0.99);
         (0..64).for_each(|_| latency.outcome(false));
+        assert_eq!(latency.totals(), (128, 64));
         assert!(latency.error_rate() < 0.01);
     }
 

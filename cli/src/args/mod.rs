@@ -7,6 +7,7 @@ mod node;
 mod owner;
 mod rewards;
 mod runs;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -24,6 +25,7 @@ pub(crate) use node::{CanJoinArgs, CheckArgs, DevicesArgs, TrainArgs};
 pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs, UpdateConfigArgs};
 pub(crate) use rewards::{ClaimArgs, TopUpArgs};
 pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
+pub(crate) use status::StatusArgs;
 pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
 #[cfg(feature = "localnet")]
 pub(crate) use tools::{LocalnetArgs, LocalnetEndpointArgs};
@@ -77,6 +79,8 @@ pub(crate) enum Logs {
 pub(crate) enum Command {
     /// Join a run and train (also what happens without a subcommand).
     Train(TrainArgs),
+    /// Show how a running node, or a run on chain, fares; or walk through an event log.
+    Status(StatusArgs),
     /// Check that the configuration can work, without doing anything.
     CheckConfig(CheckArgs),
     /// List what this machine can train on: its CPU and its CUDA devices.

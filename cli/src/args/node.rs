@@ -68,6 +68,10 @@ pub(crate) struct TrainArgs {
     /// Folder for blobs, snapshots and the event log [default: ./psyche-data].
     #[arg(long, env = "DATA_DIR", value_name = "DIR")]
     data_dir: Option<String>,
+    /// Address at which health, metrics and status are served, such as 0.0.0.0:9464; port 0 takes any free one, `off` serves
+    /// nothing [default: 127.0.0.1:9464, if it is free].
+    #[arg(long, env = "METRICS_BIND", value_name = "ADDRESS")]
+    metrics_bind: Option<String>,
 }
 
 impl TrainArgs {
@@ -91,6 +95,7 @@ impl TrainArgs {
             ("P2P_RELAY", self.p2p_relay),
             ("IDENTITY_SECRET_KEY_PATH", self.identity_secret_key_path),
             ("DATA_DIR", self.data_dir),
+            ("METRICS_BIND", self.metrics_bind),
         ];
         options.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
     }

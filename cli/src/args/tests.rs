@@ -65,6 +65,7 @@ fn every_command_shows_an_example_or_its_variables_and_every_option_explains_its
 fn commands_that_read_print_json_where_asked() {
     let reads = [
         "can-join",
+        "status",
         "check-config",
         "list-runs",
         "json-dump-run",

@@ -147,7 +147,8 @@ fn node_failed(error: NodeError) -> anyhow::Error {
         | NodeError::Snapshots(_)
         | NodeError::Updates(_)
         | NodeError::Folder { .. }
-        | NodeError::FolderInUse { .. } => Exit::Configuration,
+        | NodeError::FolderInUse { .. }
+        | NodeError::Metrics(_) => Exit::Configuration,
         NodeError::Chain(_) => match error {
             NodeError::Chain(error) => return chain_failed(error),
             other => return failed_to(other),

@@ -231,6 +231,7 @@ quantize_1bit = true
             ("P2P_BIND", "127.0.0.1".to_owned()),
             ("P2P_PORT", "0".to_owned()),
             ("BOOTSTRAP_PEERS", bootstrap.join(",")),
+            ("METRICS_BIND", "127.0.0.1:0".to_owned()),
             ("DATA_DIR", path(node.data())),
             ("DATA_PATH", path(self.text().join(TOKENS_FILE))),
             ("MODELS_DIR", path(self.out.clone())),

@@ -1,0 +1,106 @@
+//! What operators and their tools see of a node: health, metrics and status over HTTP, and metrics pushed by OTLP.
+//!
+//! [`Tally`] adds up events as they are reported; what is asked of other parts is asked at the moment somebody looks
+//! (`gather.rs`). Nothing here changes what the node does.
+
+mod catalogue;
+mod gather;
+mod health;
+mod report;
+mod server;
+mod sheet;
+mod tally;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use actix::Arbiter;
+
+pub use catalogue::METRICS;
+pub use gather::Sources;
+pub use health::{CHAIN_SILENCE_SLOTS_MAX, Problem, Readiness};
+pub use report::{ActorReport, EndpointReport, NodeReport};
+pub use sheet::{Kind, Metric, Sheet};
+pub use tally::{Membership, Tally, TxOutcome};
+
+use crate::chain_of;
+
+/// Where the server listens where the operator does not say it.
+pub const METRICS_BIND_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// File in the data folder with the address at which a running node is asked.
+pub const ADDRESS_FILE: &str = "http-address";
+
+/// How often the wallet's balance is read.
+const BALANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Where a node serves its health, metrics and status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsBind {
+    /// At [`METRICS_BIND_DEFAULT`] if it is free.
+    Default,
+    /// There and nowhere else.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// Takes the address that `bind` names; `None` where nothing is to be served.
+///
+/// # Errors
+/// What the system says, if the address is one that the operator asked for.
+pub(crate) fn listen(bind: MetricsBind) -> io::Result<Option<TcpListener>> {
+    let listener = match bind {
+        MetricsBind::Off => return Ok(None),
+        MetricsBind::At(address) => TcpListener::bind(address)?,
+        MetricsBind::Default => match TcpListener::bind(METRICS_BIND_DEFAULT) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(
+                    actor = "telemetry", %error,
+                    "health and metrics are not served: {METRICS_BIND_DEFAULT} can't be used; set METRICS_BIND to another \
+                     address, or to off"
+                );
+                return Ok(None);
+            }
+        },
+    };
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
+}
+
+/// Starts to serve on a thread of its own, and names the address in the data folder.
+pub(crate) fn start(listener: Option<TcpListener>, sources: Sources, data_dir: &Path) -> Option<SocketAddr> {
+    let arbiter = Arbiter::new();
+    arbiter.spawn(follow_balance(sources.clone()));
+    let file = data_dir.join(ADDRESS_FILE);
+    let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let named = match address {
+        Some(address) => std::fs::write(&file, format!("{address}\n")),
+        None => match std::fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
+    };
+    if let Err(error) = named {
+        tracing::warn!(actor = "telemetry", %error, "the address of health and metrics can't be noted in the data folder");
+    }
+    if let (Some(listener), Some(address)) = (listener, address) {
+        tracing::info!(actor = "telemetry", %address, "health and metrics are served");
+        arbiter.spawn(server::serve(listener, sources));
+    }
+    address
+}
+
+async fn follow_balance(sources: Sources) {
+    let mut ticks = tokio::time::interval(BALANCE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        match sources.rpc.balance(sources.address).await {
+            Ok(lamports) => sources.tally.saw_lamports(lamports.0),
+            Err(error) => tracing::debug!(actor = "telemetry", error = %chain_of(&error), "could not read the balance"),
+        }
+    }
+}

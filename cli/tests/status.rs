@@ -1,0 +1,262 @@
+//! A node at work shows its health, metrics and status; what is said about metrics elsewhere is compared with what it exports.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use psyche_actors::telemetry::METRICS;
+use serde_json::Value;
+use support::{Scene, command, text};
+
+const RUN: &str = "seen";
+const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
+"max_position_embeddings": 32, "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1,
+"num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
+"torch_dtype": "float32", "vocab_size": 300}"#;
+
+/// A run that one client trains for as long as it likes.
+const RUN_CONFIG: &str = r#"
+[config]
+warmup_time = 30
+cooldown_time = 2
+epoch_time = 400
+max_round_train_time = 40
+round_witness_time = 1
+min_clients = 1
+init_min_clients = 1
+witness_nodes = 0
+global_batch_size_start = 2
+global_batch_size_end = 2
+total_steps = 100000
+verification_percent = 0
+waiting_for_members_extra_time = 1
+
+[model.LLM]
+architecture = "HfLlama"
+data_type = "Pretraining"
+max_seq_len = 32
+data_location = { Local = "tokens" }
+
+[model.LLM.checkpoint.Hub]
+repo_id = "model"
+
+[model.LLM.lr_schedule.Constant]
+base_lr = 1.0e-3
+warmup_steps = 0
+warmup_init_lr = 0.0
+
+[model.LLM.optimizer.Distro]
+compression_decay = 0.999
+compression_chunk = 64
+compression_topk = 8
+quantize_1bit = true
+"#;
+
+/// A node in a process of its own; gone when dropped.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// A chain with a run, and what a node needs to train it.
+fn scene() -> Scene {
+    let scene = Scene::empty();
+    scene.wallet("owner", "20");
+    scene.wallet("node", "5");
+    scene.write("text.txt", &"In the beginning God created the heaven and the earth.\n".repeat(80), 0o600);
+    scene.write("config.json", MODEL, 0o600);
+    scene.write("run.toml", RUN_CONFIG, 0o600);
+    scene.good("tokenize --text text.txt --vocab-size 300 --out tokens");
+    scene.good("init-model --config config.json --seed 7 --out model");
+    let owner = "--wallet-private-key-path owner.json";
+    scene.good(&format!("join-authorization-create --permissionless {owner}"));
+    scene.good(&format!("create-run --run-id {RUN} {owner}"));
+    scene.good(&format!("update-config --run-id {RUN} --config-path run.toml {owner}"));
+    scene.good(&format!("set-paused --run-id {RUN} --resume {owner}"));
+    scene
+}
+
+fn start(scene: &Scene) -> Node {
+    let mut command = command();
+    command.current_dir(scene.path("")).arg("train").envs(scene.chain.variables());
+    command.envs([("RUN_ID", RUN), ("WALLET_PRIVATE_KEY_PATH", "node.json"), ("DEVICE", "cpu"), ("DATA_DIR", "data")]);
+    command.envs([("P2P_BIND", "127.0.0.1"), ("METRICS_BIND", "127.0.0.1:0"), ("DATA_PATH", "tokens/tokens.bin")]);
+    Node(command.stdout(Stdio::null()).spawn().unwrap())
+}
+
+/// Looks again and again until `look` finds something; the node and its chain are given plenty of time.
+fn until<T>(what: &str, node: &mut Node, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(node.0.try_wait().unwrap().is_none(), "the node ended before {what}");
+        assert!(Instant::now() < deadline, "no {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Code and body of an answer.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// The value of a series, by its name and labels.
+fn value(page: &str, series: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Names of metrics in a text, without what histograms append.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_').filter(|word| word.starts_with("psyche_"));
+    let plain =
+        |word: &str| ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned();
+    words.map(plain).collect()
+}
+
+fn in_repository(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    std::fs::read_to_string(root.join(path)).unwrap()
+}
+
+/// Everything that names metrics names those of `page`, and explains all of them.
+fn agrees_with_the_documentation(page: &str) {
+    let exported: BTreeSet<String> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(Into::into).collect();
+    let catalogue: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    assert_eq!(exported, catalogue, "a node that trains exports the whole catalogue");
+    for file in ["docker/observability/alerts.yml", "docker/observability/grafana/psyche.json"] {
+        let unknown: Vec<_> = named(&in_repository(file)).difference(&exported).cloned().collect();
+        assert!(unknown.is_empty(), "{file} names {unknown:?}, which no node exports");
+    }
+    let guide = in_repository("docs/METRICS.md");
+    for metric in METRICS {
+        let row = format!("| `{}` | {} |", metric.name, format!("{:?}", metric.kind).to_lowercase());
+        assert!(guide.contains(&row) && guide.contains(metric.help), "docs/METRICS.md has no row {row} or another meaning");
+    }
+}
+
+fn status(scene: &Scene, options: &str) -> Output {
+    let mut command = command();
+    command.current_dir(scene.path("")).arg("status").args(options.split_whitespace()).envs(scene.chain.variables());
+    command.output().unwrap()
+}
+
+/// What `status` prints, where it must succeed.
+fn shown(scene: &Scene, options: &str) -> String {
+    let output = status(scene, options);
+    assert!(output.status.success(), "status {options}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
+    let scene = scene();
+    let mut node = start(&scene);
+    let noted: PathBuf = scene.path("data/http-address");
+    let address = until("address", &mut node, || std::fs::read_to_string(&noted).ok().filter(|text| text.ends_with('\n')));
+    let address = address.trim();
+    let mut refusals = 0;
+    let page = until("applied step", &mut node, || {
+        assert_eq!(get(address, "/livez").0, 200);
+        let (code, body) = get(address, "/readyz");
+        let readiness: Value = serde_json::from_str(&body).unwrap();
+        let page = get(address, "/metrics").1;
+        assert_eq!(code, if readiness["ready"] == true { 200 } else { 503 }, "{body}");
+        assert_eq!(code == 200, readiness["problems"].as_array().unwrap().is_empty(), "{body}");
+        refusals += u32::from(code == 503);
+        if readiness["state"] == "training" {
+            assert_eq!(value(&page, "psyche_model_ready"), Some(1.0), "{body}");
+        }
+        let moved = |series: &str| value(&page, series).is_some_and(|value| value > 0.0);
+        let series = ["psyche_steps_applied_total", "psyche_round_duration_seconds_count", "psyche_wallet_lamports"];
+        (code == 200 && readiness["state"] == "training" && series.iter().all(|series| moved(series))).then_some(page)
+    });
+    assert!(refusals > 0, "the node was ready before it had joined");
+    for series in [
+        "psyche_steps_trained_total",
+        "psyche_payload_bytes_total",
+        "psyche_loss",
+        "psyche_tokens_per_second",
+        "psyche_ready",
+        "psyche_epoch",
+        "psyche_tx_landed_total{kind=\"join\"}",
+        "psyche_actor_up{actor=\"trainer\"}",
+    ] {
+        assert!(value(&page, series).is_some_and(|value| value > 0.0), "{series} is not there or has not moved: {page}");
+    }
+    agrees_with_the_documentation(&page);
+    assert_eq!(get(address, "/nothing").0, 404);
+
+    let told = shown(&scene, "--data-dir data");
+    assert!(told.contains("state    training") && told.contains(&format!("run      {RUN}")), "{told}");
+    assert_eq!(shown(&scene, "--data-dir data --ready"), "ready: training\n");
+    let told: Value = serde_json::from_str(&shown(&scene, "--data-dir data --json")).unwrap();
+    assert!(told["steps_applied"].as_u64().unwrap() > 0 && told["readiness"]["ready"] == true, "{told}");
+    let told: Value = serde_json::from_str(&shown(&scene, &format!("--run-id {RUN} --json"))).unwrap();
+    assert_eq!((&told["run_id"], told["clients"].as_u64()), (&RUN.into(), Some(1)), "{told}");
+    let told = status(&scene, "--run-id nowhere");
+    assert_eq!(told.status.code(), Some(4), "{}", text(&told.stderr));
+
+    // SAFETY: the child is ours and has not been waited for.
+    assert_eq!(unsafe { libc::kill(i32::try_from(node.0.id()).unwrap(), libc::SIGTERM) }, 0);
+    assert_eq!(node.0.wait().unwrap().code(), Some(0));
+    let told = status(&scene, "--data-dir data");
+    assert_eq!(told.status.code(), Some(7));
+    assert!(text(&told.stderr).contains("--node"), "a remedy is named: {}", text(&told.stderr));
+
+    let told = shown(&scene, "--replay data");
+    for event in ["  started ", "  model_ready ", "  step_trained ", "  step_applied ", "  stopped "] {
+        assert!(told.contains(event), "{event} in {told}");
+    }
+    let events = shown(&scene, "--replay data/events.jsonl --json");
+    assert_eq!(events.lines().count(), told.lines().count());
+    assert!(events.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["v"] == 1));
+}
+
+#[test]
+fn what_can_not_be_looked_at_is_told_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |options: &str| {
+        let output = command().current_dir(folder.path()).arg("status").args(options.split(' ')).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    // Taken, and then let go: nobody listens there.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, message) = run(&format!("--node {free}"));
+    assert!(code == Some(7) && message.contains("--data-dir"), "{code:?} {message}");
+    let (code, message) = run("--replay nothing-here");
+    assert!(code == Some(3) && message.contains("events.jsonl"), "{code:?} {message}");
+    assert_eq!(run("--replay x --watch").0, Some(2));
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_before_anything_is_asked() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("id.json");
+    assert!(command().args(["wallet", "new", "--out"]).arg(&key).output().unwrap().status.success());
+    let mut train = command();
+    train.current_dir(folder.path()).arg("train").env("WALLET_PRIVATE_KEY_PATH", &key);
+    train.envs([("RPC", "http://127.0.0.1:1"), ("RUN_ID", RUN), ("DEVICE", "cpu")]);
+    let output = train.env("METRICS_BIND", taken.local_addr().unwrap().to_string()).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("set it to a free address of this machine, or to off"), "{}", text(&output.stderr));
+}
