@@ -196,7 +196,6 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
         "psyche_loss",
         "psyche_tokens_per_second",
         "psyche_ready",
-        "psyche_epoch",
         "psyche_tx_landed_total{kind=\"join\"}",
         "psyche_actor_up{actor=\"trainer\"}",
     ] {

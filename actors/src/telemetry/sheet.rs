@@ -42,7 +42,7 @@ pub(super) const BUCKETS: [f64; 12] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.
 
 /// How long things took.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Durations {
+pub(super) struct Durations {
     /// How many fell into each bucket and none before it.
     pub(super) counts: [u64; BUCKETS.len()],
     /// How many there were, beyond the last bucket too.
@@ -53,7 +53,7 @@ pub struct Durations {
 
 impl Durations {
     /// Adds one.
-    pub fn add(&mut self, took: Duration) {
+    pub(super) fn add(&mut self, took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = BUCKETS.iter().position(|bound| seconds <= *bound);
         if let Some(count) = bucket.and_then(|bucket| self.counts.get_mut(bucket)) {
