@@ -18,11 +18,11 @@ impl<'a> BitWriter<'a> {
         debug_assert!(count == 64 || value >> count == 0);
         self.pending |= u128::from(value) << self.pending_bits;
         self.pending_bits += count;
-        while self.pending_bits >= 8 {
-            self.bytes.push(self.pending.to_le_bytes()[0]);
-            self.pending >>= 8;
-            self.pending_bits -= 8;
-        }
+        let whole = self.pending_bits / 8;
+        self.bytes.extend_from_slice(&self.pending.to_le_bytes()[..whole as usize]);
+        // At most 7 + 64 bits, so that the shift is below 128.
+        self.pending >>= 8 * whole;
+        self.pending_bits -= 8 * whole;
     }
 
     /// Appends the `count` ≤ 128 low bits of `value`.
@@ -60,12 +60,20 @@ impl<'a> BitReader<'a> {
     pub(super) fn take(&mut self, count: u32) -> u64 {
         let shift = self.position % 8;
         let from = (self.position / 8).min(self.bytes.len());
-        let mut window = [0_u8; 16];
-        let available = (self.bytes.len() - from).min(9);
-        window[..available].copy_from_slice(&self.bytes[from..from + available]);
+        let rest = &self.bytes[from..];
+        let window = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut window = [0_u8; 16];
+            window[..rest.len()].copy_from_slice(rest);
+            window
+        });
         self.position += count as usize;
         let [low, _] = split(u128::from_le_bytes(window) >> shift);
         if count >= 64 { low } else { low & ((1 << count) - 1) }
+    }
+
+    /// Passes over `count` bits.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.position += count;
     }
 
     /// The next `count` ≤ 128 bits.

@@ -3,8 +3,8 @@
 use super::forward::Coefficients;
 use super::parallel::scoped;
 use super::select::TopK;
-use super::simd::{Kernel, Simd};
-use super::transform::SparseScratch;
+use super::simd::{Isa, Kernel, Simd};
+use super::subtract::Sent;
 use super::{CodecError, Layout, ParameterLayout, Part, Threads};
 
 /// The coefficients chosen from a part's chunks: `k` per chunk, chunk after chunk, indices ascending inside a chunk.
@@ -39,15 +39,11 @@ impl Layout {
         threads: Threads,
     ) -> Result<Selection, CodecError> {
         let parameter = self.parameter_of(part, rows.len())?;
-        let kept = part.chunks().len() * parameter.k();
-        let mut selection = Selection { indices: vec![0; kept], values: vec![0.0; kept] };
-        let share = threads.share(part.chunk_rows().len());
-        let slab_kept = parameter.geometry().chunks_per_row() * parameter.k();
+        let mut selection = Selection::of(parameter, part);
+        let share = threads.worth(rows.len()).share(part.chunk_rows().len());
         let rows = rows.chunks(share * parameter.geometry().slab_len());
-        let indices = selection.indices.chunks_mut(share * slab_kept);
-        let values = selection.values.chunks_mut(share * slab_kept);
-        scoped(rows.zip(indices.zip(values)), |(rows, (indices, values))| {
-            simd.run(CompressSlabs { parameter, rows, indices, values });
+        scoped(rows.zip(selection.shares(parameter, share)), |(rows, kept)| {
+            simd.run(CompressSlabs { rows, choose: Choose::new(parameter, kept) });
         });
         Ok(selection)
     }
@@ -62,15 +58,46 @@ impl Layout {
     pub fn subtract(&self, part: &Part, selection: &Selection, rows: &mut [f32], threads: Threads) -> Result<(), CodecError> {
         let parameter = self.parameter_of(part, rows.len())?;
         check_selection(parameter, part, selection)?;
-        let share = threads.share(part.chunk_rows().len());
-        let slab_kept = parameter.geometry().chunks_per_row() * parameter.k();
+        let share = threads.worth(rows.len()).share(part.chunk_rows().len());
         let rows = rows.chunks_mut(share * parameter.geometry().slab_len());
-        let indices = selection.indices.chunks(share * slab_kept);
-        let values = selection.values.chunks(share * slab_kept);
-        scoped(rows.zip(indices.zip(values)), |(rows, (indices, values))| {
-            subtract_slabs(parameter, indices, values, rows);
+        scoped(rows.zip(selection.slabs(parameter, share)), |(rows, sent)| {
+            Simd::best().run(SubtractSlabs { rows, sent: Sent::new(parameter, sent) });
         });
         Ok(())
+    }
+
+    /// Brings a part's momentum up to date and keeps the top-k coefficients of its chunks, in one pass over the memory:
+    /// what was `sent` leaves the momentum as [`Self::subtract`] does it, the gradient comes in, and then
+    /// [`Self::compress`].
+    ///
+    /// # Shapes
+    /// `rows`, the intake's gradient: the part's elements; `sent`: of the same part.
+    ///
+    /// # Errors
+    /// Buffers of another length, indices outside their chunk.
+    pub fn advance(
+        &self,
+        part: &Part,
+        rows: &mut [f32],
+        intake: Intake<'_>,
+        sent: Option<&Selection>,
+        threads: Threads,
+    ) -> Result<Selection, CodecError> {
+        let parameter = self.parameter_of(part, rows.len())?;
+        self.parameter_of(part, intake.gradient.len())?;
+        sent.map_or(Ok(()), |sent| check_selection(parameter, part, sent))?;
+        let mut selection = Selection::of(parameter, part);
+        let share = threads.worth(rows.len()).share(part.chunk_rows().len());
+        let len = share * parameter.geometry().slab_len();
+        let mut sent = sent.map(|sent| sent.slabs(parameter, share));
+        let shares = rows.chunks_mut(len).zip(intake.gradient.chunks(len)).zip(selection.shares(parameter, share));
+        let shares = shares.map(|both| (both, sent.as_mut().and_then(Iterator::next)));
+        scoped(shares, |(((rows, gradient), kept), sent)| {
+            let intake = Intake { gradient, ..intake };
+            let sent = sent.map(|sent| Sent::new(parameter, sent));
+            Simd::best().run(AdvanceSlabs { rows, intake, sent, choose: Choose::new(parameter, kept) });
+        });
+        Ok(selection)
     }
 
     /// The part's parameter, once `len` is the part's number of elements.
@@ -110,46 +137,124 @@ pub(crate) fn check_selection(parameter: &ParameterLayout, part: &Part, selectio
     Ok(())
 }
 
-/// Whole chunk rows, and where what is kept of their chunks goes.
-struct CompressSlabs<'a> {
-    parameter: &'a ParameterLayout,
-    rows: &'a [f32],
-    indices: &'a mut [u16],
-    values: &'a mut [f32],
+/// A gradient on its way into the momentum: `momentum = decay · momentum + rate · gradient`.
+#[derive(Debug, Clone, Copy)]
+pub struct Intake<'a> {
+    /// The part's elements.
+    pub gradient: &'a [f32],
+    /// Share of the momentum that survives.
+    pub decay: f32,
+    /// Factor of the gradient.
+    pub rate: f32,
 }
 
-impl Kernel for CompressSlabs<'_> {
+/// Indices and values of consecutive chunks.
+pub(super) type Kept<'a> = (&'a [u16], &'a [f32]);
+type KeptMut<'a> = (&'a mut [u16], &'a mut [f32]);
+
+impl Selection {
+    /// Room for a part's coefficients.
+    fn of(parameter: &ParameterLayout, part: &Part) -> Self {
+        let kept = part.chunks().len() * parameter.k();
+        Self { indices: vec![0; kept], values: vec![0.0; kept] }
+    }
+
+    /// What belongs to every `share` chunk rows.
+    fn slabs(&self, parameter: &ParameterLayout, share: usize) -> impl Iterator<Item = Kept<'_>> {
+        let kept = share * parameter.geometry().chunks_per_row() * parameter.k();
+        self.indices.chunks(kept).zip(self.values.chunks(kept))
+    }
+
+    /// The same, to be written.
+    fn shares(&mut self, parameter: &ParameterLayout, share: usize) -> impl Iterator<Item = KeptMut<'_>> {
+        let kept = share * parameter.geometry().chunks_per_row() * parameter.k();
+        self.indices.chunks_mut(kept).zip(self.values.chunks_mut(kept))
+    }
+}
+
+/// Chooses the coefficients of one chunk row after another.
+struct Choose<'a> {
+    parameter: &'a ParameterLayout,
+    coefficients: Coefficients,
+    top: TopK,
+    kept: KeptMut<'a>,
+}
+
+impl<'a> Choose<'a> {
+    fn new(parameter: &'a ParameterLayout, kept: KeptMut<'a>) -> Self {
+        let geometry = parameter.geometry();
+        let coefficients = Coefficients::new(geometry.chunk_height(), geometry.chunk_width());
+        Self { parameter, coefficients, top: TopK::default(), kept }
+    }
+
+    /// The chunk row with this number, of those that `kept` has room for.
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn slab<I: Isa>(&mut self, number: usize, slab: &[f32]) {
         let (geometry, k) = (self.parameter.geometry(), self.parameter.k());
-        let bases = self.parameter.transform().bases();
-        let mut coefficients = Coefficients::new(geometry.chunk_height(), geometry.chunk_width());
-        let mut top = TopK::default();
-        let mut kept = self.indices.chunks_exact_mut(k).zip(self.values.chunks_exact_mut(k));
-        for slab in self.rows.chunks_exact(geometry.slab_len()) {
-            for (column, (indices, values)) in kept.by_ref().take(geometry.chunks_per_row()).enumerate() {
-                coefficients.transform::<FUSED>(bases, &slab[column * geometry.chunk_width()..], geometry.width());
-                let chosen = top.select_placed(coefficients.kept(), k, |place| coefficients.index(place));
-                indices.copy_from_slice(chosen);
-                values.iter_mut().zip(chosen).for_each(|(value, &index)| *value = coefficients.get(index));
+        let (bases, coefficients) = (self.parameter.transform().bases(), &mut self.coefficients);
+        let first = number * geometry.chunks_per_row();
+        for column in 0..geometry.chunks_per_row() {
+            coefficients.transform::<I>(bases, &slab[column * geometry.chunk_width()..], geometry.width());
+            let chosen = self.top.select_placed::<I>(coefficients.kept(), k, |place| coefficients.index(place));
+            let at = (first + column) * k;
+            self.kept.0[at..at + k].copy_from_slice(chosen);
+            for (value, &index) in self.kept.1[at..at + k].iter_mut().zip(chosen) {
+                *value = coefficients.get(index);
             }
         }
     }
 }
 
-fn subtract_slabs(parameter: &ParameterLayout, indices: &[u16], values: &[f32], rows: &mut [f32]) {
-    let (geometry, transform, k) = (parameter.geometry(), parameter.transform(), parameter.k());
-    let mut chunk = vec![0.0; geometry.chunk_len()];
-    let mut scratch = SparseScratch::default();
-    let mut kept = indices.chunks_exact(k).zip(values.chunks_exact(k));
-    for slab in rows.chunks_exact_mut(geometry.slab_len()) {
-        for (column, (indices, values)) in kept.by_ref().take(geometry.chunks_per_row()).enumerate() {
-            transform.inverse_sparse(indices, values, &mut chunk, &mut scratch);
-            let start = column * geometry.chunk_width();
-            let lines = slab.chunks_exact_mut(geometry.width()).zip(chunk.chunks_exact(geometry.chunk_width()));
-            for (line, sent) in lines {
-                line[start..].iter_mut().zip(sent).for_each(|(element, sent)| *element -= sent);
+/// Whole chunk rows of a tensor that stays as it is.
+struct CompressSlabs<'a> {
+    rows: &'a [f32],
+    choose: Choose<'a>,
+}
+
+impl Kernel for CompressSlabs<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        for (number, slab) in self.rows.chunks_exact(self.choose.parameter.geometry().slab_len()).enumerate() {
+            self.choose.slab::<I>(number, slab);
+        }
+    }
+}
+
+/// Whole chunk rows that what was sent leaves.
+struct SubtractSlabs<'a> {
+    rows: &'a mut [f32],
+    sent: Sent<'a>,
+}
+
+impl Kernel for SubtractSlabs<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        for (number, slab) in self.rows.chunks_exact_mut(self.sent.slab_len()).enumerate() {
+            self.sent.leave::<I>(number, slab);
+        }
+    }
+}
+
+/// Whole chunk rows of momentum.
+struct AdvanceSlabs<'a> {
+    rows: &'a mut [f32],
+    intake: Intake<'a>,
+    sent: Option<Sent<'a>>,
+    choose: Choose<'a>,
+}
+
+impl Kernel for AdvanceSlabs<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(mut self) {
+        let (len, Intake { gradient, decay, rate }) = (self.choose.parameter.geometry().slab_len(), self.intake);
+        for (number, (slab, gradient)) in self.rows.chunks_exact_mut(len).zip(gradient.chunks_exact(len)).enumerate() {
+            if let Some(sent) = &mut self.sent {
+                sent.leave::<I>(number, slab);
             }
+            for (momentum, gradient) in slab.iter_mut().zip(gradient) {
+                *momentum = decay * *momentum + rate * gradient;
+            }
+            self.choose.slab::<I>(number, slab);
         }
     }
 }

@@ -8,15 +8,8 @@
 //! Each coefficient is one chain of multiply-adds in ascending order, so that its bits do not depend on vector lengths;
 //! the CUDA kernels keep the same order.
 
+use super::simd::{Isa, LANES, Lanes, TOGETHER};
 use super::transform::Basis;
-
-/// Lines that are transformed side by side.
-pub(super) const LANES: usize = 16;
-/// Coefficients that are summed side by side.
-const TOGETHER: usize = 8;
-
-/// One element of several lines.
-pub(super) type Lanes = [f32; LANES];
 
 /// The odd multiples of one step, or after the last halving all of them.
 #[derive(Debug)]
@@ -61,26 +54,21 @@ impl Plan {
         }
     }
 
-    /// Transforms `lines`, of which it makes use, and hands each coefficient on.
+    /// Transforms `lines`, of which it makes use; coefficient `u` goes to place `u · stride` of `out`.
     #[inline(always)]
-    fn transform<const FUSED: bool>(&self, lines: &mut [Lanes], mut put: impl FnMut(usize, &Lanes)) {
-        fold(&mut lines[..self.n]);
+    fn transform<I: Isa>(&self, lines: &mut [Lanes], out: &mut [Lanes], stride: usize) {
+        let lines = &mut lines[..self.n];
+        fold::<I>(lines);
         for level in &self.levels {
-            for (number, group) in level.groups.iter().enumerate() {
-                let mut sums = [[0.0_f32; LANES]; TOGETHER];
-                // Loops, not for_each, whose closure would not be compiled for the caller's instruction set: without it
-                // each multiply-add is a call.
-                if level.backwards {
-                    for (entries, line) in group.iter().zip(lines[..=level.start].iter().rev()) {
-                        add::<FUSED>(&mut sums, entries, line);
-                    }
+            let mut rows = (level.first..).step_by(level.step).take(level.rows);
+            for group in &level.groups {
+                let sums = if level.backwards {
+                    sum::<I, _>(group, lines[..=level.start].iter().rev())
                 } else {
-                    for (entries, line) in group.iter().zip(&*lines) {
-                        add::<FUSED>(&mut sums, entries, line);
-                    }
-                }
-                for (row, sum) in (number * TOGETHER..level.rows).zip(&sums) {
-                    put(level.first + row * level.step, sum);
+                    sum::<I, _>(group, lines.iter())
+                };
+                for (sum, row) in sums.iter().zip(rows.by_ref().take(TOGETHER)) {
+                    I::store(*sum, &mut out[row * stride]);
                 }
             }
         }
@@ -89,90 +77,137 @@ impl Plan {
 
 /// Halves lines as often as their length allows: sums at the front, differences mirrored at the back.
 #[inline(always)]
-fn fold(lines: &mut [Lanes]) {
+fn fold<I: Isa>(lines: &mut [Lanes]) {
     let mut m = lines.len();
     while m.is_multiple_of(2) {
         let (front, back) = lines[..m].split_at_mut(m / 2);
         for (front, back) in front.iter_mut().zip(back.iter_mut().rev()) {
-            for lane in 0..LANES {
-                (front[lane], back[lane]) = (front[lane] + back[lane], front[lane] - back[lane]);
-            }
+            let (x, y) = (I::load(front), I::load(back));
+            I::store(I::add(x, y), front);
+            I::store(I::sub(x, y), back);
         }
         m /= 2;
     }
 }
 
+/// `Σ entries[r] · line` over the terms of a group, for each of its rows.
 #[inline(always)]
-fn add<const FUSED: bool>(sums: &mut [Lanes; TOGETHER], entries: &[f32; TOGETHER], line: &Lanes) {
-    for (sum, &entry) in sums.iter_mut().zip(entries) {
-        for lane in 0..LANES {
-            sum[lane] = if FUSED { entry.mul_add(line[lane], sum[lane]) } else { entry * line[lane] + sum[lane] };
+fn sum<'a, I: Isa, L: Iterator<Item = &'a Lanes> + Clone>(group: &[[f32; TOGETHER]], lines: L) -> [I::Floats; TOGETHER] {
+    if I::SUMS == TOGETHER {
+        return sum_rows::<I, L, TOGETHER>(group, 0, lines);
+    }
+    let [a, b, c, d] = sum_rows::<I, L, 4>(group, 0, lines.clone());
+    let [e, f, g, h] = sum_rows::<I, L, 4>(group, 4, lines);
+    [a, b, c, d, e, f, g, h]
+}
+
+#[inline(always)]
+fn sum_rows<'a, I: Isa, L: Iterator<Item = &'a Lanes>, const ROWS: usize>(
+    group: &[[f32; TOGETHER]],
+    first: usize,
+    lines: L,
+) -> [I::Floats; ROWS] {
+    let mut sums = [I::zero(); ROWS];
+    for (entries, line) in group.iter().zip(lines) {
+        let line = I::load(line);
+        for (sum, &entry) in sums.iter_mut().zip(&entries[first..first + ROWS]) {
+            *sum = I::multiply_add(entry, line, *sum);
         }
     }
+    sums
 }
 
 /// Buffers of the forward transform of one thread, and the coefficients that it leaves behind.
+///
+/// Columns count in groups of [`LANES`], and so do the rows after the first pass; what lies beyond the chunk is zero or
+/// not used.
 #[derive(Debug)]
 pub(crate) struct Coefficients {
     height: usize,
     width: usize,
-    /// Lines per column of the two lists below: the height, rounded up to whole groups of lanes.
-    stride: usize,
+    /// Groups of rows.
+    row_groups: usize,
+    /// `[column group, height]`: the chunk.
+    chunk: Vec<Lanes>,
+    /// `[column group, height in whole groups]`: the chunk after its first pass.
+    half: Vec<Lanes>,
+    /// The columns of a group of rows.
     lines: Vec<Lanes>,
-    /// `[width, stride]`: the chunk after its first pass.
-    half: Vec<f32>,
-    /// `[width, stride]`: the coefficients by column; what lies beyond the height is zero.
-    columns: Vec<f32>,
+    /// `[width, row group]`: the coefficients by column; what lies beyond the height is zero.
+    columns: Vec<Lanes>,
 }
 
 impl Coefficients {
     /// For chunks of `[height, width]`.
     pub(crate) fn new(height: usize, width: usize) -> Self {
-        let stride = height.next_multiple_of(LANES);
-        let list = || vec![0.0; width * stride];
-        Self { height, width, stride, lines: vec![[0.0; LANES]; height.max(width)], half: list(), columns: list() }
+        let (row_groups, column_groups) = (height.div_ceil(LANES), width.div_ceil(LANES));
+        let list = |len: usize| vec![[0.0; LANES]; len];
+        Self {
+            height,
+            width,
+            row_groups,
+            chunk: list(column_groups * height),
+            half: list(column_groups * row_groups * LANES),
+            lines: list(column_groups * LANES),
+            columns: list(width * row_groups),
+        }
     }
 
     /// Transforms the chunk whose rows start `stride` elements apart in `from`.
     #[inline(always)]
-    pub(super) fn transform<const FUSED: bool>(&mut self, [vertical, horizontal]: [&Basis; 2], from: &[f32], stride: usize) {
-        for start in (0..self.width).step_by(LANES) {
-            let lanes = LANES.min(self.width - start);
-            for (line, row) in self.lines.iter_mut().zip(from.chunks(stride)).take(self.height) {
-                line[..lanes].copy_from_slice(&row[start..start + lanes]);
-            }
-            let half = &mut self.half[start * self.stride..(start + lanes) * self.stride];
-            vertical.plan.transform::<FUSED>(&mut self.lines, |u, sums| {
-                for (column, &sum) in half.chunks_exact_mut(self.stride).zip(sums) {
-                    column[u] = sum;
-                }
-            });
+    pub(super) fn transform<I: Isa>(&mut self, [vertical, horizontal]: [&Basis; 2], from: &[f32], stride: usize) {
+        self.take(from, stride);
+        let half_len = self.row_groups * LANES;
+        for (chunk, half) in self.chunk.chunks_exact_mut(self.height).zip(self.half.chunks_exact_mut(half_len)) {
+            vertical.plan.transform::<I>(chunk, half, 1);
         }
-        for start in (0..self.height).step_by(LANES) {
-            for (line, column) in self.lines.iter_mut().zip(self.half.chunks_exact(self.stride)) {
-                line.copy_from_slice(&column[start..start + LANES]);
+        for group in 0..self.row_groups {
+            let (lines, _) = self.lines.as_chunks_mut::<LANES>();
+            for (lines, half) in lines.iter_mut().zip(self.half.chunks_exact(half_len)) {
+                let mut rows = [I::zero(); LANES];
+                for (row, half) in rows.iter_mut().zip(&half[group * LANES..]) {
+                    *row = I::load(half);
+                }
+                let columns = I::transpose(rows);
+                for (line, column) in lines.iter_mut().zip(&columns) {
+                    I::store(*column, line);
+                }
             }
-            horizontal.plan.transform::<FUSED>(&mut self.lines, |v, sums| {
-                self.columns[v * self.stride + start..][..LANES].copy_from_slice(sums);
-            });
+            horizontal.plan.transform::<I>(&mut self.lines, &mut self.columns[group..], self.row_groups);
+        }
+    }
+
+    /// Copies the chunk row by row.
+    #[inline(always)]
+    fn take(&mut self, from: &[f32], stride: usize) {
+        for (i, row) in from.chunks(stride).take(self.height).enumerate() {
+            let (whole, rest) = row[..self.width].as_chunks::<LANES>();
+            let mut places = self.chunk.iter_mut().skip(i).step_by(self.height);
+            for (lanes, place) in whole.iter().zip(places.by_ref()) {
+                *place = *lanes;
+            }
+            if let Some(place) = places.next() {
+                place[..rest.len()].copy_from_slice(rest);
+            }
         }
     }
 
     /// All coefficients in the order in which they are kept, which is column by column and not without gaps.
-    pub(super) fn kept(&self) -> &[f32] {
+    pub(super) fn kept(&self) -> &[Lanes] {
         &self.columns
     }
 
     /// The index inside the chunk of a place in [`Self::kept`]; none for a gap.
     pub(super) fn index(&self, place: usize) -> Option<u16> {
-        let (v, u) = (place / self.stride, place % self.stride);
+        let stride = self.row_groups * LANES;
+        let (v, u) = (place / stride, place % stride);
         (u < self.height).then_some((u * self.width + v) as u16)
     }
 
     /// The coefficient of an index inside the chunk.
     pub(super) fn get(&self, index: u16) -> f32 {
         let (u, v) = (usize::from(index) / self.width, usize::from(index) % self.width);
-        self.columns[v * self.stride + u]
+        self.columns[v * self.row_groups + u / LANES][u % LANES]
     }
 
     /// Writes all coefficients, `[height, width]`.

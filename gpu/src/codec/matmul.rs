@@ -6,7 +6,7 @@
 
 use std::ops::{Add, Mul};
 
-use super::simd::{Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd};
 
 /// A float type of the kernel.
 pub(crate) trait Real: Copy + Default + Add<Output = Self> + Mul<Output = Self> {
@@ -60,8 +60,12 @@ struct Product<'a, T> {
 
 impl<T: Real> Kernel for Product<'_, T> {
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        product::<T, FUSED>(self.sizes, self.a, self.b, self.out);
+    fn run<I: Isa>(self) {
+        if I::FUSED {
+            product::<T, true>(self.sizes, self.a, self.b, self.out);
+        } else {
+            product::<T, false>(self.sizes, self.a, self.b, self.out);
+        }
     }
 }
 

@@ -18,13 +18,14 @@ mod payload;
 mod select;
 pub(crate) mod simd;
 mod subset;
+mod subtract;
 mod transform;
 
 #[cfg(test)]
 mod tests;
 
-pub use compress::Selection;
 pub(crate) use compress::check_selection;
+pub use compress::{Intake, Selection};
 pub use error::CodecError;
 pub use geometry::{Geometry, MAX_CHUNK};
 pub use layout::{BLOCK_CHUNKS, Layout, ParameterLayout, Part, Quantization};

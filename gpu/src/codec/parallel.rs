@@ -2,6 +2,9 @@
 
 use std::num::NonZeroUsize;
 
+/// Elements that take about as long to encode or to move as a thread takes to start.
+const ELEMENTS_PER_THREAD: usize = 1 << 15;
+
 /// How many threads a call may use, the caller's included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads(NonZeroUsize);
@@ -18,6 +21,11 @@ impl Threads {
     /// The number of threads.
     pub fn count(self) -> usize {
         self.0.get()
+    }
+
+    /// As many of these threads as have work that is worth starting them for: `elements` in all.
+    pub(crate) fn worth(self, elements: usize) -> Self {
+        Self::new(self.count().min(elements / ELEMENTS_PER_THREAD))
     }
 
     /// How many items of `total` each thread takes, at least 1.
@@ -39,4 +47,15 @@ pub(crate) fn scoped<I: Send>(items: impl Iterator<Item = I>, work: impl Fn(I) +
             work(item);
         }
     });
+}
+
+/// As [`scoped`], for work that can fail: the first error in the order of the items.
+pub(crate) fn try_scoped<I: Send, E: Send>(
+    items: impl Iterator<Item = I>,
+    work: impl Fn(I) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let items: Vec<I> = items.collect();
+    let mut results: Vec<Result<(), E>> = items.iter().map(|_| Ok(())).collect();
+    scoped(items.into_iter().zip(&mut results), |(item, result)| *result = work(item));
+    results.into_iter().collect()
 }

@@ -106,17 +106,27 @@ impl ValidPayload<'_> {
     /// # Errors
     /// A part of another layout.
     pub fn decode(&self, part: &Part) -> Result<Selection, CodecError> {
+        let mut selection = Selection::default();
+        self.decode_into(part, &mut selection)?;
+        Ok(selection)
+    }
+
+    /// [`Self::decode`] into a selection whose memory is used again.
+    pub(crate) fn decode_into(&self, part: &Part, selection: &mut Selection) -> Result<(), CodecError> {
         let parameter = self.layout.known(part)?;
         let k = parameter.k();
-        let kept = part.chunks().len() * k;
-        let mut selection = Selection { indices: vec![0; kept], values: vec![0.0; kept] };
-        let chunks = selection.indices.chunks_exact_mut(k).zip(selection.values.chunks_exact_mut(k));
-        for (chunk, (indices, values)) in part.chunks().zip(chunks) {
+        selection.indices.resize(part.chunks().len() * k, 0);
+        selection.values.resize(part.chunks().len() * k, 0.0);
+        let places = selection.indices.chunks_exact_mut(k).zip(selection.values.chunks_exact_mut(k));
+        for (chunk, (indices, values)) in part.chunks().zip(places) {
             let mut bits = self.chunk_bits(parameter, chunk);
             parameter.code.read(&mut bits, indices);
-            values.iter_mut().for_each(|value| *value = self.take_value(&mut bits).unwrap_or(0.0));
+            match self.layout.quantization() {
+                Quantization::OneBit => take_signs(&mut bits, values),
+                Quantization::Bf16 => values.iter_mut().for_each(|value| *value = take_bf16(&mut bits).unwrap_or(0.0)),
+            }
         }
-        Ok(selection)
+        Ok(())
     }
 
     fn check_parameter(&self, index: usize) -> Result<(), CodecError> {
@@ -127,11 +137,17 @@ impl ValidPayload<'_> {
         let last = part.chunks().end - 1;
         for chunk in part.chunks() {
             let mut bits = self.chunk_bits(parameter, chunk);
-            if !parameter.code.read(&mut bits, &mut indices) {
+            if !parameter.code.check(&mut bits, &mut indices) {
                 return Err(CodecError::PayloadIndices { parameter: index, chunk });
             }
-            if (0..parameter.k()).any(|_| self.take_value(&mut bits).is_none()) {
-                return Err(CodecError::PayloadValue { parameter: index, chunk });
+            match self.layout.quantization() {
+                // Any bit is a sign.
+                Quantization::OneBit => bits.skip(parameter.k()),
+                Quantization::Bf16 => {
+                    if (0..parameter.k()).any(|_| take_bf16(&mut bits).is_none()) {
+                        return Err(CodecError::PayloadValue { parameter: index, chunk });
+                    }
+                }
             }
             let chunks_in_block = chunk % per_block + 1;
             if chunks_in_block == per_block || chunk == last {
@@ -150,18 +166,24 @@ impl ValidPayload<'_> {
         let start = parameter.payload().start + block * parameter.block_bytes();
         BitReader::at(&self.bytes[start..parameter.payload().end], within * parameter.chunk_bits())
     }
+}
 
-    /// One value; none where its bits are not canonical.
-    fn take_value(&self, bits: &mut BitReader<'_>) -> Option<f32> {
-        match self.layout.quantization() {
-            Quantization::OneBit => Some(if bits.take(1) == 1 { -1.0 } else { 1.0 }),
-            Quantization::Bf16 => {
-                let value = bits.take(16) as u16;
-                let finite = value & !BF16_SIGN < BF16_INFINITY;
-                (finite && value != BF16_SIGN).then(|| f32::from_bits(u32::from(value) << 16))
-            }
+/// Signs of one-bit payloads.
+fn take_signs(bits: &mut BitReader<'_>, values: &mut [f32]) {
+    for values in values.chunks_mut(64) {
+        let mut signs = bits.take(values.len() as u32);
+        for value in values {
+            *value = if signs & 1 == 1 { -1.0 } else { 1.0 };
+            signs >>= 1;
         }
     }
+}
+
+/// One value; none where its bits are not canonical.
+fn take_bf16(bits: &mut BitReader<'_>) -> Option<f32> {
+    let value = bits.take(16) as u16;
+    let finite = value & !BF16_SIGN < BF16_INFINITY;
+    (finite && value != BF16_SIGN).then(|| f32::from_bits(u32::from(value) << 16))
 }
 
 /// Nearest bf16, ties to even, clamped to finite values; −0 becomes +0.

@@ -1,16 +1,19 @@
-//! The `k` coefficients of largest magnitude of a chunk.
+//! The `k` coefficients of largest magnitude of a chunk, without sorting it.
+//!
+//! The k-th largest of the maxima of disjoint groups is a threshold that the k largest of all reach, and few others do.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
-/// Coefficients compared against the threshold at a time.
-const LANES: usize = 16;
+use super::simd::{Isa, Kernel, LANES, Lanes, Simd};
 
 /// Chooses top-k coefficients; keeps its buffers from chunk to chunk.
 #[derive(Debug, Default)]
 pub struct TopK {
-    /// Keys of the best so far, worst on top: magnitude bits, then the complement of the index.
-    best: BinaryHeap<Reverse<u64>>,
+    /// Largest magnitudes of groups.
+    maxima: Vec<Lanes>,
+    magnitudes: Vec<i32>,
+    /// Keys of those that reach the threshold: magnitude bits, then the complement of the index.
+    candidates: Vec<u64>,
     chosen: Vec<u16>,
 }
 
@@ -20,40 +23,81 @@ impl TopK {
     /// # Shapes
     /// `coefficients`: one chunk, at most 2^16 long and at least `k`; the result has length `k`.
     pub fn select(&mut self, coefficients: &[f32], k: usize) -> &[u16] {
-        self.select_placed(coefficients, k, |place| Some(place as u16))
+        let mut kept = vec![[0.0; LANES]; coefficients.len().div_ceil(LANES)];
+        kept.as_flattened_mut()[..coefficients.len()].copy_from_slice(coefficients);
+        Simd::best().run(Select { top: self, kept: &kept, len: coefficients.len(), k });
+        &self.chosen
     }
 
-    /// As [`Self::select`], where the coefficients lie in another order than their indices and with gaps between them.
+    /// As [`Self::select`], where the coefficients lie in another order than their indices and with gaps between them;
+    /// gaps are zero and have no index.
     #[inline(always)]
-    pub(super) fn select_placed(&mut self, kept: &[f32], k: usize, index: impl Fn(usize) -> Option<u16>) -> &[u16] {
-        self.best.clear();
-        for (block, values) in kept.chunks(LANES).enumerate() {
-            let full = self.best.len() >= k;
-            let threshold = self.best.peek().filter(|_| full).map_or(0, |worst| (worst.0 >> 32) as i32);
-            if values.iter().fold(false, |any, &value| any | (magnitude(value) >= threshold)) {
-                for (offset, &value) in values.iter().enumerate() {
-                    if magnitude(value) >= threshold
-                        && let Some(index) = index(block * LANES + offset)
-                    {
-                        self.offer(key(value, usize::from(index)), k);
-                    }
+    pub(super) fn select_placed<I: Isa>(&mut self, kept: &[Lanes], k: usize, index: impl Fn(usize) -> Option<u16>) -> &[u16] {
+        let threshold = self.threshold::<I>(kept, k);
+        self.candidates.clear();
+        for (block, values) in kept.iter().enumerate() {
+            let mut reached = I::reach(I::load(values), threshold);
+            while reached != 0 {
+                let lane = reached.trailing_zeros() as usize;
+                reached &= reached - 1;
+                if let Some(index) = index(block * LANES + lane) {
+                    self.candidates.push(key(values[lane], usize::from(index)));
                 }
             }
         }
+        if self.candidates.len() > k {
+            self.candidates.select_nth_unstable_by_key(k - 1, |&key| Reverse(key));
+            self.candidates.truncate(k);
+        }
         self.chosen.clear();
-        self.chosen.extend(self.best.drain().map(|kept| !(kept.0 as u32) as u16));
+        self.chosen.extend(self.candidates.iter().map(|&key| !(key as u32) as u16));
         self.chosen.sort_unstable();
         &self.chosen
     }
 
-    fn offer(&mut self, key: u64, k: usize) {
-        if self.best.len() < k {
-            self.best.push(Reverse(key));
-        } else if let Some(mut worst) = self.best.peek_mut()
-            && key > worst.0
-        {
-            *worst = Reverse(key);
+    /// A magnitude that at least `k` places reach; 0 where a better one would cost as much as it saves.
+    #[inline(always)]
+    fn threshold<I: Isa>(&mut self, kept: &[Lanes], k: usize) -> i32 {
+        // Twice as many groups as are chosen, so that most of those that are chosen have a group of their own.
+        let vectors = (2 * k).div_ceil(LANES);
+        if kept.len() < 2 * vectors {
+            return 0;
         }
+        self.magnitudes.clear();
+        if vectors == 1 {
+            let mut largest = I::zero();
+            for values in kept {
+                largest = I::larger_magnitude(largest, I::load(values));
+            }
+            let mut magnitudes = [0.0; LANES];
+            I::store(largest, &mut magnitudes);
+            self.magnitudes.extend(magnitudes.map(magnitude));
+        } else {
+            self.maxima.clear();
+            self.maxima.resize(vectors, [0.0; LANES]);
+            for values in kept.chunks(vectors) {
+                for (largest, values) in self.maxima.iter_mut().zip(values) {
+                    I::store(I::larger_magnitude(I::load(largest), I::load(values)), largest);
+                }
+            }
+            self.magnitudes.extend(self.maxima.as_flattened().iter().copied().map(magnitude));
+        }
+        *self.magnitudes.select_nth_unstable_by_key(k - 1, |&magnitude| Reverse(magnitude)).1
+    }
+}
+
+/// Selection from a slice without gaps.
+struct Select<'a> {
+    top: &'a mut TopK,
+    kept: &'a [Lanes],
+    len: usize,
+    k: usize,
+}
+
+impl Kernel for Select<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        self.top.select_placed::<I>(self.kept, self.k, |place| (place < self.len).then_some(place as u16));
     }
 }
 

@@ -1,4 +1,66 @@
-//! One source for several instruction sets: inner loops are compiled for each, and the processor decides which runs.
+//! Vectors: one source for several instruction sets; the processor decides which of them runs.
+//!
+//! Inner loops are written with the operations of [`Isa`] and not left to the compiler's own vectoriser, which gives up
+//! on them: then a transform takes several times as long.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use portable::Portable;
+
+/// f32 of one vector.
+pub(crate) const LANES: usize = 16;
+/// f64 of one vector.
+pub(crate) const DOUBLES: usize = 8;
+/// Sums that are made side by side.
+pub(crate) const TOGETHER: usize = 8;
+
+/// The elements of a vector in memory.
+pub(crate) type Lanes = [f32; LANES];
+
+/// The operations of one instruction set. Each is exact or rounds as IEEE 754 says, so that results are the same with all
+/// sets that fuse products and sums, and with all that don't.
+///
+/// Methods are compiled for the instruction set only inside [`Simd::run`], and must be called only there.
+pub(crate) trait Isa: Copy {
+    /// [`LANES`] f32.
+    type Floats: Copy;
+    /// [`DOUBLES`] f64.
+    type Doubles: Copy;
+    /// Whether products and sums are rounded once.
+    const FUSED: bool;
+    /// Vectors of sums for which there are registers: 4 or [`TOGETHER`].
+    const SUMS: usize;
+
+    fn load(from: &Lanes) -> Self::Floats;
+    fn store(floats: Self::Floats, to: &mut Lanes);
+    fn zero() -> Self::Floats;
+    fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn sub(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `factor · x + sum`.
+    fn multiply_add(factor: f32, x: Self::Floats, sum: Self::Floats) -> Self::Floats;
+    /// Rows become columns.
+    fn transpose(rows: [Self::Floats; LANES]) -> [Self::Floats; LANES];
+    /// By lane the larger magnitude, `largest` being one already; NaN is the largest.
+    fn larger_magnitude(largest: Self::Floats, other: Self::Floats) -> Self::Floats;
+    /// A bit for each lane whose magnitude's bits are at least `threshold`.
+    fn reach(floats: Self::Floats, threshold: i32) -> u16;
+    /// `w − lr` where the sum is above 0, `w + lr` where it is below, `w` with its bits elsewhere.
+    fn step(weights: Self::Floats, sums: Self::Floats, lr: f32) -> Self::Floats;
+
+    fn load_doubles(from: &[f64; DOUBLES]) -> Self::Doubles;
+    fn store_doubles(doubles: Self::Doubles, to: &mut [f64; DOUBLES]);
+    fn zero_doubles() -> Self::Doubles;
+    fn add_doubles(a: Self::Doubles, b: Self::Doubles) -> Self::Doubles;
+    fn sub_doubles(a: Self::Doubles, b: Self::Doubles) -> Self::Doubles;
+    /// `factor · x + sum`.
+    fn multiply_add_doubles(factor: f64, x: Self::Doubles, sum: Self::Doubles) -> Self::Doubles;
+    /// The last element first.
+    fn reverse(doubles: Self::Doubles) -> Self::Doubles;
+    /// As f32, the elements of `front` before those of `back`.
+    fn narrow(front: Self::Doubles, back: Self::Doubles) -> Self::Floats;
+}
 
 /// An instruction set that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +78,8 @@ enum Set {
 
 /// A loop nest. `run` must be `#[inline(always)]`, so that it takes on its caller's instruction set.
 pub(crate) trait Kernel {
-    /// Runs it; `FUSED` says whether fused multiply-add is an instruction.
-    fn run<const FUSED: bool>(self);
+    /// Runs it.
+    fn run<I: Isa>(self);
 }
 
 impl Simd {
@@ -29,10 +91,11 @@ impl Simd {
     pub(crate) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if fma && is_x86_feature_detected!("avx512f") {
                 return Self(Set::Avx512);
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if fma {
                 return Self(Set::Avx2);
             }
         }
@@ -52,7 +115,7 @@ impl Simd {
     /// Whether results are those of fused multiply-add.
     #[cfg(test)]
     pub(crate) fn fused(self) -> bool {
-        self.0 != Set::Portable || cfg!(target_arch = "aarch64")
+        self.0 != Set::Portable || Portable::FUSED
     }
 
     /// Runs `kernel` with this instruction set.
@@ -64,7 +127,7 @@ impl Simd {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Set::Avx2 => unsafe { run_avx2(kernel) },
-            Set::Portable => kernel.run::<{ cfg!(target_arch = "aarch64") }>(),
+            Set::Portable => kernel.run::<Portable>(),
         }
     }
 }
@@ -72,11 +135,11 @@ impl Simd {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
 fn run_avx512(kernel: impl Kernel) {
-    kernel.run::<true>();
+    kernel.run::<x86::Avx512>();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2(kernel: impl Kernel) {
-    kernel.run::<true>();
+    kernel.run::<x86::Avx2>();
 }

@@ -28,6 +28,7 @@ enum Kind {
     /// `binomials[(i − 1) · n + c] = C(c, i)`, saturating: entries that a valid rank can meet are below `sets`.
     Enumerative {
         binomials: Vec<u128>,
+        hints: Hints,
         sets: u128,
         bits: u32,
     },
@@ -49,8 +50,11 @@ impl SubsetCode {
         }
         let (binomials, sets) = pascal(n, k);
         let bits = u128::BITS - (sets - 1).leading_zeros();
-        let kind = Kind::Enumerative { binomials, sets, bits };
-        (sets < SETS_MAX).then_some(Self { n, k, bits: bits as usize, kind })
+        if sets >= SETS_MAX {
+            return None;
+        }
+        let hints = Hints::new(&binomials, n, k, sets);
+        Some(Self { n, k, bits: bits as usize, kind: Kind::Enumerative { binomials, hints, sets, bits } })
     }
 
     pub(super) fn elias_fano(n: usize, k: usize) -> Self {
@@ -95,12 +99,21 @@ impl SubsetCode {
     /// unspecified, but every entry lies below `n`).
     pub(super) fn read(&self, bits: &mut BitReader<'_>, indices: &mut [u16]) -> bool {
         match &self.kind {
-            Kind::Enumerative { binomials, sets, bits: width } => {
+            Kind::Enumerative { binomials, hints, sets, bits: width } => {
                 let rank = bits.take_wide(*width);
-                unrank(binomials, self.n, rank.min(sets - 1), indices);
+                unrank(binomials, hints, self.n, rank.min(sets - 1), indices);
                 rank < *sets
             }
             Kind::EliasFano { low_bits, .. } => self.read_elias_fano(*low_bits, bits, indices),
+        }
+    }
+
+    /// Whether the bits are a set's code; passes over them as [`Self::read`] does.
+    pub(super) fn check(&self, bits: &mut BitReader<'_>, scratch: &mut [u16]) -> bool {
+        match &self.kind {
+            // Every rank below the number of sets is that of one.
+            Kind::Enumerative { sets, bits: width, .. } => bits.take_wide(*width) < *sets,
+            Kind::EliasFano { low_bits, .. } => self.read_elias_fano(*low_bits, bits, scratch),
         }
     }
 
@@ -149,10 +162,65 @@ fn pascal(n: usize, k: usize) -> (Vec<u128>, u128) {
     (table, last)
 }
 
-fn unrank(binomials: &[u128], n: usize, mut rank: u128, indices: &mut [u16]) {
+/// Where to look for the largest index whose binomial is not above a rank.
+#[derive(Debug)]
+struct Hints {
+    /// Keys of each row; none where searching rows as a whole is as good.
+    keys: usize,
+    /// `[k, keys]`: the index for the least rank of each key.
+    least: Vec<u16>,
+}
+
+impl Hints {
+    /// Rows that are worth it.
+    const ROWS_MAX: usize = 32;
+
+    fn new(binomials: &[u128], n: usize, k: usize, sets: u128) -> Self {
+        if k > Self::ROWS_MAX {
+            return Self { keys: 0, least: Vec::new() };
+        }
+        let keys = Self::key(sets) + 2;
+        let row = |row: &[u128]| {
+            let mut index = 0;
+            let least = |key| {
+                while row.get(index + 1).is_some_and(|&binomial| binomial <= Self::least_rank(key)) {
+                    index += 1;
+                }
+                narrow(index as u64)
+            };
+            (0..keys).map(least).collect::<Vec<_>>()
+        };
+        Self { keys, least: binomials.chunks_exact(n).flat_map(row).collect() }
+    }
+
+    /// The position of the leading bit and the five bits below it; ascends with the rank.
+    fn key(rank: u128) -> usize {
+        let shift = (u128::BITS - rank.leading_zeros()).saturating_sub(6);
+        shift as usize * 32 + (rank >> shift) as usize
+    }
+
+    /// The least rank that has this key, or a later one.
+    fn least_rank(key: usize) -> u128 {
+        let shift = (key / 32).saturating_sub(1);
+        ((key - 32 * shift) as u128) << shift
+    }
+
+    /// Indices of a row among which a rank's is.
+    fn range(&self, row: usize, rank: u128, below: usize) -> std::ops::Range<usize> {
+        let at = row * self.keys + Self::key(rank);
+        match self.least.get(at..at + 2) {
+            Some(&[from, to]) if self.keys > 0 => usize::from(from).min(below)..below.min(usize::from(to) + 1),
+            _ => 0..below,
+        }
+    }
+}
+
+fn unrank(binomials: &[u128], hints: &Hints, n: usize, mut rank: u128, indices: &mut [u16]) {
     let mut below = n;
-    for (index, row) in indices.iter_mut().zip(binomials.chunks_exact(n)).rev() {
-        let found = row[..below].partition_point(|&binomial| binomial <= rank).saturating_sub(1);
+    for (i, (index, row)) in indices.iter_mut().zip(binomials.chunks_exact(n)).enumerate().rev() {
+        let range = hints.range(i, rank, below);
+        let found = range.start + row[range].partition_point(|&binomial| binomial <= rank);
+        let found = found.saturating_sub(1);
         rank -= row[found];
         *index = narrow(found as u64);
         below = found;

@@ -10,7 +10,7 @@ use super::forward::Coefficients;
 use super::forward::Plan;
 use super::matmul::{Sizes, Strided, transposed_product};
 #[cfg(test)]
-use super::simd::{Kernel, Simd};
+use super::simd::{Isa, Kernel, Simd};
 use crate::exact::IntegerBasis;
 use crate::exact::trig::cos_pi_ratio;
 
@@ -37,6 +37,11 @@ pub(crate) struct Basis {
 }
 
 impl Basis {
+    /// Basis function `u`.
+    pub(super) fn row(&self, u: usize) -> &[f32] {
+        &self.rows[u * self.n..(u + 1) * self.n]
+    }
+
     fn new(n: usize) -> Self {
         let rows: Vec<f32> = dct_basis(n).into_iter().map(|value| value as f32).collect();
         Self { n, plan: Plan::new(n, &rows), rows, integers: IntegerBasis::new(n) }
@@ -131,8 +136,8 @@ struct Forward<'a> {
 #[cfg(test)]
 impl Kernel for Forward<'_> {
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        self.coefficients.transform::<FUSED>(self.transform.bases(), self.from, self.stride);
+    fn run<I: Isa>(self) {
+        self.coefficients.transform::<I>(self.transform.bases(), self.from, self.stride);
     }
 }
 

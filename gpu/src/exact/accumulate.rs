@@ -1,12 +1,14 @@
 //! The exact apply of a part of one tensor.
 
+use std::ops::Range;
+
 use super::inverse::Inverse;
 use super::votes::Ballot;
-use crate::codec::parallel::scoped;
-use crate::codec::simd::{Kernel, Simd};
-use crate::codec::{CodecError, Layout, ParameterLayout, Part, Selection, Threads, ValidPayload, check_selection};
+use crate::codec::parallel::{scoped, try_scoped};
+use crate::codec::simd::{Isa, Kernel, Simd};
+use crate::codec::{CodecError, Geometry, Layout, ParameterLayout, Part, Selection, Threads, ValidPayload, check_selection};
 
-/// Blocks per thread that [`apply_payloads`] decodes at a time, which bounds its memory.
+/// Blocks that each thread of [`apply_payloads`] decodes at a time, which bounds their memory.
 const BLOCKS_AT_A_TIME: usize = 16;
 
 /// Collects the accepted senders' selections of one part and applies them.
@@ -63,10 +65,11 @@ impl<'a> Accumulator<'a> {
             return Ok(());
         }
         let geometry = self.parameter.geometry();
-        let share = threads.share(self.part.chunk_rows().len());
+        let share = threads.worth(rows.len()).share(self.part.chunk_rows().len());
         let slabs = rows.chunks_mut(share * geometry.slab_len()).enumerate();
         scoped(slabs, |(index, rows)| {
-            self.simd.run(ApplySlabs { all: self, first: index * share * geometry.chunks_per_row(), rows, lr });
+            let (first, buffers) = (index * share * geometry.chunks_per_row(), &mut Buffers::new(geometry));
+            self.simd.run(ApplySlabs { all: self, first, rows, lr, buffers });
         });
         Ok(())
     }
@@ -78,34 +81,50 @@ impl<'a> Accumulator<'a> {
     }
 }
 
+/// One thread's buffers for one chunk after another.
+#[derive(Debug)]
+struct Buffers {
+    ballot: Ballot,
+    inverse: Inverse,
+}
+
+impl Buffers {
+    fn new(geometry: &Geometry) -> Self {
+        Self {
+            ballot: Ballot::new(geometry.chunk_len(), geometry.chunk_width()),
+            inverse: Inverse::new(geometry.chunk_height(), geometry.chunk_width()),
+        }
+    }
+}
+
 /// Whole chunk rows, of which the first begins with chunk `first` of the part.
 struct ApplySlabs<'a, 'b> {
     all: &'a Accumulator<'b>,
     first: usize,
     rows: &'a mut [f32],
     lr: f32,
+    buffers: &'a mut Buffers,
 }
 
 impl Kernel for ApplySlabs<'_, '_> {
     #[inline(always)]
-    fn run<const FUSED: bool>(self) {
+    fn run<I: Isa>(self) {
         let geometry = self.all.parameter.geometry();
         let [vertical, horizontal] = self.all.parameter.transform().bases().map(|basis| &basis.integers);
-        let mut ballot = Ballot::new(geometry.chunk_len(), geometry.chunk_width());
-        let mut inverse = Inverse::new(geometry.chunk_height(), geometry.chunk_width());
+        let Buffers { ballot, inverse } = self.buffers;
         let mut chunks = self.first..;
         for slab in self.rows.chunks_exact_mut(geometry.slab_len()) {
             for (column, chunk) in chunks.by_ref().take(geometry.chunks_per_row()).enumerate() {
                 ballot.count(self.all.votes(chunk));
-                inverse.take(vertical, &ballot);
+                inverse.take::<I>(vertical, ballot);
                 let corner = &mut slab[column * geometry.chunk_width()..];
-                inverse.step::<FUSED>(horizontal, corner, geometry.width(), self.lr);
+                inverse.step::<I>(horizontal, corner, geometry.width(), self.lr);
             }
         }
     }
 }
 
-/// Applies whole payloads to one part, decoding a bounded number of chunks at a time.
+/// Applies whole payloads to one part, each thread to blocks of its own, of which it decodes a bounded number at a time.
 ///
 /// # Shapes
 /// `rows`: the part's elements.
@@ -121,14 +140,36 @@ pub fn apply_payloads(
     threads: Threads,
 ) -> Result<(), CodecError> {
     let parameter = layout.parameter_of(part, rows.len())?;
-    let at_a_time = BLOCKS_AT_A_TIME * threads.count();
-    let pieces = part.blocks().step_by(at_a_time).zip(rows.chunks_mut(at_a_time * parameter.block_elements()));
+    if payloads.is_empty() {
+        return Ok(());
+    }
+    let blocks = part.blocks();
+    let share = threads.worth(rows.len()).share(blocks.len());
+    let shares = blocks.clone().step_by(share).zip(rows.chunks_mut(share * parameter.block_elements()));
+    try_scoped(shares, |(first, rows)| {
+        apply_blocks(layout, (part.parameter(), first..(first + share).min(blocks.end)), payloads, rows, lr)
+    })
+}
+
+/// Applies payloads to blocks of a parameter in the caller's thread.
+fn apply_blocks(
+    layout: &Layout,
+    (parameter, blocks): (usize, Range<usize>),
+    payloads: &[ValidPayload<'_>],
+    rows: &mut [f32],
+    lr: f32,
+) -> Result<(), CodecError> {
+    let part = layout.part(parameter, blocks.clone())?;
+    let parameter = layout.parameter_of(&part, rows.len())?;
+    let mut buffers = Buffers::new(parameter.geometry());
+    let mut selections = vec![Selection::default(); payloads.len()];
+    let pieces = blocks.clone().step_by(BLOCKS_AT_A_TIME).zip(rows.chunks_mut(BLOCKS_AT_A_TIME * parameter.block_elements()));
     for (block, rows) in pieces {
-        let piece = layout.part(part.parameter(), block..(block + at_a_time).min(part.blocks().end))?;
-        let selections = payloads.iter().map(|payload| payload.decode(&piece)).collect::<Result<Vec<_>, _>>()?;
+        let piece = layout.part(part.parameter(), block..(block + BLOCKS_AT_A_TIME).min(blocks.end))?;
         let mut accumulator = Accumulator::new(layout, &piece)?;
+        payloads.iter().zip(&mut selections).try_for_each(|(payload, selection)| payload.decode_into(&piece, selection))?;
         selections.iter().try_for_each(|selection| accumulator.add(selection))?;
-        accumulator.apply(rows, lr, threads)?;
+        accumulator.simd.run(ApplySlabs { all: &accumulator, first: 0, rows, lr, buffers: &mut buffers });
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
 
 use crate::GpuError;
-use crate::codec::{Layout, Part, Selection, Threads, ValidPayload};
+use crate::codec::{self, Layout, Part, Selection, Threads, ValidPayload};
 use crate::cuda::{self, DeviceSelection, Kernels};
 use crate::digest::{self, BlockDigest};
 use crate::exact::apply_payloads;
@@ -151,13 +151,9 @@ impl HostStore {
         (gradient, decay, rate): (&[f32], f32, f32),
         sent: Option<Sent>,
     ) -> Result<Sent, GpuError> {
-        if let Some(sent) = sent {
-            layout.subtract(part, &*sent.fetch()?, momentum, self.threads)?;
-        }
-        for (momentum, gradient) in momentum.iter_mut().zip(gradient) {
-            *momentum = decay * *momentum + rate * gradient;
-        }
-        Ok(Sent::Host(layout.compress(part, momentum, self.threads)?))
+        let sent = sent.as_ref().map(Sent::fetch).transpose()?;
+        let intake = codec::Intake { gradient, decay, rate };
+        Ok(Sent::Host(layout.advance(part, momentum, intake, sent.as_deref(), self.threads)?))
     }
 
     fn apply_to_rows(
