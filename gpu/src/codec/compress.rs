@@ -187,16 +187,16 @@ impl<'a> Choose<'a> {
         Self { parameter, coefficients, top: TopK::default(), kept }
     }
 
-    /// The chunk row with this number, of those that `kept` has room for.
+    /// The chunk row with this number of whole chunk rows, which `kept` has room for.
     #[inline(always)]
-    fn slab<I: Isa>(&mut self, number: usize, slab: &[f32]) {
+    fn slab<I: Isa>(&mut self, number: usize, rows: &[f32]) {
         let (geometry, k) = (self.parameter.geometry(), self.parameter.k());
         let (bases, coefficients) = (self.parameter.transform().bases(), &mut self.coefficients);
-        let first = number * geometry.chunks_per_row();
-        for column in 0..geometry.chunks_per_row() {
-            coefficients.transform::<I>(bases, &slab[column * geometry.chunk_width()..], geometry.width());
+        for chunk in number * geometry.chunks_per_row()..(number + 1) * geometry.chunks_per_row() {
+            let next = rows.get(geometry.corner(chunk + 1)..).unwrap_or_default();
+            coefficients.transform::<I>(bases, &rows[geometry.corner(chunk)..], next, geometry.width());
             let chosen = self.top.select_placed::<I>(coefficients.kept(), k, |place| coefficients.index(place));
-            let at = (first + column) * k;
+            let at = chunk * k;
             self.kept.0[at..at + k].copy_from_slice(chosen);
             for (value, &index) in self.kept.1[at..at + k].iter_mut().zip(chosen) {
                 *value = coefficients.get(index);
@@ -214,8 +214,8 @@ struct CompressSlabs<'a> {
 impl Kernel for CompressSlabs<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self) {
-        for (number, slab) in self.rows.chunks_exact(self.choose.parameter.geometry().slab_len()).enumerate() {
-            self.choose.slab::<I>(number, slab);
+        for number in 0..self.rows.len() / self.choose.parameter.geometry().slab_len() {
+            self.choose.slab::<I>(number, self.rows);
         }
     }
 }
@@ -247,14 +247,15 @@ impl Kernel for AdvanceSlabs<'_> {
     #[inline(always)]
     fn run<I: Isa>(mut self) {
         let (len, Intake { gradient, decay, rate }) = (self.choose.parameter.geometry().slab_len(), self.intake);
-        for (number, (slab, gradient)) in self.rows.chunks_exact_mut(len).zip(gradient.chunks_exact(len)).enumerate() {
+        for (number, gradient) in gradient.chunks_exact(len).enumerate() {
+            let slab = &mut self.rows[number * len..(number + 1) * len];
             if let Some(sent) = &mut self.sent {
                 sent.leave::<I>(number, slab);
             }
             for (momentum, gradient) in slab.iter_mut().zip(gradient) {
                 *momentum = decay * *momentum + rate * gradient;
             }
-            self.choose.slab::<I>(number, slab);
+            self.choose.slab::<I>(number, self.rows);
         }
     }
 }

@@ -8,7 +8,7 @@
 //! Each coefficient is one chain of multiply-adds in ascending order, so that its bits do not depend on vector lengths;
 //! the CUDA kernels keep the same order.
 
-use super::simd::{Isa, LANES, Lanes, TOGETHER};
+use super::simd::{Isa, LANES, Lanes, TOGETHER, prefetch};
 use super::transform::Basis;
 
 /// The odd multiples of one step, or after the last halving all of them.
@@ -127,7 +127,7 @@ pub(crate) struct Coefficients {
     width: usize,
     /// Groups of rows.
     row_groups: usize,
-    /// `[column group, height]`: the chunk.
+    /// `[column group, height + 1]`: the chunk. With a whole power of two between them, groups would meet in the cache.
     chunk: Vec<Lanes>,
     /// `[column group, height in whole groups]`: the chunk after its first pass.
     half: Vec<Lanes>,
@@ -146,22 +146,24 @@ impl Coefficients {
             height,
             width,
             row_groups,
-            chunk: list(column_groups * height),
+            chunk: list(column_groups * (height + 1)),
             half: list(column_groups * row_groups * LANES),
             lines: list(column_groups * LANES),
             columns: list(width * row_groups),
         }
     }
 
-    /// Transforms the chunk whose rows start `stride` elements apart in `from`.
+    /// Transforms the chunk that begins with `from`, its rows `stride` elements apart; the one that begins with `next` is
+    /// expected to be wanted next.
     #[inline(always)]
-    pub(super) fn transform<I: Isa>(&mut self, [vertical, horizontal]: [&Basis; 2], from: &[f32], stride: usize) {
+    pub(super) fn transform<I: Isa>(&mut self, [vertical, horizontal]: [&Basis; 2], from: &[f32], next: &[f32], stride: usize) {
         self.take(from, stride);
         let half_len = self.row_groups * LANES;
-        for (chunk, half) in self.chunk.chunks_exact_mut(self.height).zip(self.half.chunks_exact_mut(half_len)) {
+        for (chunk, half) in self.chunk.chunks_exact_mut(self.height + 1).zip(self.half.chunks_exact_mut(half_len)) {
             vertical.plan.transform::<I>(chunk, half, 1);
         }
         for group in 0..self.row_groups {
+            prefetch::<I>(next.get(group * LANES * stride..).unwrap_or_default(), LANES, self.width, stride);
             let (lines, _) = self.lines.as_chunks_mut::<LANES>();
             for (lines, half) in lines.iter_mut().zip(self.half.chunks_exact(half_len)) {
                 let mut rows = [I::zero(); LANES];
@@ -182,7 +184,7 @@ impl Coefficients {
     fn take(&mut self, from: &[f32], stride: usize) {
         for (i, row) in from.chunks(stride).take(self.height).enumerate() {
             let (whole, rest) = row[..self.width].as_chunks::<LANES>();
-            let mut places = self.chunk.iter_mut().skip(i).step_by(self.height);
+            let mut places = self.chunk.iter_mut().skip(i).step_by(self.height + 1);
             for (lanes, place) in whole.iter().zip(places.by_ref()) {
                 *place = *lanes;
             }

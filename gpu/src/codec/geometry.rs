@@ -54,6 +54,11 @@ impl Geometry {
         self.chunk_height * self.chunk_width
     }
 
+    /// Where a chunk of whole chunk rows begins among their elements.
+    pub(crate) fn corner(&self, chunk: usize) -> usize {
+        chunk / self.chunks_per_row() * self.slab_len() + chunk % self.chunks_per_row() * self.chunk_width
+    }
+
     /// Elements per element row: the tensor's last dimension.
     pub fn width(&self) -> usize {
         self.width

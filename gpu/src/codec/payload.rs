@@ -10,6 +10,7 @@
 
 use super::bits::{BitReader, BitWriter};
 use super::compress::check_selection;
+use super::subset::AT_ONCE;
 use super::{CodecError, Layout, ParameterLayout, Part, Quantization, Selection};
 
 const BF16_LARGEST: u16 = 0x7f7f;
@@ -117,13 +118,16 @@ impl ValidPayload<'_> {
         let k = parameter.k();
         selection.indices.resize(part.chunks().len() * k, 0);
         selection.values.resize(part.chunks().len() * k, 0.0);
-        let places = selection.indices.chunks_exact_mut(k).zip(selection.values.chunks_exact_mut(k));
-        for (chunk, (indices, values)) in part.chunks().zip(places) {
-            let mut bits = self.chunk_bits(parameter, chunk);
-            parameter.code.read(&mut bits, indices);
-            match self.layout.quantization() {
-                Quantization::OneBit => take_signs(&mut bits, values),
-                Quantization::Bf16 => values.iter_mut().for_each(|value| *value = take_bf16(&mut bits).unwrap_or(0.0)),
+        let places = selection.indices.chunks_mut(AT_ONCE * k).zip(selection.values.chunks_mut(AT_ONCE * k));
+        for (first, (indices, values)) in part.chunks().step_by(AT_ONCE).zip(places) {
+            let mut bits = std::array::from_fn::<_, AT_ONCE, _>(|chunk| self.chunk_bits(parameter, first + chunk));
+            let bits = &mut bits[..values.len() / k];
+            parameter.code.read_several(bits, indices);
+            for (bits, values) in bits.iter_mut().zip(values.chunks_exact_mut(k)) {
+                match self.layout.quantization() {
+                    Quantization::OneBit => take_signs(bits, values),
+                    Quantization::Bf16 => values.iter_mut().for_each(|value| *value = take_bf16(bits).unwrap_or(0.0)),
+                }
             }
         }
         Ok(())
@@ -160,11 +164,12 @@ impl ValidPayload<'_> {
         Ok(())
     }
 
-    /// Positioned at the code of one chunk.
+    /// Positioned at the code of one chunk; at the parameter's end for one that is beyond it.
     fn chunk_bits(&self, parameter: &ParameterLayout, chunk: usize) -> BitReader<'_> {
         let (block, within) = (chunk / parameter.block_chunks(), chunk % parameter.block_chunks());
         let start = parameter.payload().start + block * parameter.block_bytes();
-        BitReader::at(&self.bytes[start..parameter.payload().end], within * parameter.chunk_bits())
+        let end = parameter.payload().end;
+        BitReader::at(&self.bytes[start.min(end)..end], within * parameter.chunk_bits())
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) trait Isa: Copy {
 
     fn load(from: &Lanes) -> Self::Floats;
     fn store(floats: Self::Floats, to: &mut Lanes);
+    /// Brings the memory around an element nearer, which is needed soon.
+    fn prefetch(element: &f32);
     fn zero() -> Self::Floats;
     fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn sub(a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -142,4 +144,18 @@ fn run_avx512(kernel: impl Kernel) {
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2(kernel: impl Kernel) {
     kernel.run::<x86::Avx2>();
+}
+
+/// Prefetches the first `width` elements of `count` rows, the first of which begins with `from` and which are `stride`
+/// apart.
+#[inline(always)]
+pub(crate) fn prefetch<I: Isa>(from: &[f32], count: usize, width: usize, stride: usize) {
+    for row in from.chunks(stride).take(count) {
+        let row = &row[..width.min(row.len())];
+        for line in row.chunks(LANES) {
+            I::prefetch(&line[0]);
+        }
+        // Rows seldom begin where a line of the cache does.
+        row.last().into_iter().for_each(I::prefetch);
+    }
 }

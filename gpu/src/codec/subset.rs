@@ -13,6 +13,8 @@ use super::bits::{BitReader, BitWriter};
 
 const TABLE_ENTRIES_MAX: usize = 1 << 20;
 const SETS_MAX: u128 = 1 << 127;
+/// Codes that are read side by side, as each has to wait for memory.
+pub(super) const AT_ONCE: usize = 16;
 
 /// The code of `k`-subsets of `0..n`, `1 ≤ k ≤ n ≤ 2^16`.
 #[derive(Debug)]
@@ -97,14 +99,29 @@ impl SubsetCode {
 
     /// Reads one code into `indices`, of length `k`; false where the bits are no set's code (`indices` is then
     /// unspecified, but every entry lies below `n`).
+    #[cfg(test)]
     pub(super) fn read(&self, bits: &mut BitReader<'_>, indices: &mut [u16]) -> bool {
+        self.read_several(std::slice::from_mut(bits), indices)
+    }
+
+    /// [`Self::read`] for several codes, at most [`AT_ONCE`]: their `indices` one after another.
+    pub(super) fn read_several(&self, bits: &mut [BitReader<'_>], indices: &mut [u16]) -> bool {
         match &self.kind {
             Kind::Enumerative { binomials, hints, sets, bits: width } => {
-                let rank = bits.take_wide(*width);
-                unrank(binomials, hints, self.n, rank.min(sets - 1), indices);
-                rank < *sets
+                let mut ranks = [0; AT_ONCE];
+                let mut valid = true;
+                for (rank, bits) in ranks.iter_mut().zip(&mut *bits) {
+                    *rank = bits.take_wide(*width);
+                    valid &= *rank < *sets;
+                    *rank = (*rank).min(sets - 1);
+                }
+                unrank((binomials, hints), (self.n, self.k), &mut ranks[..bits.len()], indices);
+                valid
             }
-            Kind::EliasFano { low_bits, .. } => self.read_elias_fano(*low_bits, bits, indices),
+            Kind::EliasFano { low_bits, .. } => {
+                let codes = bits.iter_mut().zip(indices.chunks_exact_mut(self.k));
+                codes.fold(true, |valid, (bits, indices)| self.read_elias_fano(*low_bits, bits, indices) && valid)
+            }
         }
     }
 
@@ -167,9 +184,16 @@ fn pascal(n: usize, k: usize) -> (Vec<u128>, u128) {
 struct Hints {
     /// Keys of each row; none where searching rows as a whole is as good.
     keys: usize,
-    /// `[k, keys]`: the index for the least rank of each key.
-    least: Vec<u16>,
+    /// `[k, keys]`: the index for the least rank of each key, with [`FRACTION_BITS`] of the way to the next one.
+    least: Vec<u32>,
 }
+
+/// Ranks with the same leading bit and the same bits below it, so many, have one key.
+const KEY_BITS: u32 = 5;
+/// Fractional bits of an index.
+const FRACTION_BITS: u32 = 8;
+/// Bits of a rank that say how far it is on the way to the next key.
+const WAY_BITS: u32 = 16;
 
 impl Hints {
     /// Rows that are worth it.
@@ -179,50 +203,72 @@ impl Hints {
         if k > Self::ROWS_MAX {
             return Self { keys: 0, least: Vec::new() };
         }
-        let keys = Self::key(sets) + 2;
+        let keys = Self::key(sets).0 + 2;
         let row = |row: &[u128]| {
             let mut index = 0;
             let least = |key| {
-                while row.get(index + 1).is_some_and(|&binomial| binomial <= Self::least_rank(key)) {
+                let rank = Self::least_rank(key);
+                while row.get(index + 1).is_some_and(|&binomial| binomial <= rank) {
                     index += 1;
                 }
-                narrow(index as u64)
+                let next = row.get(index + 1).copied().unwrap_or(u128::MAX);
+                // An estimate only, so that rounding does not matter.
+                let fraction = (rank - row[index]) as f64 / (next - row[index]) as f64;
+                ((index as f64 + fraction) * f64::from(1_u32 << FRACTION_BITS)) as u32
             };
             (0..keys).map(least).collect::<Vec<_>>()
         };
         Self { keys, least: binomials.chunks_exact(n).flat_map(row).collect() }
     }
 
-    /// The position of the leading bit and the five bits below it; ascends with the rank.
-    fn key(rank: u128) -> usize {
-        let shift = (u128::BITS - rank.leading_zeros()).saturating_sub(6);
-        shift as usize * 32 + (rank >> shift) as usize
+    /// A rank's key, which ascends with it, and how far it is on the way to the next key.
+    fn key(rank: u128) -> (usize, u32) {
+        let shift = (u128::BITS - rank.leading_zeros()).saturating_sub(KEY_BITS + 1);
+        let way = if shift > WAY_BITS { rank >> (shift - WAY_BITS) } else { rank << (WAY_BITS - shift) };
+        (((shift as usize) << KEY_BITS) + (rank >> shift) as usize, way as u32 & ((1 << WAY_BITS) - 1))
     }
 
-    /// The least rank that has this key, or a later one.
+    /// The least rank that has this key.
     fn least_rank(key: usize) -> u128 {
-        let shift = (key / 32).saturating_sub(1);
-        ((key - 32 * shift) as u128) << shift
+        let shift = (key >> KEY_BITS).saturating_sub(1);
+        ((key - (shift << KEY_BITS)) as u128) << shift
     }
 
-    /// Indices of a row among which a rank's is.
-    fn range(&self, row: usize, rank: u128, below: usize) -> std::ops::Range<usize> {
-        let at = row * self.keys + Self::key(rank);
-        match self.least.get(at..at + 2) {
-            Some(&[from, to]) if self.keys > 0 => usize::from(from).min(below)..below.min(usize::from(to) + 1),
-            _ => 0..below,
+    /// The largest index whose binomial is not above the rank, among those of number `i`'s row; the first binomial is 0.
+    fn find(&self, i: usize, row: &[u128], rank: u128) -> usize {
+        if self.keys == 0 {
+            return row.partition_point(|&binomial| binomial <= rank).saturating_sub(1);
         }
+        let mut found = self.guess(i, rank).min(row.len().saturating_sub(1));
+        while row.get(found + 1).is_some_and(|&binomial| binomial <= rank) {
+            found += 1;
+        }
+        while found > 0 && row[found] > rank {
+            found -= 1;
+        }
+        found
+    }
+
+    /// About where a rank's index is in a row.
+    fn guess(&self, row: usize, rank: u128) -> usize {
+        let (key, way) = Self::key(rank);
+        let Some(&[from, to]) = self.least.get(row * self.keys + key..).and_then(|rest| rest.first_chunk()) else {
+            return 0;
+        };
+        let index = from + ((u64::from(to.saturating_sub(from)) * u64::from(way)) >> WAY_BITS) as u32;
+        (index >> FRACTION_BITS) as usize
     }
 }
 
-fn unrank(binomials: &[u128], hints: &Hints, n: usize, mut rank: u128, indices: &mut [u16]) {
-    let mut below = n;
-    for (i, (index, row)) in indices.iter_mut().zip(binomials.chunks_exact(n)).enumerate().rev() {
-        let range = hints.range(i, rank, below);
-        let found = range.start + row[range].partition_point(|&binomial| binomial <= rank);
-        let found = found.saturating_sub(1);
-        rank -= row[found];
-        *index = narrow(found as u64);
-        below = found;
+/// The sets of ranks, side by side.
+fn unrank((binomials, hints): (&[u128], &Hints), (n, k): (usize, usize), ranks: &mut [u128], indices: &mut [u16]) {
+    let mut below = [n; AT_ONCE];
+    for (i, row) in binomials.chunks_exact(n).enumerate().rev() {
+        for (set, (rank, below)) in ranks.iter_mut().zip(&mut below).enumerate() {
+            let found = hints.find(i, &row[..*below], *rank);
+            *rank -= row[found];
+            indices[set * k + i] = narrow(found as u64);
+            *below = found;
+        }
     }
 }

@@ -137,7 +137,7 @@ struct Forward<'a> {
 impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        self.coefficients.transform::<I>(self.transform.bases(), self.from, self.stride);
+        self.coefficients.transform::<I>(self.transform.bases(), self.from, &[], self.stride);
     }
 }
 

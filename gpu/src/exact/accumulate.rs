@@ -112,14 +112,12 @@ impl Kernel for ApplySlabs<'_, '_> {
         let geometry = self.all.parameter.geometry();
         let [vertical, horizontal] = self.all.parameter.transform().bases().map(|basis| &basis.integers);
         let Buffers { ballot, inverse } = self.buffers;
-        let mut chunks = self.first..;
-        for slab in self.rows.chunks_exact_mut(geometry.slab_len()) {
-            for (column, chunk) in chunks.by_ref().take(geometry.chunks_per_row()).enumerate() {
-                ballot.count(self.all.votes(chunk));
-                inverse.take::<I>(vertical, ballot);
-                let corner = &mut slab[column * geometry.chunk_width()..];
-                inverse.step::<I>(horizontal, corner, geometry.width(), self.lr);
-            }
+        let chunks = self.rows.len() / geometry.chunk_len();
+        for chunk in 0..chunks {
+            ballot.count(self.all.votes(self.first + chunk));
+            inverse.take::<I>(vertical, ballot);
+            let next = geometry.corner(chunk + 1) - geometry.corner(chunk);
+            inverse.step::<I>(horizontal, &mut self.rows[geometry.corner(chunk)..], (geometry.width(), next), self.lr);
         }
     }
 }

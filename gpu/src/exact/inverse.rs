@@ -7,7 +7,7 @@
 
 use super::votes::Ballot;
 use super::{COEFFICIENT_BITS, integer_basis};
-use crate::codec::simd::{DOUBLES, Isa, LANES, TOGETHER};
+use crate::codec::simd::{DOUBLES, Isa, LANES, TOGETHER, prefetch};
 
 /// Rows that share a load of the basis.
 const ROWS: usize = TOGETHER;
@@ -99,16 +99,25 @@ impl Inverse {
         }
     }
 
-    /// Makes the second pass and moves the chunk's weights: rows of `weights` that start `stride` elements apart.
+    /// Makes the second pass and moves the weights of the chunk that begins with `weights`: its rows start `stride`
+    /// elements apart, and the chunk that is wanted next begins `next` elements later.
     #[inline(always)]
-    pub(super) fn step<I: Isa>(&mut self, horizontal: &IntegerBasis, weights: &mut [f32], stride: usize, lr: f32) {
+    pub(super) fn step<I: Isa>(
+        &mut self,
+        horizontal: &IntegerBasis,
+        weights: &mut [f32],
+        (stride, next): (usize, usize),
+        lr: f32,
+    ) {
         if self.passed.is_empty() {
             return;
         }
-        let mut rows = weights.chunks_mut(stride).take(self.height);
         for top in 0..self.height.div_ceil(ROWS) {
+            let first = top * ROWS * stride;
+            prefetch::<I>(weights.get(first + next..).unwrap_or_default(), ROWS, self.width, stride);
             self.rows::<I>(horizontal, top);
-            for (sums, row) in self.lines.iter().zip(rows.by_ref().take(ROWS)) {
+            let rows = weights[first..].chunks_mut(stride).take(self.height - top * ROWS);
+            for (sums, row) in self.lines.iter().zip(rows) {
                 step::<I>(&mut row[..self.width], sums, lr);
             }
         }

@@ -25,6 +25,9 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(_: &f32) {}
+
+    #[inline(always)]
     fn zero() -> Lanes {
         [0.0; LANES]
     }

@@ -1,14 +1,16 @@
 //! The vectors of x86-64's AVX-512 and AVX2.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{DOUBLES, Isa, LANES, Lanes};
 
-/// Calls intrinsics.
+/// Calls intrinsics. Vectors come from memory and go there by `transmute`, since the intrinsics for it check their pointers
+/// in builds with assertions, and keep vectors on the stack for that.
 macro_rules! intrinsics {
     ($call:expr) => {{
         // SAFETY: by the promise of `Isa` this runs only inside `Simd::run`, on a processor that has the instructions;
-        // memory is read and written through references to arrays as long as a vector, and needs no alignment.
+        // arrays and vectors of floats that become one another are equally long, and all bits are good in both.
         unsafe { $call }
     }};
 }
@@ -27,12 +29,17 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn load(from: &Lanes) -> __m512 {
-        intrinsics!(_mm512_loadu_ps(from.as_ptr()))
+        intrinsics!(transmute::<Lanes, __m512>(*from))
     }
 
     #[inline(always)]
     fn store(floats: __m512, to: &mut Lanes) {
-        intrinsics!(_mm512_storeu_ps(to.as_mut_ptr(), floats));
+        *to = intrinsics!(transmute::<__m512, Lanes>(floats));
+    }
+
+    #[inline(always)]
+    fn prefetch(element: &f32) {
+        intrinsics!(_mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(element).cast()));
     }
 
     #[inline(always)]
@@ -116,12 +123,12 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn load_doubles(from: &[f64; DOUBLES]) -> __m512d {
-        intrinsics!(_mm512_loadu_pd(from.as_ptr()))
+        intrinsics!(transmute::<[f64; DOUBLES], __m512d>(*from))
     }
 
     #[inline(always)]
     fn store_doubles(doubles: __m512d, to: &mut [f64; DOUBLES]) {
-        intrinsics!(_mm512_storeu_pd(to.as_mut_ptr(), doubles));
+        *to = intrinsics!(transmute::<__m512d, [f64; DOUBLES]>(doubles));
     }
 
     #[inline(always)]
@@ -230,15 +237,17 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn load(from: &Lanes) -> [__m256; 2] {
-        intrinsics!([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))])
+        intrinsics!(transmute::<Lanes, [__m256; 2]>(*from))
     }
 
     #[inline(always)]
-    fn store([front, back]: [__m256; 2], to: &mut Lanes) {
-        intrinsics!({
-            _mm256_storeu_ps(to.as_mut_ptr(), front);
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), back);
-        });
+    fn store(floats: [__m256; 2], to: &mut Lanes) {
+        *to = intrinsics!(transmute::<[__m256; 2], Lanes>(floats));
+    }
+
+    #[inline(always)]
+    fn prefetch(element: &f32) {
+        Avx512::prefetch(element);
     }
 
     #[inline(always)]
@@ -297,15 +306,12 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn load_doubles(from: &[f64; DOUBLES]) -> [__m256d; 2] {
-        intrinsics!([_mm256_loadu_pd(from.as_ptr()), _mm256_loadu_pd(from.as_ptr().add(4))])
+        intrinsics!(transmute::<[f64; DOUBLES], [__m256d; 2]>(*from))
     }
 
     #[inline(always)]
-    fn store_doubles([front, back]: [__m256d; 2], to: &mut [f64; DOUBLES]) {
-        intrinsics!({
-            _mm256_storeu_pd(to.as_mut_ptr(), front);
-            _mm256_storeu_pd(to.as_mut_ptr().add(4), back);
-        });
+    fn store_doubles(doubles: [__m256d; 2], to: &mut [f64; DOUBLES]) {
+        *to = intrinsics!(transmute::<[__m256d; 2], [f64; DOUBLES]>(doubles));
     }
 
     #[inline(always)]
