@@ -161,14 +161,14 @@ fn naive_compress(case: &Case) -> Selection {
                 coefficients[u * CHUNK + v] = (0..CHUNK).map(|i| basis[u * CHUNK + i] * half[i * CHUNK + v]).sum();
             }
         }
-        let mut order: Vec<u16> = (0..coefficients.len() as u16).collect();
+        let mut order: Vec<u32> = (0..coefficients.len() as u32).collect();
         order.sort_by(|&a, &b| {
-            let magnitude = |index: u16| coefficients[usize::from(index)].abs();
+            let magnitude = |index: u32| coefficients[index as usize].abs();
             magnitude(b).total_cmp(&magnitude(a)).then(a.cmp(&b))
         });
         order.truncate(TOP_K);
         order.sort_unstable();
-        selection.values.extend(order.iter().map(|&index| coefficients[usize::from(index)]));
+        selection.values.extend(order.iter().map(|&index| coefficients[index as usize]));
         selection.indices.extend(order);
     }
     selection
@@ -182,7 +182,7 @@ fn naive_apply(case: &Case, rows: &mut [f32]) {
         let mut votes = vec![(0_i64, 0_i64); CHUNK * CHUNK];
         for selection in &case.selections {
             for at in number * TOP_K..(number + 1) * TOP_K {
-                let vote = &mut votes[usize::from(selection.indices[at])];
+                let vote = &mut votes[selection.indices[at] as usize];
                 *vote = (vote.0 + selection.values[at] as i64, vote.1 + 1);
             }
         }

@@ -27,7 +27,7 @@ pub use fit::check_fit;
 /// Bytes of an f32.
 const F32: u64 = 4;
 /// Bytes of a coefficient that was sent: its value, and its index inside its chunk.
-const COEFFICIENT: u64 = 6;
+const COEFFICIENT: u64 = 8;
 
 /// What decides how much memory the ranks of a node need.
 #[derive(Debug, Clone, Copy)]

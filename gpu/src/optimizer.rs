@@ -23,7 +23,7 @@ mod store;
 mod tests;
 
 #[cfg(test)]
-pub(crate) use store::{HostStore, TensorStore};
+pub(crate) use store::{HostStore, KernelStore, TensorStore};
 pub(crate) use store::{Store, store_of};
 
 /// Gradients with a larger norm count as not finite: their transform could overflow f32.

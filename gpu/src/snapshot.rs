@@ -170,7 +170,7 @@ fn read_sent(rank: usize, layout: &NodeLayout, folder: &Path) -> Result<Vec<Sele
         }
         let kept = chunks.len() * k;
         let mut selection = Selection { indices: vec![0; kept], values: vec![0.0; kept] };
-        files.read_u16(&indices, chunks.start * k, &mut selection.indices)?;
+        files.read_u32(&indices, chunks.start * k, &mut selection.indices)?;
         files.read_f32(&values, chunks.start * k, &mut selection.values)?;
         check_selection(parameter, &piece.part, &selection)?;
         Ok(selection)

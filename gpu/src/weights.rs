@@ -128,20 +128,20 @@ impl WeightFiles {
         Ok(())
     }
 
-    /// Reads the u16 elements of `name` from number `first` on until `elements` is full.
+    /// Reads the u32 elements of `name` from number `first` on until `elements` is full.
     ///
     /// # Errors
     /// A read error, a missing tensor or another element type.
-    pub(crate) fn read_u16(&self, name: &str, first: usize, elements: &mut [u16]) -> Result<(), GpuError> {
+    pub(crate) fn read_u32(&self, name: &str, first: usize, elements: &mut [u32]) -> Result<(), GpuError> {
         let stored = self.known(name)?;
-        if stored.dtype != Dtype::U16 {
+        if stored.dtype != Dtype::U32 {
             let path = &self.files[stored.file].0;
             return Err(unfit(path, format!("tensor {name:?} has element type {:?}", stored.dtype)));
         }
-        let mut bytes = vec![0; elements.len() * 2];
-        self.read_bytes(stored, first * 2, &mut bytes)?;
-        for (element, bytes) in elements.iter_mut().zip(bytes.chunks_exact(2)) {
-            *element = u16::from_le_bytes([bytes[0], bytes[1]]);
+        let mut bytes = vec![0; elements.len() * 4];
+        self.read_bytes(stored, first * 4, &mut bytes)?;
+        for (element, bytes) in elements.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *element = u32::from_le_bytes(*bytes);
         }
         Ok(())
     }

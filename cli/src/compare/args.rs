@@ -37,7 +37,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, env = "COMPARE_SENDERS", default_value = "1,4", value_delimiter = ',', value_name = "N")]
     pub(crate) senders: Vec<u16>,
     /// Largest edge of DisTrO's chunks.
-    #[arg(long, env = "COMPARE_CHUNK", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256), value_name = "N")]
+    #[arg(long, env = "COMPARE_CHUNK", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub(crate) chunk: u16,
     /// Share of DisTrO's momentum that survives a step.
     #[arg(long, env = "COMPARE_DECAY", default_value_t = 0.98, value_name = "SHARE")]

@@ -1,6 +1,7 @@
 //! From momentum to the coefficients that are sent, and back into error feedback.
 
 use super::forward::Coefficients;
+use super::large;
 use super::parallel::scoped;
 use super::select::TopK;
 use super::simd::{Isa, Kernel, Simd};
@@ -13,7 +14,7 @@ use super::{CodecError, Layout, ParameterLayout, Part, Threads};
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Selection {
     /// Index of each coefficient inside its chunk: `[chunks, k]`.
-    pub indices: Vec<u16>,
+    pub indices: Vec<u32>,
     /// Value of each coefficient: `[chunks, k]`.
     pub values: Vec<f32>,
 }
@@ -43,6 +44,9 @@ impl Layout {
         let share = threads.worth(rows.len()).share(part.chunk_rows().len());
         let rows = rows.chunks(share * parameter.geometry().slab_len());
         scoped(rows.zip(selection.shares(parameter, share)), |(rows, kept)| {
+            if let Some(large) = parameter.transform().large() {
+                return large::compress(parameter, large, rows, kept);
+            }
             simd.run(CompressSlabs { rows, choose: Choose::new(parameter, kept) });
         });
         Ok(selection)
@@ -61,6 +65,9 @@ impl Layout {
         let share = threads.worth(rows.len()).share(part.chunk_rows().len());
         let rows = rows.chunks_mut(share * parameter.geometry().slab_len());
         scoped(rows.zip(selection.slabs(parameter, share)), |(rows, sent)| {
+            if let Some(large) = parameter.transform().large() {
+                return large::subtract(parameter, large, sent, rows);
+            }
             Simd::best().run(SubtractSlabs { rows, sent: Sent::new(parameter, sent) });
         });
         Ok(())
@@ -94,6 +101,11 @@ impl Layout {
         let shares = shares.map(|both| (both, sent.as_mut().and_then(Iterator::next)));
         scoped(shares, |(((rows, gradient), kept), sent)| {
             let intake = Intake { gradient, ..intake };
+            if let Some(large) = parameter.transform().large() {
+                sent.into_iter().for_each(|sent| large::subtract(parameter, large, sent, rows));
+                large::take_in(rows, intake);
+                return large::compress(parameter, large, rows, kept);
+            }
             let sent = sent.map(|sent| Sent::new(parameter, sent));
             Simd::best().run(AdvanceSlabs { rows, intake, sent, choose: Choose::new(parameter, kept) });
         });
@@ -129,7 +141,7 @@ pub(crate) fn check_selection(parameter: &ParameterLayout, part: &Part, selectio
     }
     let n = parameter.geometry().chunk_len();
     for (chunk, indices) in selection.indices.chunks_exact(parameter.k()).enumerate() {
-        let inside = indices.last().is_some_and(|&last| usize::from(last) < n);
+        let inside = indices.last().is_some_and(|&last| (last as usize) < n);
         if !inside || !indices.is_sorted_by(|a, b| a < b) {
             return Err(CodecError::IndexOrder { chunk });
         }
@@ -149,8 +161,8 @@ pub struct Intake<'a> {
 }
 
 /// Indices and values of consecutive chunks.
-pub(super) type Kept<'a> = (&'a [u16], &'a [f32]);
-type KeptMut<'a> = (&'a mut [u16], &'a mut [f32]);
+pub(super) type Kept<'a> = (&'a [u32], &'a [f32]);
+pub(super) type KeptMut<'a> = (&'a mut [u32], &'a mut [f32]);
 
 impl Selection {
     /// Room for a part's coefficients.
@@ -191,7 +203,7 @@ impl<'a> Choose<'a> {
     #[inline(always)]
     fn slab<I: Isa>(&mut self, number: usize, rows: &[f32]) {
         let (geometry, k) = (self.parameter.geometry(), self.parameter.k());
-        let (bases, coefficients) = (self.parameter.transform().bases(), &mut self.coefficients);
+        let (Some(bases), coefficients) = (self.parameter.transform().bases(), &mut self.coefficients) else { return };
         for chunk in number * geometry.chunks_per_row()..(number + 1) * geometry.chunks_per_row() {
             let next = rows.get(geometry.corner(chunk + 1)..).unwrap_or_default();
             coefficients.transform::<I>(bases, &rows[geometry.corner(chunk)..], next, geometry.width());

@@ -200,15 +200,15 @@ impl Coefficients {
     }
 
     /// The index inside the chunk of a place in [`Self::kept`]; none for a gap.
-    pub(super) fn index(&self, place: usize) -> Option<u16> {
+    pub(super) fn index(&self, place: usize) -> Option<u32> {
         let stride = self.row_groups * LANES;
         let (v, u) = (place / stride, place % stride);
-        (u < self.height).then_some((u * self.width + v) as u16)
+        (u < self.height).then_some((u * self.width + v) as u32)
     }
 
     /// The coefficient of an index inside the chunk.
-    pub(super) fn get(&self, index: u16) -> f32 {
-        let (u, v) = (usize::from(index) / self.width, usize::from(index) % self.width);
+    pub(super) fn get(&self, index: u32) -> f32 {
+        let (u, v) = (index as usize / self.width, index as usize % self.width);
         self.columns[v * self.row_groups + u / LANES][u % LANES]
     }
 

@@ -6,8 +6,12 @@
 
 use super::CodecError;
 
-/// The largest chunk edge: indices inside a chunk stay within u16, and sums of the exact apply within 2^53.
-pub const MAX_CHUNK: usize = 256;
+/// The largest chunk edge, that of a run's configuration: indices inside a chunk stay within u32, and sums of the exact
+/// apply within 2^53.
+pub const MAX_CHUNK: usize = u16::MAX as usize;
+/// The largest edge of small chunks, whose bases are matrices and whose indices stay within u16. Vector loops and the
+/// kernels of CUDA devices are for them alone.
+pub const MAX_SMALL_EDGE: usize = 256;
 
 /// How one tensor falls into chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,11 @@ impl Geometry {
     /// Coefficients per chunk; at most `MAX_CHUNK²`.
     pub fn chunk_len(&self) -> usize {
         self.chunk_height * self.chunk_width
+    }
+
+    /// Whether an edge is above [`MAX_SMALL_EDGE`].
+    pub fn is_large(&self) -> bool {
+        self.chunk_height.max(self.chunk_width) > MAX_SMALL_EDGE
     }
 
     /// Where a chunk of whole chunk rows begins among their elements.

@@ -14,15 +14,15 @@ pub struct TopK {
     magnitudes: Vec<i32>,
     /// Keys of those that reach the threshold: magnitude bits, then the complement of the index.
     candidates: Vec<u64>,
-    chosen: Vec<u16>,
+    chosen: Vec<u32>,
 }
 
 impl TopK {
     /// The indices of the `k` largest magnitudes, ascending; ties go to the lower index, NaN counts as the largest.
     ///
     /// # Shapes
-    /// `coefficients`: one chunk, at most 2^16 long and at least `k`; the result has length `k`.
-    pub fn select(&mut self, coefficients: &[f32], k: usize) -> &[u16] {
+    /// `coefficients`: one chunk, at most 2^32 long and at least `k`; the result has length `k`.
+    pub fn select(&mut self, coefficients: &[f32], k: usize) -> &[u32] {
         let mut kept = vec![[0.0; LANES]; coefficients.len().div_ceil(LANES)];
         kept.as_flattened_mut()[..coefficients.len()].copy_from_slice(coefficients);
         Simd::best().run(Select { top: self, kept: &kept, len: coefficients.len(), k });
@@ -32,7 +32,7 @@ impl TopK {
     /// As [`Self::select`], where the coefficients lie in another order than their indices and with gaps between them;
     /// gaps are zero and have no index.
     #[inline(always)]
-    pub(super) fn select_placed<I: Isa>(&mut self, kept: &[Lanes], k: usize, index: impl Fn(usize) -> Option<u16>) -> &[u16] {
+    pub(super) fn select_placed<I: Isa>(&mut self, kept: &[Lanes], k: usize, index: impl Fn(usize) -> Option<u32>) -> &[u32] {
         let threshold = self.threshold::<I>(kept, k);
         self.candidates.clear();
         for (block, values) in kept.iter().enumerate() {
@@ -41,7 +41,7 @@ impl TopK {
                 let lane = reached.trailing_zeros() as usize;
                 reached &= reached - 1;
                 if let Some(index) = index(block * LANES + lane) {
-                    self.candidates.push(key(values[lane], usize::from(index)));
+                    self.candidates.push(key(values[lane], index));
                 }
             }
         }
@@ -50,7 +50,7 @@ impl TopK {
             self.candidates.truncate(k);
         }
         self.chosen.clear();
-        self.chosen.extend(self.candidates.iter().map(|&key| !(key as u32) as u16));
+        self.chosen.extend(self.candidates.iter().map(|&key| !(key as u32)));
         self.chosen.sort_unstable();
         &self.chosen
     }
@@ -97,7 +97,7 @@ struct Select<'a> {
 impl Kernel for Select<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        self.top.select_placed::<I>(self.kept, self.k, |place| (place < self.len).then_some(place as u16));
+        self.top.select_placed::<I>(self.kept, self.k, |place| (place < self.len).then_some(place as u32));
     }
 }
 
@@ -106,6 +106,6 @@ fn magnitude(value: f32) -> i32 {
     (value.to_bits() & 0x7fff_ffff) as i32
 }
 
-fn key(value: f32, index: usize) -> u64 {
-    (magnitude(value) as u64) << 32 | u64::from(!(index as u32))
+fn key(value: f32, index: u32) -> u64 {
+    (magnitude(value) as u64) << 32 | u64::from(!index)
 }

@@ -16,7 +16,7 @@ const SETS_MAX: u128 = 1 << 127;
 /// Codes that are read side by side, as each has to wait for memory.
 pub(super) const AT_ONCE: usize = 16;
 
-/// The code of `k`-subsets of `0..n`, `1 ≤ k ≤ n ≤ 2^16`.
+/// The code of `k`-subsets of `0..n`, `1 ≤ k ≤ n ≤ 2^32`.
 #[derive(Debug)]
 pub(super) struct SubsetCode {
     n: usize,
@@ -72,11 +72,11 @@ impl SubsetCode {
     }
 
     /// Appends the code of `indices`, which the caller has checked: `k` of them, strictly ascending, below `n`.
-    pub(super) fn write(&self, indices: &[u16], out: &mut BitWriter<'_>) {
+    pub(super) fn write(&self, indices: &[u32], out: &mut BitWriter<'_>) {
         match &self.kind {
             Kind::Enumerative { binomials, bits, .. } => {
                 let rank = indices.iter().zip(binomials.chunks_exact(self.n));
-                let rank = rank.map(|(&index, row)| row[usize::from(index)]).sum();
+                let rank = rank.map(|(&index, row)| row[index as usize]).sum();
                 out.push_wide(rank, *bits);
             }
             Kind::EliasFano { low_bits, buckets } => {
@@ -86,7 +86,7 @@ impl SubsetCode {
                 }
                 let mut bucket = 0;
                 for &index in indices {
-                    while bucket < usize::from(index) >> low_bits {
+                    while bucket < (index as usize) >> low_bits {
                         out.push(0, 1);
                         bucket += 1;
                     }
@@ -100,12 +100,12 @@ impl SubsetCode {
     /// Reads one code into `indices`, of length `k`; false where the bits are no set's code (`indices` is then
     /// unspecified, but every entry lies below `n`).
     #[cfg(test)]
-    pub(super) fn read(&self, bits: &mut BitReader<'_>, indices: &mut [u16]) -> bool {
+    pub(super) fn read(&self, bits: &mut BitReader<'_>, indices: &mut [u32]) -> bool {
         self.read_several(std::slice::from_mut(bits), indices)
     }
 
     /// [`Self::read`] for several codes, at most [`AT_ONCE`]: their `indices` one after another.
-    pub(super) fn read_several(&self, bits: &mut [BitReader<'_>], indices: &mut [u16]) -> bool {
+    pub(super) fn read_several(&self, bits: &mut [BitReader<'_>], indices: &mut [u32]) -> bool {
         match &self.kind {
             Kind::Enumerative { binomials, hints, sets, bits: width } => {
                 let mut ranks = [0; AT_ONCE];
@@ -126,7 +126,7 @@ impl SubsetCode {
     }
 
     /// Whether the bits are a set's code; passes over them as [`Self::read`] does.
-    pub(super) fn check(&self, bits: &mut BitReader<'_>, scratch: &mut [u16]) -> bool {
+    pub(super) fn check(&self, bits: &mut BitReader<'_>, scratch: &mut [u32]) -> bool {
         match &self.kind {
             // Every rank below the number of sets is that of one.
             Kind::Enumerative { sets, bits: width, .. } => bits.take_wide(*width) < *sets,
@@ -134,7 +134,7 @@ impl SubsetCode {
         }
     }
 
-    fn read_elias_fano(&self, low_bits: u32, bits: &mut BitReader<'_>, indices: &mut [u16]) -> bool {
+    fn read_elias_fano(&self, low_bits: u32, bits: &mut BitReader<'_>, indices: &mut [u32]) -> bool {
         for index in indices.iter_mut() {
             *index = narrow(bits.take(low_bits));
         }
@@ -146,7 +146,7 @@ impl SubsetCode {
                 continue;
             }
             if let Some(index) = indices.get_mut(found) {
-                let value = bucket << low_bits | usize::from(*index);
+                let value = bucket << low_bits | (*index as usize);
                 valid &= value >= least && value < self.n;
                 least = value + 1;
                 *index = narrow(value.min(self.n - 1) as u64);
@@ -157,8 +157,8 @@ impl SubsetCode {
     }
 }
 
-fn narrow(value: u64) -> u16 {
-    value as u16
+fn narrow(value: u64) -> u32 {
+    value as u32
 }
 
 /// Binomials `C(c, i)` for `c < n`, `1 ≤ i ≤ k`, saturating, and `C(n, k)`.
@@ -261,7 +261,7 @@ impl Hints {
 }
 
 /// The sets of ranks, side by side.
-fn unrank((binomials, hints): (&[u128], &Hints), (n, k): (usize, usize), ranks: &mut [u128], indices: &mut [u16]) {
+fn unrank((binomials, hints): (&[u128], &Hints), (n, k): (usize, usize), ranks: &mut [u128], indices: &mut [u32]) {
     let mut below = [n; AT_ONCE];
     for (i, row) in binomials.chunks_exact(n).enumerate().rev() {
         for (set, (rank, below)) in ranks.iter_mut().zip(&mut below).enumerate() {

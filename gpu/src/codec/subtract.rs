@@ -9,7 +9,7 @@ use super::simd::{Isa, LANES, Lanes};
 /// Vectors of a row that share a load of a factor.
 const TOGETHER: usize = 4;
 
-/// What was sent of consecutive chunk rows, and buffers for one chunk after another.
+/// What was sent of consecutive chunk rows, and buffers for one small chunk after another.
 pub(super) struct Sent<'a> {
     parameter: &'a ParameterLayout,
     kept: Kept<'a>,
@@ -47,12 +47,12 @@ impl<'a> Sent<'a> {
     #[inline(always)]
     fn spread(&mut self, range: std::ops::Range<usize>) {
         let (w, k) = (self.parameter.geometry().chunk_width(), range.len());
-        let [vertical, horizontal] = self.parameter.transform().bases();
+        let Some([vertical, horizontal]) = self.parameter.transform().bases() else { return };
         self.columns.clear();
         self.basis.resize(w.div_ceil(LANES) * k, [0.0; LANES]);
         let (indices, values) = (&self.kept.0[range.clone()], &self.kept.1[range]);
         for (p, (&index, &value)) in indices.iter().zip(values).enumerate() {
-            let (u, v) = (usize::from(index) / w, usize::from(index) % w);
+            let (u, v) = (index as usize / w, index as usize % w);
             self.columns.extend(vertical.row(u).iter().map(|basis| basis * value));
             for (lanes, basis) in self.basis[p..].iter_mut().step_by(k).zip(horizontal.row(v).chunks(LANES)) {
                 lanes[..basis.len()].copy_from_slice(basis);

@@ -1,16 +1,19 @@
-//! The orthonormal DCT-II of chunks, forward and inverse, in f32.
+//! The orthonormal DCT-II of chunks, and its bases.
 //!
 //! `forward: C[u][v] = Σ_i Σ_j B_h[u][i] · X[i][j] · B_w[v][j]` with
 //! `B_n[u][j] = √(1/n) · cos(π (2j + 1) u / 2n)`, times √2 for `u > 0`. The basis is computed in f64.
 
 use std::sync::Arc;
 
+use super::MAX_SMALL_EDGE;
 #[cfg(test)]
 use super::forward::Coefficients;
 use super::forward::Plan;
-use super::matmul::{Sizes, Strided, transposed_product};
 #[cfg(test)]
 use super::simd::{Isa, Kernel, Simd};
+use super::wave::LargeTransform;
+#[cfg(test)]
+use super::wave::{Wave, inverse_rows};
 use crate::exact::IntegerBasis;
 use crate::exact::trig::cos_pi_ratio;
 
@@ -51,29 +54,52 @@ impl Basis {
 /// The transform of chunks of one size.
 #[derive(Debug, Clone)]
 pub struct Transform {
-    height: Arc<Basis>,
-    width: Arc<Basis>,
+    height: usize,
+    width: usize,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Small { height: Arc<Basis>, width: Arc<Basis> },
+    Large(Arc<LargeTransform>),
 }
 
 impl Transform {
     /// The transform of `[height, width]` chunks, both at least 1.
     pub fn new(height: usize, width: usize) -> Self {
-        let width_basis = Arc::new(Basis::new(width));
-        let height = if height == width { Arc::clone(&width_basis) } else { Arc::new(Basis::new(height)) };
-        Self { height, width: width_basis }
+        let kind = if height.max(width) > MAX_SMALL_EDGE {
+            Kind::Large(Arc::new(LargeTransform::new(height, width)))
+        } else {
+            let width_basis = Arc::new(Basis::new(width));
+            let height_basis = if height == width { Arc::clone(&width_basis) } else { Arc::new(Basis::new(height)) };
+            Kind::Small { height: height_basis, width: width_basis }
+        };
+        Self { height, width, kind }
     }
 
     /// Elements of one chunk.
     pub fn chunk_len(&self) -> usize {
-        self.height.n * self.width.n
+        self.height * self.width
     }
 
-    /// The bases of the chunk's height and of its width.
-    pub(crate) fn bases(&self) -> [&Basis; 2] {
-        [&self.height, &self.width]
+    /// The bases of a small chunk's height and of its width; none for large chunks.
+    pub(crate) fn bases(&self) -> Option<[&Basis; 2]> {
+        match &self.kind {
+            Kind::Small { height, width } => Some([height, width]),
+            Kind::Large(_) => None,
+        }
     }
 
-    /// Coefficients of one chunk as a whole; [`Coefficients::write`] has them in order.
+    /// How large chunks are transformed; none for small ones.
+    pub(crate) fn large(&self) -> Option<&LargeTransform> {
+        match &self.kind {
+            Kind::Small { .. } => None,
+            Kind::Large(large) => Some(large),
+        }
+    }
+
+    /// Coefficients of one small chunk as a whole; [`Coefficients::write`] has them in order.
     ///
     /// # Shapes
     /// `from`: `height` rows of `width` elements, rows `stride` elements apart; `coefficients`: made for this size.
@@ -82,52 +108,32 @@ impl Transform {
     /// Where a slice is too short.
     #[cfg(test)]
     pub(crate) fn forward(&self, simd: Simd, from: &[f32], stride: usize, coefficients: &mut Coefficients) {
-        simd.run(Forward { transform: self, from, stride, coefficients });
+        let bases = self.bases().expect("a small chunk");
+        simd.run(Forward { bases, from, stride, coefficients });
     }
 
-    /// The chunk of given coefficients.
-    ///
-    /// # Shapes
-    /// `coefficients`, `chunk`, `scratch`: one chunk each.
-    ///
-    /// # Panics
-    /// Where a slice is too short.
-    pub fn inverse(&self, coefficients: &[f32], chunk: &mut [f32], scratch: &mut [f32]) {
-        let (h, w) = (self.height.n, self.width.n);
-        let first = Sizes { depth: h, height: w, width: h };
-        let coefficients = Strided { data: coefficients, stride: w };
-        transposed_product(first, coefficients, Strided { data: &self.height.rows, stride: h }, scratch);
-        let second = Sizes { depth: w, height: h, width: w };
-        let half = Strided { data: &*scratch, stride: h };
-        transposed_product(second, half, Strided { data: &self.width.rows, stride: w }, chunk);
-    }
-
-    /// The chunk of a few coefficients, the rest being zero; the cost grows with their number.
-    ///
-    /// # Shapes
-    /// `indices`, `values`: the coefficients (`index = u · width + v`); `chunk`: one chunk.
-    ///
-    /// # Panics
-    /// Where an index or a slice does not fit the chunk.
-    pub fn inverse_sparse(&self, indices: &[u16], values: &[f32], chunk: &mut [f32], scratch: &mut SparseScratch) {
-        let (h, w) = (self.height.n, self.width.n);
-        scratch.columns.clear();
-        scratch.basis.clear();
-        for (&index, &value) in indices.iter().zip(values) {
-            let (u, v) = (usize::from(index) / w, usize::from(index) % w);
-            scratch.columns.extend(self.height.rows[u * h..][..h].iter().map(|basis| basis * value));
-            scratch.basis.extend_from_slice(&self.width.rows[v * w..][..w]);
-        }
-        let sizes = Sizes { depth: indices.len(), height: h, width: w };
-        let columns = Strided { data: &scratch.columns[..], stride: h };
-        transposed_product(sizes, columns, Strided { data: &scratch.basis[..], stride: w }, chunk);
+    /// The chunk of given coefficients, both `[height, width]`, by way of f64.
+    #[cfg(test)]
+    pub(crate) fn inverse(&self, coefficients: &[f32], chunk: &mut [f32]) {
+        let entry = |(at, &value): (usize, &f32)| (at % self.width, at / self.width, f64::from(value));
+        let mut entries: Vec<_> = coefficients.iter().enumerate().filter(|(_, value)| **value != 0.0).map(entry).collect();
+        entries.sort_by_key(|entry| entry.0);
+        let (vertical, horizontal) = (Wave::real(self.height), Wave::real(self.width));
+        inverse_rows(
+            [&vertical, &horizontal],
+            &entries,
+            |sum| sum,
+            |i, sums| {
+                chunk[i * self.width..].iter_mut().zip(sums).for_each(|(to, &sum)| *to = sum as f32);
+            },
+        );
     }
 }
 
 /// One chunk's forward transform.
 #[cfg(test)]
 struct Forward<'a> {
-    transform: &'a Transform,
+    bases: [&'a Basis; 2],
     from: &'a [f32],
     stride: usize,
     coefficients: &'a mut Coefficients,
@@ -137,15 +143,6 @@ struct Forward<'a> {
 impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        self.coefficients.transform::<I>(self.transform.bases(), self.from, &[], self.stride);
+        self.coefficients.transform::<I>(self.bases, self.from, &[], self.stride);
     }
-}
-
-/// Buffers of [`Transform::inverse_sparse`], reused from chunk to chunk.
-#[derive(Debug, Default)]
-pub struct SparseScratch {
-    /// `[k, height]`: each coefficient times its vertical basis function.
-    columns: Vec<f32>,
-    /// `[k, width]`: each coefficient's horizontal basis function.
-    basis: Vec<f32>,
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::GpuError;
-use crate::codec::{CodecError, Layout, Part, Selection, Threads, ValidPayload, check_selection};
+use crate::codec::{CodecError, Layout, ParameterLayout, Part, Selection, Threads, ValidPayload, check_selection};
 use crate::digest::{BLOCK_KEY_CONTEXT, BlockDigest, block_header};
 use crate::exact::{Votes, integer_basis};
 
@@ -52,7 +52,7 @@ impl DeviceSelection {
     pub fn fetch(&self) -> Result<Selection, GpuError> {
         let indices: Vec<i16> = self.indices.f_to_device(Device::Cpu)?.f_view(-1)?.try_into()?;
         let values: Vec<f32> = self.values.f_to_device(Device::Cpu)?.f_view(-1)?.try_into()?;
-        Ok(Selection { indices: bytemuck::cast_slice(&indices).to_vec(), values })
+        Ok(Selection { indices: indices.into_iter().map(|index| u32::from(index.cast_unsigned())).collect(), values })
     }
 }
 
@@ -92,6 +92,18 @@ impl Kernels {
             return Err(GpuError::Device { device: format!("{device:?}"), problem });
         };
         Ok(Self { engine: Engine::cuda(index, cache)?, bases: HashMap::new() })
+    }
+
+    /// The kernels on the CPU, with the threads of a block in either order.
+    #[cfg(test)]
+    pub(crate) fn on_host(descending: bool) -> Self {
+        Self { engine: Engine::Host { descending }, bases: HashMap::new() }
+    }
+
+    /// Whether a part's chunks are small, so that the kernels take them. Large ones, with an edge above
+    /// [`MAX_SMALL_EDGE`](crate::codec::MAX_SMALL_EDGE), are the host's.
+    pub fn take(layout: &Layout, part: &Part) -> bool {
+        layout.parameters().get(part.parameter()).is_some_and(|parameter| !parameter.geometry().is_large())
     }
 
     /// `ahead = master − rate · sign(momentum)`.
@@ -135,6 +147,7 @@ impl Kernels {
         sent: Option<&DeviceSelection>,
     ) -> Result<DeviceSelection, GpuError> {
         let parameter = layout.parameter_of(part, momentum.numel())?;
+        self.check_small(parameter)?;
         let (geometry, k) = (*parameter.geometry(), parameter.k());
         let (h, w) = (geometry.chunk_height(), geometry.chunk_width());
         let [basis_height, basis_width] = [h, w].map(|n| self.basis(n).map(|basis| address(&basis.floats)));
@@ -192,6 +205,7 @@ impl Kernels {
         threads: Threads,
     ) -> Result<(), GpuError> {
         let parameter = layout.parameter_of(part, weights.numel())?;
+        self.check_small(parameter)?;
         if payloads.is_empty() {
             return if factor == 1.0 { Ok(()) } else { self.scale(weights, factor) };
         }
@@ -280,11 +294,22 @@ impl Kernels {
     /// A selection of another part; what libtorch says.
     pub fn put_selection(&self, layout: &Layout, part: &Part, selection: &Selection) -> Result<DeviceSelection, GpuError> {
         let parameter = layout.known(part)?;
+        self.check_small(parameter)?;
         check_selection(parameter, part, selection)?;
         let shape = [part.chunks().len() as i64, parameter.k() as i64];
-        let indices = self.upload(bytemuck::cast_slice::<u16, i16>(&selection.indices))?.f_view(shape)?;
+        // Indices of small chunks stay within 16 bits.
+        let indices: Vec<i16> = selection.indices.iter().map(|&index| (index as u16).cast_signed()).collect();
+        let indices = self.upload(&indices)?.f_view(shape)?;
         let values = self.upload(&selection.values)?.f_view(shape)?;
         Ok(DeviceSelection { indices, values })
+    }
+
+    fn check_small(&self, parameter: &ParameterLayout) -> Result<(), GpuError> {
+        if !parameter.geometry().is_large() {
+            return Ok(());
+        }
+        let problem = format!("the kernels don't take the large chunks of {}", parameter.spec().name);
+        Err(GpuError::Device { device: format!("{:?}", self.engine.device()), problem })
     }
 
     /// Addresses of tensors that must be here, f32, contiguous and of one length.

@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::inverse::Inverse;
-use super::votes::Ballot;
+use super::shift;
+use super::votes::{Ballot, count_sparse};
 use crate::codec::parallel::{scoped, try_scoped};
 use crate::codec::simd::{Isa, Kernel, Simd};
+use crate::codec::wave::{Wave, inverse_rows};
 use crate::codec::{CodecError, Geometry, Layout, ParameterLayout, Part, Selection, Threads, ValidPayload, check_selection};
 
 /// Blocks that each thread of [`apply_payloads`] decodes at a time, which bounds their memory.
@@ -68,14 +70,44 @@ impl<'a> Accumulator<'a> {
         let share = threads.worth(rows.len()).share(self.part.chunk_rows().len());
         let slabs = rows.chunks_mut(share * geometry.slab_len()).enumerate();
         scoped(slabs, |(index, rows)| {
-            let (first, buffers) = (index * share * geometry.chunks_per_row(), &mut Buffers::new(geometry));
-            self.simd.run(ApplySlabs { all: self, first, rows, lr, buffers });
+            self.apply_slabs(index * share * geometry.chunks_per_row(), rows, lr, &mut None);
         });
         Ok(())
     }
 
+    /// Moves whole chunk rows, of which the first begins with chunk `first` of the part; `buffers` are made when needed.
+    fn apply_slabs(&self, first: usize, rows: &mut [f32], lr: f32, buffers: &mut Option<Buffers>) {
+        let geometry = self.parameter.geometry();
+        match self.parameter.transform().large() {
+            Some(large) => self.apply_large(large.integers(), first, rows, lr),
+            None => {
+                let buffers = buffers.get_or_insert_with(|| Buffers::new(geometry));
+                self.simd.run(ApplySlabs { all: self, first, rows, lr, buffers });
+            }
+        }
+    }
+
+    /// The same with large chunks.
+    fn apply_large(&self, bases: [&Wave; 2], first: usize, rows: &mut [f32], lr: f32) {
+        let geometry = self.parameter.geometry();
+        for chunk in 0..rows.len() / geometry.chunk_len() {
+            let entries = count_sparse(self.votes(first + chunk), geometry.chunk_width());
+            let corner = geometry.corner(chunk);
+            inverse_rows(bases, &entries, shift, |i, sums| {
+                let row = &mut rows[corner + i * geometry.width()..][..geometry.chunk_width()];
+                for (weight, &sum) in row.iter_mut().zip(sums) {
+                    if sum > 0.0 {
+                        *weight -= lr;
+                    } else if sum < 0.0 {
+                        *weight += lr;
+                    }
+                }
+            });
+        }
+    }
+
     /// Every sender's votes on one chunk.
-    fn votes(&self, chunk: usize) -> impl Iterator<Item = (&[u16], &[f32])> + Clone {
+    fn votes(&self, chunk: usize) -> impl Iterator<Item = (&[u32], &[f32])> + Clone {
         let range = chunk * self.parameter.k()..(chunk + 1) * self.parameter.k();
         self.senders.iter().map(move |sender| (&sender.indices[range.clone()], &sender.values[range.clone()]))
     }
@@ -110,7 +142,8 @@ impl Kernel for ApplySlabs<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let geometry = self.all.parameter.geometry();
-        let [vertical, horizontal] = self.all.parameter.transform().bases().map(|basis| &basis.integers);
+        let Some(bases) = self.all.parameter.transform().bases() else { return };
+        let [vertical, horizontal] = bases.map(|basis| &basis.integers);
         let Buffers { ballot, inverse } = self.buffers;
         let chunks = self.rows.len() / geometry.chunk_len();
         for chunk in 0..chunks {
@@ -159,7 +192,7 @@ fn apply_blocks(
 ) -> Result<(), CodecError> {
     let part = layout.part(parameter, blocks.clone())?;
     let parameter = layout.parameter_of(&part, rows.len())?;
-    let mut buffers = Buffers::new(parameter.geometry());
+    let mut buffers = None;
     let mut selections = vec![Selection::default(); payloads.len()];
     let pieces = blocks.clone().step_by(BLOCKS_AT_A_TIME).zip(rows.chunks_mut(BLOCKS_AT_A_TIME * parameter.block_elements()));
     for (block, rows) in pieces {
@@ -167,7 +200,7 @@ fn apply_blocks(
         let mut accumulator = Accumulator::new(layout, &piece)?;
         payloads.iter().zip(&mut selections).try_for_each(|(payload, selection)| payload.decode_into(&piece, selection))?;
         selections.iter().try_for_each(|selection| accumulator.add(selection))?;
-        accumulator.simd.run(ApplySlabs { all: &accumulator, first: 0, rows, lr, buffers: &mut buffers });
+        accumulator.apply_slabs(0, rows, lr, &mut buffers);
     }
     Ok(())
 }

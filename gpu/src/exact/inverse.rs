@@ -6,13 +6,13 @@
 //! whole vectors.
 
 use super::votes::Ballot;
-use super::{COEFFICIENT_BITS, integer_basis};
+use super::{COEFFICIENT_BITS, ROUNDER, integer_basis};
 use crate::codec::simd::{DOUBLES, Isa, LANES, TOGETHER, prefetch};
 
 /// Rows that share a load of the basis.
 const ROWS: usize = TOGETHER;
 /// Vectors of one row of a chunk, and of the lanes beyond its end.
-const LINE: usize = crate::codec::MAX_CHUNK / DOUBLES + 2;
+const LINE: usize = crate::codec::MAX_SMALL_EDGE / DOUBLES + 2;
 
 /// The elements of a vector in memory.
 type Doubles = [f64; DOUBLES];
@@ -198,13 +198,11 @@ fn unfold<I: Isa>(line: &mut [Doubles; LINE], odd: &[Doubles; LINE], half: usize
     }
 }
 
-/// `sum / 2^F` rounded to nearest, ties to even, for integers below 2^53 / 2.
+/// [`super::shift`].
 #[inline(always)]
 fn shift<I: Isa>(sum: I::Doubles) -> I::Doubles {
-    // At 1.5 · 2^52 neighbouring f64 lie 1 apart, so adding it rounds to an integer, by the default rounding mode. The
-    // product is exact, so that it does not matter whether both are fused.
-    const ROUNDER: [f64; DOUBLES] = [6_755_399_441_055_744.0; DOUBLES];
-    let rounder = I::load_doubles(&ROUNDER);
+    // The product is exact, so that it does not matter whether both are fused.
+    let rounder = I::load_doubles(&[ROUNDER; DOUBLES]);
     I::sub_doubles(I::multiply_add_doubles(1.0 / (1_u64 << COEFFICIENT_BITS) as f64, sum, rounder), rounder)
 }
 

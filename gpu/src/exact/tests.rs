@@ -7,6 +7,8 @@ use std::f64::consts::PI;
 
 use super::trig::{cos_pi, cos_pi_ratio};
 use super::*;
+use crate::codec::MAX_CHUNK;
+use crate::codec::wave::Wave;
 
 /// The value of `key` in a committed golden file of `key = value` lines.
 fn golden(file: &'static str, key: &str) -> String {
@@ -45,8 +47,33 @@ fn basis_sums_stay_within_the_bound_that_exactness_rests_on() {
             assert!(sum <= (1 << 26) + (1 << 7), "n {n}, column {j}: {sum}");
         }
     }
-    let bound = (1_i128 << 26) + (1 << 8);
-    assert!(bound * bound < 1 << 53);
+    for n in [257, 258, 1024, 4093, 65_535] {
+        let basis = Wave::integers(n);
+        for j in [0, 1, n / 3, n / 2, n - 1] {
+            let [column, row] = [0, 1].map(|way| {
+                let entry = |u: usize| if way == 0 { basis.at(u, j) } else { basis.at(j, u) };
+                (0..n).map(|u| entry(u).abs()).sum::<f64>()
+            });
+            assert!(column.max(row) <= f64::from((1 << 26) + (1 << 15)), "n {n}, {j}: {column} {row}");
+        }
+    }
+    let bound = (1_i128 << 26) + (1 << 16);
+    assert!(bound * bound < 1 << 53 && bound << COEFFICIENT_BITS < 1 << 47);
+    // What the bound rests on, for every edge that a run may ask for.
+    for n in 1..=MAX_CHUNK {
+        let column = f64::from(1 << basis_bits(n)) * (n as f64).sqrt() + n as f64 / 2.0;
+        assert!(column <= f64::from((1 << 26) + (1 << 15)), "{n}");
+    }
+}
+
+#[test]
+fn looked_up_bases_are_the_matrices() {
+    for n in [1, 2, 7, 64, 256, 257, 300] {
+        let (wave, matrix) = (Wave::integers(n), integer_basis(n));
+        for (at, &entry) in matrix.iter().enumerate() {
+            assert_eq!(wave.at(at / n, at % n), f64::from(entry), "{n}, {at}");
+        }
+    }
 }
 
 #[test]
@@ -56,7 +83,7 @@ fn the_integer_basis_is_the_committed_one_for_every_size() {
         integer_basis(n).iter().for_each(|value| _ = hasher.update(&value.to_le_bytes()));
     }
     assert_eq!(hasher.finalize().to_hex().as_str(), golden(GOLDEN, "bases"));
-    let scale = f64::from(1 << BASIS_BITS);
+    let scale = f64::from(1 << basis_bits(2));
     assert_eq!(integer_basis(1), [1 << 22]);
     assert_eq!(integer_basis(2), [1, 1, 1, -1].map(|sign| sign * (0.5_f64.sqrt() * scale).round() as i32));
 }

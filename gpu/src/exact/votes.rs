@@ -1,10 +1,11 @@
 //! Senders' votes on the coefficients of a part, counted: what the apply starts from, on any device.
 
 use crate::codec::parallel::scoped;
+use crate::codec::wave::Entry;
 use crate::codec::{CodecError, Layout, Part, Threads, ValidPayload};
 use crate::exact::COEFFICIENT_BITS;
 
-/// The integer coefficients of a part that are not zero, as sparse lists.
+/// The integer coefficients of a part with small chunks that are not zero, as sparse lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Votes {
     /// `[chunks + 1]`: where each chunk's entries begin in the two lists below.
@@ -61,6 +62,24 @@ impl Votes {
     }
 }
 
+/// The coefficients of one chunk with rows of `width`, of any size, that are not zero; sorted by column, then row.
+pub(super) fn count_sparse<'a>(votes: impl Iterator<Item = (&'a [u32], &'a [f32])> + Clone, width: usize) -> Vec<Entry> {
+    let scale = scale_of(votes.clone());
+    let vote = |(&index, &value): (&u32, &f32)| {
+        let at = index as usize;
+        (at % width, at / width, round_half_away(f64::from(value) * scale))
+    };
+    let mut all: Vec<(usize, usize, i64)> =
+        votes.flat_map(|(indices, values)| indices.iter().zip(values).map(vote).collect::<Vec<_>>()).collect();
+    all.sort_unstable();
+    let coefficient = |votes: &[(usize, usize, i64)]| {
+        let (v, u, _) = votes[0];
+        let mean = mean(votes.iter().map(|vote| vote.2).sum(), votes.len() as i64);
+        (mean != 0).then(|| (v, u, f64::from(mean)))
+    };
+    all.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).filter_map(coefficient).collect()
+}
+
 /// One thread's table for counting the votes on one chunk after another.
 #[derive(Debug)]
 pub(crate) struct Ballot {
@@ -76,19 +95,18 @@ pub(crate) struct Ballot {
 }
 
 impl Ballot {
-    /// For chunks of `len` coefficients in rows of `width`.
+    /// For small chunks of `len` coefficients in rows of `width`.
     pub(crate) fn new(len: usize, width: usize) -> Self {
         Self { width, table: vec![(0, 0); len], voted: Vec::new(), indices: Vec::new(), means: Vec::new() }
     }
 
     /// Replaces the result by what the senders voted on a chunk; indices must lie inside it.
-    pub(crate) fn count<'a>(&mut self, votes: impl Iterator<Item = (&'a [u16], &'a [f32])> + Clone) {
-        let largest = votes.clone().flat_map(|(_, values)| values).fold(0.0_f32, |most, value| most.max(value.abs()));
-        let scale = fixed_point_scale(largest);
+    pub(crate) fn count<'a>(&mut self, votes: impl Iterator<Item = (&'a [u32], &'a [f32])> + Clone) {
+        let scale = scale_of(votes.clone());
         self.voted.clear();
         for (indices, values) in votes {
             for (&index, &value) in indices.iter().zip(values) {
-                let at = usize::from(index);
+                let at = index as usize;
                 let (sum, count) = &mut self.table[at];
                 if *count == 0 {
                     self.voted.push((((at % self.width) << 16) | (at / self.width)) as u32);
@@ -110,6 +128,11 @@ impl Ballot {
             }
         }
     }
+}
+
+/// The scale of a chunk's votes.
+fn scale_of<'a>(votes: impl Iterator<Item = (&'a [u32], &'a [f32])>) -> f64 {
+    fixed_point_scale(votes.flat_map(|(_, values)| values).fold(0.0_f32, |most, value| most.max(value.abs())))
 }
 
 /// `2^(F − E)`, with `2^E` the smallest power of two not below `largest`; 0 where nothing but zeros was sent.

@@ -283,10 +283,11 @@ impl Store for TensorStore {
     }
 }
 
-/// Tensors on a CUDA device, where kernels do all of it; payloads and votes are made on the host.
-struct KernelStore {
-    kernels: Kernels,
-    tensors: TensorStore,
+/// Tensors on a CUDA device, where kernels do all of it but for parameters with large chunks, with which
+/// [`TensorStore`] deals; payloads and votes are made on the host.
+pub(crate) struct KernelStore {
+    pub(crate) kernels: Kernels,
+    pub(crate) tensors: TensorStore,
 }
 
 impl Store for KernelStore {
@@ -307,9 +308,13 @@ impl Store for KernelStore {
         layout: &Layout,
         piece: &Piece,
         momentum: &mut Flat,
-        Intake { gradient, decay, rate }: Intake<'_>,
+        intake: Intake<'_>,
         sent: Option<Sent>,
     ) -> Result<Sent, GpuError> {
+        if !Kernels::take(layout, &piece.part) {
+            return self.tensors.compress(layout, piece, momentum, intake, sent);
+        }
+        let Intake { gradient, decay, rate } = intake;
         let sent = sent.map(|sent| match sent {
             Sent::Device(selection) => Ok(selection),
             Sent::Host(selection) => self.kernels.put_selection(layout, &piece.part, &selection),
@@ -322,6 +327,9 @@ impl Store for KernelStore {
     }
 
     fn put(&self, layout: &Layout, part: &Part, selection: Selection) -> Result<Sent, GpuError> {
+        if !Kernels::take(layout, part) {
+            return self.tensors.put(layout, part, selection);
+        }
         Ok(Sent::Device(self.kernels.put_selection(layout, part, &selection)?))
     }
 
@@ -333,6 +341,9 @@ impl Store for KernelStore {
         master: &mut Flat,
         rates: (f32, f32),
     ) -> Result<(), GpuError> {
+        if !Kernels::take(layout, &piece.part) {
+            return self.tensors.apply(layout, piece, payloads, master, rates);
+        }
         let (rows, threads) = (rows_of(on_device(master)?, piece)?, self.tensors.host.threads);
         self.kernels.apply(layout, &piece.part, payloads, &rows, rates, threads)
     }

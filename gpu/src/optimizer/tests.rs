@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::codec::Threads;
+use crate::config::ParameterSpec;
+use crate::cuda::Kernels;
+use crate::layout::Piece;
 use crate::mesh::Topology;
 use crate::testing::{one_bit, tiny_config};
 
@@ -98,4 +101,46 @@ fn settings_out_of_range_are_refused() {
         OptimizerConfig { compression_chunk: 0, ..one_bit() },
     ];
     assert!(refused.iter().all(|config| config.layout(&tiny_config()).is_err()));
+}
+
+/// Two steps of one parameter in a store: by step the momentum, what was chosen and the weights; and whether all that was
+/// chosen lay in the host's memory.
+fn two_steps(store: &mut dyn Store, layout: &Layout) -> (Vec<(Vec<f32>, Selection, Vec<f32>)>, bool) {
+    let part = layout.whole(0).unwrap();
+    let len = part.elements().len();
+    let piece = Piece { at: 0..len, part };
+    let made = |seed: usize| (0..len).map(|at| ((at * 31 + seed * 7) % 1009) as f32 / 1009.0 - 0.5).collect::<Vec<_>>();
+    let [mut momentum, mut master] = [1, 2].map(|seed| store.keep(made(seed)).unwrap());
+    let (mut sent, mut steps, mut on_host) = (None, Vec::new(), true);
+    for step in 0..2 {
+        let gradient = store.keep(made(3 + step)).unwrap();
+        let intake = Intake { gradient: &gradient, decay: 0.75, rate: 0.25 };
+        let chosen = store.compress(layout, &piece, &mut momentum, intake, sent.take()).unwrap();
+        on_host &= matches!(chosen, Sent::Host(_));
+        let selection = chosen.fetch().unwrap().into_owned();
+        let bytes = layout.encode_part(&piece.part, &selection).unwrap();
+        let payload = layout.assemble(&[(piece.part.clone(), bytes)]).unwrap();
+        let valid = layout.validate(&payload).unwrap();
+        store.apply(layout, &piece, &[valid], &mut master, (0.125, 0.5)).unwrap();
+        steps.push((values(&momentum), selection.clone(), values(&master)));
+        // As after a snapshot was loaded.
+        sent = Some(store.put(layout, &piece.part, selection).unwrap());
+    }
+    (steps, on_host)
+}
+
+#[test]
+fn parameters_with_large_chunks_are_the_hosts_and_all_others_the_kernels() {
+    for (shape, edge, large) in [(vec![64, 128], 64, false), (vec![2, 300], 512, true), (vec![600, 8], 600, true)] {
+        let layout = Layout::new(&[ParameterSpec { name: "p".into(), shape }], edge, 5, true).unwrap();
+        let host = || HostStore { threads: Threads::new(2) };
+        let tensors = TensorStore { device: tch::Device::Cpu, host: host() };
+        let mut kernels = KernelStore { kernels: Kernels::on_host(false), tensors };
+        let (expected, _) = two_steps(&mut host(), &layout);
+        let (found, on_host) = two_steps(&mut kernels, &layout);
+        assert_eq!(on_host, large);
+        if crate::codec::simd::Simd::best().fused() {
+            assert!(found == expected);
+        }
+    }
 }

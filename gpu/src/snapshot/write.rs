@@ -48,7 +48,7 @@ impl Source {
     /// Bytes of an element, and what safetensors calls its type.
     const fn element(self) -> (u64, &'static str) {
         match self {
-            Self::SentIndices => (2, "U16"),
+            Self::SentIndices => (4, "U32"),
             Self::Weights | Self::Momentum | Self::SentValues => (4, "F32"),
         }
     }
@@ -127,7 +127,6 @@ pub(super) fn state_files(captured: &Captured, file_bytes_max: u64) -> Vec<FileP
                 shape: vec![of.geometry().chunks(), of.k()],
             })
         };
-        // The wider elements first, so that all are aligned.
         let tensors = tensors("values", Source::SentValues).chain(tensors("indices", Source::SentIndices));
         plans.push(FilePlan { name: single_file(SENT_FILES), content: Content::Tensors(tensors.collect()) });
     }
@@ -266,7 +265,7 @@ fn write_tensor(file: &mut NewFile<'_>, captured: &Captured, tensor: &TensorPlan
         match (tensor.source, sent) {
             (Source::Weights, _) => file.write(&f32_bytes(&owned.master[piece.at.clone()]))?,
             (Source::Momentum, _) => file.write(&f32_bytes(&owned.momentum[piece.at.clone()]))?,
-            (Source::SentIndices, Some(sent)) => file.write(&u16_bytes(&sent.indices))?,
+            (Source::SentIndices, Some(sent)) => file.write(&u32_bytes(&sent.indices))?,
             (Source::SentValues, Some(sent)) => file.write(&f32_bytes(&sent.values))?,
             // Files of sent coefficients are planned only if every rank has them.
             (Source::SentIndices | Source::SentValues, None) => {}
@@ -282,7 +281,7 @@ fn f32_bytes(elements: &[f32]) -> Cow<'_, [u8]> {
     Cow::Owned(elements.iter().flat_map(|element| element.to_le_bytes()).collect())
 }
 
-fn u16_bytes(elements: &[u16]) -> Cow<'_, [u8]> {
+fn u32_bytes(elements: &[u32]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {
         return Cow::Borrowed(bytemuck::cast_slice(elements));
     }

@@ -125,7 +125,7 @@ fn compare(shape: &[usize], chunk: usize, topk: usize, one_bit: bool) {
             let (chosen, payload) = sender.send(&layout, &part, &gradient);
             let pairs = expected.iter().flatten();
             for ((&index, &value), &(expected_index, expected)) in chosen.indices.iter().zip(&chosen.values).zip(pairs) {
-                assert_eq!(usize::from(index), expected_index, "step {step}, sender {number}");
+                assert_eq!(index as usize, expected_index, "step {step}, sender {number}");
                 assert!((f64::from(value) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{value} {expected}");
             }
             let decoded = layout.validate(&payload).unwrap().decode(&part).unwrap();

@@ -48,7 +48,7 @@ fn again(layout: &Layout, valid: &ValidPayload<'_>) -> Vec<u8> {
         let k = layout.parameters()[index].k();
         let n = layout.parameters()[index].geometry().chunk_len();
         for indices in selection.indices.chunks(k) {
-            assert!(indices.is_sorted_by(|a, b| a < b) && indices.iter().all(|&index| usize::from(index) < n));
+            assert!(indices.is_sorted_by(|a, b| a < b) && indices.iter().all(|&index| (index as usize) < n));
         }
         assert!(selection.values.iter().all(|value| value.is_finite()));
         let bytes = layout.encode_part(&part, &selection).unwrap();

@@ -9,7 +9,7 @@ fn decode_all(layout: &Layout, payload: &[u8]) -> Result<Vec<Selection>, CodecEr
     (0..layout.parameters().len()).map(|index| valid.decode(&layout.whole(index)?)).collect()
 }
 
-fn bits_of(selections: &[Selection]) -> Vec<(Vec<u16>, Vec<u32>)> {
+fn bits_of(selections: &[Selection]) -> Vec<(Vec<u32>, Vec<u32>)> {
     selections.iter().map(|s| (s.indices.clone(), s.values.iter().map(|v| v.to_bits()).collect())).collect()
 }
 
@@ -58,7 +58,7 @@ fn the_bytes_of_a_payload_are_the_committed_ones() {
             let (n, k) = (parameter.geometry().chunk_len(), parameter.k());
             let mut selection = Selection::default();
             for chunk in part.chunks() {
-                selection.indices.extend((0..k).map(|i| (i * (n / k) + (chunk + i * i) % (n / k)) as u16));
+                selection.indices.extend((0..k).map(|i| (i * (n / k) + (chunk + i * i) % (n / k)) as u32));
                 let value = |i: usize| ((chunk * 7 + i * 5) % 11) as f32 - 5.0;
                 selection.values.extend((0..k).map(value));
             }
@@ -104,7 +104,7 @@ fn values_that_are_not_canonical_are_refused() {
 fn selections_that_do_not_fit_are_not_encoded() {
     let layout = Layout::new(&[spec("a", &[8, 8]), spec("b", &[8, 8])], 8, 2, true).unwrap();
     let part = layout.whole(0).unwrap();
-    let encode = |indices: &[u16], values: &[f32]| {
+    let encode = |indices: &[u32], values: &[f32]| {
         layout.encode_part(&part, &Selection { indices: indices.to_vec(), values: values.to_vec() })
     };
     assert!(encode(&[3, 63], &[1.0, 2.0]).is_ok());

@@ -45,6 +45,13 @@ fn odd_prime_and_huge_dimensions_go_all_the_way() {
             (&[251], 256, 300),
             (&[37, 61], 64, 5000),
             (&[2, 3, 4, 5], 3, 2),
+            // Indices beyond u16, the largest edge, one beyond it, primes, sizes that only one edge divides.
+            (&[300, 500], 512, 9),
+            (&[65_535], 65_535, 8),
+            (&[65_536], 65_535, 8),
+            (&[1021, 2], 65_535, 5),
+            (&[2, 600, 70], 601, 2000),
+            (&[257, 3], 300, 771),
         ] {
             round_trip(shape, chunk, topk, one_bit, 7);
         }
@@ -62,6 +69,20 @@ proptest! {
         one_bit: bool,
         seed: u64,
     ) {
+        round_trip(&shape, chunk, topk, one_bit, seed);
+    }
+
+    #[test]
+    fn prop_large_chunks_go_all_the_way(
+        height in 1..20_usize,
+        width in 257..1500_usize,
+        standing: bool,
+        chunk in 257..=MAX_CHUNK,
+        topk in 1..12_usize,
+        one_bit: bool,
+        seed: u64,
+    ) {
+        let shape = if standing { [width, height] } else { [height, width] };
         round_trip(&shape, chunk, topk, one_bit, seed);
     }
 }

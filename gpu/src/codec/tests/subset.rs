@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use super::super::bits::{BitReader, BitWriter};
 use super::super::subset::SubsetCode;
 
-fn write(code: &SubsetCode, indices: &[u16]) -> Vec<u8> {
+fn write(code: &SubsetCode, indices: &[u32]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut out = BitWriter::new(&mut bytes);
     code.write(indices, &mut out);
@@ -11,7 +11,7 @@ fn write(code: &SubsetCode, indices: &[u16]) -> Vec<u8> {
     bytes
 }
 
-fn subsets(n: u16, k: usize) -> Vec<Vec<u16>> {
+fn subsets(n: u32, k: usize) -> Vec<Vec<u32>> {
     (0..1_u32 << n)
         .filter(|set| set.count_ones() as usize == k)
         .map(|set| (0..n).filter(|i| set >> i & 1 == 1).collect())
@@ -20,9 +20,9 @@ fn subsets(n: u16, k: usize) -> Vec<Vec<u16>> {
 
 #[test]
 fn every_code_of_small_sets_is_canonical_and_everything_else_is_refused() {
-    for n in 1..=9_u16 {
-        for k in 1..=usize::from(n) {
-            for code in [SubsetCode::new(n.into(), k), SubsetCode::elias_fano(n.into(), k)] {
+    for n in 1..=9_u32 {
+        for k in 1..=n as usize {
+            for code in [SubsetCode::new(n as usize, k), SubsetCode::elias_fano(n as usize, k)] {
                 let all = subsets(n, k);
                 let codes: HashSet<Vec<u8>> = all.iter().map(|indices| write(&code, indices)).collect();
                 assert_eq!(codes.len(), all.len());
@@ -59,9 +59,9 @@ fn lengths_are_those_of_the_documentation() {
 #[test]
 fn extreme_sets_survive_both_codes() {
     for (n, k) in [(4096, 8), (4096, 13), (4096, 32), (65536, 9), (65536, 40), (1024, 1020), (256, 250), (5000, 2500)] {
-        let low: Vec<u16> = (0..k as u16).collect();
-        let high: Vec<u16> = (0..k).map(|i| (n - k + i) as u16).collect();
-        let spread: Vec<u16> = (0..k).map(|i| (i * (n - 1) / (k - 1)) as u16).collect();
+        let low: Vec<u32> = (0..k as u32).collect();
+        let high: Vec<u32> = (0..k).map(|i| (n - k + i) as u32).collect();
+        let spread: Vec<u32> = (0..k).map(|i| (i * (n - 1) / (k - 1)) as u32).collect();
         for code in [SubsetCode::new(n, k), SubsetCode::elias_fano(n, k)] {
             for set in [&low, &high, &spread] {
                 let bytes = write(&code, set);
@@ -78,7 +78,7 @@ fn a_rank_that_names_no_set_is_refused() {
     let code = SubsetCode::new(4096, 8);
     let mut indices = [0; 8];
     assert!(!code.read(&mut BitReader::at(&[0xff; 11], 0), &mut indices));
-    let last: Vec<u16> = (4088..4096).collect();
+    let last: Vec<u32> = (4088..4096).collect();
     let mut bytes = write(&code, &last);
     assert!(code.read(&mut BitReader::at(&bytes, 0), &mut indices));
     // The last set has the largest rank: one more is none.

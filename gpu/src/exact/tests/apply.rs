@@ -28,7 +28,7 @@ fn selection(layout: &Layout, part: &Part, seed: u64) -> Selection {
         let mut chosen = std::collections::BTreeSet::new();
         while chosen.len() < k {
             let range = if rng.next_u32() % 4 == 0 { n } else { n.min(3 * k) };
-            chosen.insert((rng.next_u32() as usize % range) as u16);
+            chosen.insert((rng.next_u32() as usize % range) as u32);
         }
         selection.indices.extend(chosen);
     }
@@ -62,7 +62,7 @@ fn sums_by_definition(layout: &Layout, senders: &[Selection], chunk: usize) -> V
     let votes: Vec<(usize, f64)> = senders
         .iter()
         .flat_map(|s| s.indices[chunk * k..][..k].iter().zip(&s.values[chunk * k..][..k]))
-        .map(|(&index, &value)| (usize::from(index), f64::from(value)))
+        .map(|(&index, &value)| (index as usize, f64::from(value)))
         .collect();
     let largest = votes.iter().fold(0.0_f64, |most, (_, value)| most.max(value.abs()));
     let exponent = if largest == 0.0 { 0 } else { (-200..200).find(|&e| 2.0_f64.powi(e) >= largest).unwrap() };
@@ -142,7 +142,9 @@ proptest! {
 
 #[test]
 fn full_size_chunks_follow_the_integer_definition() {
-    for (shape, chunk, topk) in [([128, 64], 64, 8), ([256, 256], 256, 4), ([64, 100], 64, 32)] {
+    for (shape, chunk, topk) in
+        [([128, 64], 64, 8), ([256, 256], 256, 4), ([64, 100], 64, 32), ([257, 24], 257, 40), ([6, 300], 500, 7)]
+    {
         let layout = layout(&shape, chunk, topk, true);
         let part = layout.whole(0).unwrap();
         let senders: Vec<_> = (0..5).map(|seed| selection(&layout, &part, seed)).collect();
@@ -173,6 +175,50 @@ fn the_largest_sums_stay_exact() {
 }
 
 #[test]
+fn the_largest_sums_of_large_chunks_stay_exact() {
+    // Every coefficient with the signs of one column of the basis: the largest sum that there is.
+    let (h, w) = (257, 33);
+    let layout = layout(&[h, w], 257, h * w, true);
+    let (down, across) = (integer_basis(h), integer_basis(w));
+    let sign = |value: i32| if value < 0 { -1.0 } else { 1.0 };
+    let values = (0..h * w).map(|at| sign(down[at / w * h + 3]) * sign(across[at % w * w + 1])).collect();
+    let sender = [Selection { indices: (0..(h * w) as u32).collect(), values }];
+    let before = weights(2, h * w);
+    let expected = applied_by_definition(&layout, &sender, &before, 0.5);
+    for threads in [1, 3] {
+        assert_eq!(bits(&applied(&layout, &sender, &before, 0.5, threads)), bits(&expected));
+    }
+}
+
+#[test]
+fn the_longest_chunk_that_a_run_may_ask_for_is_applied_by_the_definition() {
+    let n = crate::codec::MAX_CHUNK;
+    let layout = layout(&[n], n, 3, true);
+    let senders = [
+        Selection { indices: vec![0, 1, 65_534], values: vec![1.0, -1.0, 1.0] },
+        Selection { indices: vec![1, 40_000, 65_534], values: vec![-1.0, 1.0, -1.0] },
+    ];
+    let before = weights(3, n);
+    let found = applied(&layout, &senders, &before, 0.5, 2);
+    let entry = |v: u64, j: u64| {
+        let scale = if v == 0 { (1.0 / n as f64).sqrt() } else { (2.0 / n as f64).sqrt() };
+        (scale * cos_pi_ratio((2 * j + 1) * v, n as u64) * f64::from(1 << basis_bits(n))).round() as i64
+    };
+    for (j, (found, before)) in found.iter().zip(&before).enumerate() {
+        // Votes on the last coefficient cancel; with one row the first pass only rescales.
+        let sum: i64 = [(0, 1), (1, -1), (40_000, 1)].iter().map(|&(v, vote)| vote * entry(v, j as u64)).sum();
+        let expected = if sum > 0 {
+            before - 0.5
+        } else if sum < 0 {
+            before + 0.5
+        } else {
+            *before
+        };
+        assert_eq!(found.to_bits(), expected.to_bits(), "{j}");
+    }
+}
+
+#[test]
 fn signs_agree_with_real_arithmetic_where_the_result_is_not_tiny() {
     let layout = layout(&[128, 128], 64, 8, true);
     let part = layout.whole(0).unwrap();
@@ -180,18 +226,18 @@ fn signs_agree_with_real_arithmetic_where_the_result_is_not_tiny() {
     let moved = applied(&layout, &senders, &vec![0.0; 128 * 128], 1.0, 1);
     let g = layout.parameters()[0].geometry();
     let transform = layout.parameters()[0].transform();
-    let [mut chunk, mut real, mut scratch] = [(); 3].map(|()| vec![0.0; 4096]);
+    let [mut chunk, mut real] = [(); 2].map(|()| vec![0.0; 4096]);
     let mut compared = 0;
     for number in 0..4 {
         let mut votes = vec![(0.0_f32, 0.0_f32); 4096];
         for sender in &senders {
             for at in number * 8..(number + 1) * 8 {
-                let vote = &mut votes[usize::from(sender.indices[at])];
+                let vote = &mut votes[sender.indices[at] as usize];
                 *vote = (vote.0 + sender.values[at], vote.1 + 1.0);
             }
         }
         let mean: Vec<f32> = votes.iter().map(|(sum, count)| if *count > 0.0 { sum / count } else { 0.0 }).collect();
-        transform.inverse(&mean, &mut real, &mut scratch);
+        transform.inverse(&mean, &mut real);
         g.gather(&moved[number / 2 * g.slab_len()..][..g.slab_len()], number % 2, &mut chunk);
         for (moved, real) in chunk.iter().zip(&real).filter(|(_, real)| real.abs() > 1e-5) {
             assert_eq!(*moved, -real.signum());

@@ -154,7 +154,7 @@ fn compare(rank: &Rank, payload: &[u8], expected: &[Parameter]) {
         for (chunk, (coefficients, sent)) in chunks.enumerate() {
             let weakest = sent.iter().flatten().fold(f64::INFINITY, |least, sent| least.min(sent.abs()));
             for at in chunk * kept..(chunk + 1) * kept {
-                let value = coefficients[usize::from(selection.indices[at])];
+                let value = coefficients[selection.indices[at] as usize];
                 // Where two are equal up to rounding, either may be sent.
                 assert!(value.abs() >= weakest - 1e-5 * largest, "{value} was sent, and {weakest} was not");
                 assert!(value.abs() < 1e-5 * largest || (value < 0.0) == (selection.values[at] < 0.0), "the sign of {value}");
