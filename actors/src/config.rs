@@ -20,7 +20,7 @@ use thiserror::Error;
 
 pub use environment::{VARIABLES, Variable};
 
-use crate::telemetry::MetricsBind;
+use crate::telemetry::{MetricsBind, OtlpConfig};
 
 /// Most ranks along one axis of the device mesh that configuration may ask for.
 pub const PARALLELISM_MAX: u16 = 64;
@@ -174,6 +174,8 @@ pub struct NodeConfig {
     pub models_dir: PathBuf,
     /// Where health, metrics and status are served.
     pub metrics: MetricsBind,
+    /// Where metrics are pushed, if anywhere.
+    pub otlp: Option<OtlpConfig>,
     /// When rewards are claimed.
     pub claim: ClaimPolicy,
     /// What transactions may cost.

@@ -6,6 +6,7 @@
 mod catalogue;
 mod gather;
 mod health;
+mod otlp;
 mod report;
 mod server;
 mod sheet;
@@ -21,6 +22,7 @@ use actix::Arbiter;
 pub use catalogue::METRICS;
 pub use gather::Sources;
 pub use health::{CHAIN_SILENCE_SLOTS_MAX, Problem, Readiness};
+pub use otlp::OtlpConfig;
 pub use report::{ActorReport, EndpointReport, NodeReport};
 pub use sheet::{Kind, Metric, Sheet};
 pub use tally::{Membership, Tally, TxOutcome};
@@ -30,8 +32,11 @@ use crate::chain_of;
 /// Where the server listens where the operator does not say it.
 pub const METRICS_BIND_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
-/// File in the data folder with the address at which a running node is asked.
+/// File in the data folder with the address at which a running node is asked, or [`OFF`].
 pub const ADDRESS_FILE: &str = "http-address";
+
+/// Stands for no address: nothing is served.
+pub const OFF: &str = "off";
 
 /// How often the wallet's balance is read.
 const BALANCE_INTERVAL: Duration = Duration::from_secs(60);
@@ -72,18 +77,22 @@ pub(crate) fn listen(bind: MetricsBind) -> io::Result<Option<TcpListener>> {
 }
 
 /// Starts to serve on a thread of its own, and names the address in the data folder.
-pub(crate) fn start(listener: Option<TcpListener>, sources: Sources, data_dir: &Path) -> Option<SocketAddr> {
+pub(crate) fn start(
+    listener: Option<TcpListener>,
+    otlp: Option<OtlpConfig>,
+    sources: Sources,
+    data_dir: &Path,
+) -> Option<SocketAddr> {
     let arbiter = Arbiter::new();
+    if let Some(otlp) = otlp {
+        arbiter.spawn(otlp::follow(otlp, sources.clone()));
+    }
     arbiter.spawn(follow_balance(sources.clone()));
     let file = data_dir.join(ADDRESS_FILE);
     let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let named = match address {
-        Some(address) => std::fs::write(&file, format!("{address}\n")),
-        None => match std::fs::remove_file(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        },
-    };
+    // Said as well, so that nobody asks another node that has the default address.
+    let noted = address.map_or_else(|| OFF.to_owned(), |address| address.to_string());
+    let named = std::fs::write(&file, format!("{noted}\n"));
     if let Err(error) = named {
         tracing::warn!(actor = "telemetry", %error, "the address of health and metrics can't be noted in the data folder");
     }
@@ -102,5 +111,24 @@ async fn follow_balance(sources: Sources) {
             Ok(lamports) => sources.tally.saw_lamports(lamports.0),
             Err(error) => tracing::debug!(actor = "telemetry", error = %chain_of(&error), "could not read the balance"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_is_a_failure_where_the_operator_named_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        assert_eq!(listen(MetricsBind::At(address)).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(listen(MetricsBind::Off).unwrap().is_none());
+        let free = listen(MetricsBind::At("127.0.0.1:0".parse().unwrap())).unwrap().unwrap();
+        assert_ne!(free.local_addr().unwrap().port(), 0);
+        // Whether it is free here or not, the default address stops nobody.
+        assert!(listen(MetricsBind::Default).is_ok());
     }
 }

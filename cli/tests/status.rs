@@ -87,11 +87,30 @@ fn scene() -> Scene {
     scene
 }
 
-fn start(scene: &Scene) -> Node {
+/// A collector of metrics: its URL, and the first request that it gets.
+fn collector() -> (String, std::thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let request = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+        while !request.ends_with(b"}]}]}") {
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "the request ended early");
+            request.extend_from_slice(&piece[..read]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    (url, request)
+}
+
+fn start(scene: &Scene, collector: &str) -> Node {
     let mut command = command();
     command.current_dir(scene.path("")).arg("train").envs(scene.chain.variables());
     command.envs([("RUN_ID", RUN), ("WALLET_PRIVATE_KEY_PATH", "node.json"), ("DEVICE", "cpu"), ("DATA_DIR", "data")]);
     command.envs([("P2P_BIND", "127.0.0.1"), ("METRICS_BIND", "127.0.0.1:0"), ("DATA_PATH", "tokens/tokens.bin")]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_SERVICE_NAME", "node-of-the-test");
     Node(command.stdout(Stdio::null()).spawn().unwrap())
 }
 
@@ -169,7 +188,8 @@ fn shown(scene: &Scene, options: &str) -> String {
 #[test]
 fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
     let scene = scene();
-    let mut node = start(&scene);
+    let (collector, pushed) = collector();
+    let mut node = start(&scene, &collector);
     let noted: PathBuf = scene.path("data/http-address");
     let address = until("address", &mut node, || std::fs::read_to_string(&noted).ok().filter(|text| text.ends_with('\n')));
     let address = address.trim();
@@ -203,6 +223,9 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
     }
     agrees_with_the_documentation(&page);
     assert_eq!(get(address, "/nothing").0, 404);
+    let pushed = pushed.join().unwrap();
+    assert!(pushed.starts_with("POST /v1/metrics "), "{pushed}");
+    assert!(pushed.contains("node-of-the-test") && pushed.contains("psyche_build_info"), "{pushed}");
 
     let told = shown(&scene, "--data-dir data");
     assert!(told.contains("state    training") && told.contains(&format!("run      {RUN}")), "{told}");

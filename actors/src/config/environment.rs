@@ -18,7 +18,7 @@ use super::{
     BOOTSTRAP_PEERS_MAX, ClaimPolicy, ComputeConfig, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
     PARALLELISM_MAX, Violation,
 };
-use crate::telemetry::MetricsBind;
+use crate::telemetry::{MetricsBind, OFF, OtlpConfig};
 
 /// Snapshots that stay on the disk unless the operator says otherwise: one to fall back on if the newest is damaged.
 const SNAPSHOTS_KEPT: u32 = 2;
@@ -79,6 +79,21 @@ pub const VARIABLES: &[Variable] = &[
         name: "METRICS_BIND",
         meaning: "address of /livez, /readyz, /metrics and /status; off serves nothing (default 127.0.0.1:9464)",
     },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+        meaning: "URL of an OpenTelemetry collector that metrics are pushed to, by OTLP over HTTP as JSON",
+    },
+    Variable { name: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", meaning: "the whole URL for metrics, instead of the one before" },
+    Variable { name: "OTEL_EXPORTER_OTLP_HEADERS", meaning: "headers for the collector, as name=value, separated by commas" },
+    Variable { name: "OTEL_EXPORTER_OTLP_PROTOCOL", meaning: "http/json, the only one that is spoken (default http/json)" },
+    Variable { name: "OTEL_EXPORTER_OTLP_TIMEOUT", meaning: "milliseconds that a push may take (default 10000)" },
+    Variable { name: "OTEL_METRIC_EXPORT_INTERVAL", meaning: "milliseconds between pushes (default 60000)" },
+    Variable { name: "OTEL_SERVICE_NAME", meaning: "the node's name at the collector (default psyche-solana-client)" },
+    Variable {
+        name: "OTEL_RESOURCE_ATTRIBUTES",
+        meaning: "what else it is told of the node, as name=value, separated by commas",
+    },
+    Variable { name: "OTEL_SDK_DISABLED", meaning: "true pushes nothing (default false)" },
     Variable { name: "CLAIM_REWARDS", meaning: "manual or auto (default manual)" },
     Variable {
         name: "PRIORITY_FEE_FLOOR_MICRO_LAMPORTS",
@@ -191,6 +206,10 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let variables: BTreeMap<String, String> = variables.into_iter().collect();
     let mut reader = Reader::default();
     let endpoints = endpoints(&mut reader, &variables);
+    let otlp = OtlpConfig::read(&variables).unwrap_or_else(|violations| {
+        reader.violations.extend(violations);
+        None
+    });
     // Every field is an optional text, so that nothing can fail here and every violation is found below.
     let environment: Environment = envy::from_iter(variables).unwrap_or_default();
     let run_id = reader.parse("RUN_ID", environment.run_id.as_ref(), "1 to 32 bytes of text are accepted");
@@ -226,6 +245,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             data_path: folder(environment.data_path.as_ref()),
             models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
             metrics,
+            otlp,
             claim,
             fees,
             programs,
@@ -396,7 +416,7 @@ fn metrics(reader: &mut Reader, environment: &Environment) -> MetricsBind {
     const ACCEPTED: &str = "an address and port such as 127.0.0.1:9464 is accepted (port 0: any free one), or off";
     match Reader::text(environment.metrics_bind.as_ref()) {
         None => MetricsBind::Default,
-        Some("off") => MetricsBind::Off,
+        Some(OFF) => MetricsBind::Off,
         Some(_) => reader
             .parse("METRICS_BIND", environment.metrics_bind.as_ref(), ACCEPTED)
             .map_or(MetricsBind::Default, MetricsBind::At),

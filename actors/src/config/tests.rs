@@ -173,3 +173,13 @@ fn an_identity_is_read_from_its_file_or_its_variable_and_never_repeated() {
     assert!(error.to_string().contains("RAW_IDENTITY_SECRET_KEY") && !error.to_string().contains("hush"), "{error}");
     assert_eq!(refused(&[("IDENTITY_SECRET_KEY_PATH", "/nowhere")]), ["IDENTITY_SECRET_KEY_PATH"]);
 }
+
+#[test]
+fn health_and_metrics_are_served_where_the_operator_says_or_nowhere() {
+    let bound = |value| read(&[("METRICS_BIND", value)]).unwrap().metrics;
+    assert_eq!((bound(""), bound("off")), (MetricsBind::Default, MetricsBind::Off));
+    assert_eq!(bound("'0.0.0.0:7000'"), MetricsBind::At("0.0.0.0:7000".parse().unwrap()));
+    assert_eq!(refused(&[("METRICS_BIND", "9464"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector")]).len(), 2);
+    let pushed = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")]).unwrap();
+    assert!(pushed.otlp.is_some() && read(&[]).unwrap().otlp.is_none());
+}

@@ -126,7 +126,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         vitals: Arc::clone(&actors.vitals),
         since: Instant::now(),
     };
-    let http = telemetry::start(listener, sources.clone(), &config.data_dir);
+    let http = telemetry::start(listener, config.otlp.clone(), sources.clone(), &config.data_dir);
     Ok(Parts { address, peer, events: ground.events, actors, sources, http, finished, fatal, lock })
 }
 

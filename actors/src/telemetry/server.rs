@@ -17,10 +17,16 @@ use tokio::sync::Semaphore;
 
 use super::gather::Sources;
 
-/// Connections at one time; further ones wait in the system's queue.
-const CONNECTIONS_MAX: usize = 16;
-/// How long one may last, from its first byte to the last one of the answer.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// What strangers may use up.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Connections at one time; further ones wait in the system's queue.
+    connections: usize,
+    /// How long one may last, until the last byte of the answer.
+    timeout: Duration,
+}
+
+const LIMITS: Limits = Limits { connections: 16, timeout: Duration::from_secs(10) };
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 8192;
 /// How long to wait after a connection could not be taken, for instance since there are too many files.
@@ -28,6 +34,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves for as long as the runtime lives.
 pub(super) async fn serve(listener: TcpListener, sources: Sources) {
+    let answer = move |request: Request<Body>| {
+        let sources = sources.clone();
+        async move { answer(&request, &sources).await }
+    };
+    serve_within(LIMITS, listener, answer).await;
+}
+
+async fn serve_within<A, F>(limits: Limits, listener: TcpListener, answer: A)
+where
+    A: Fn(Request<Body>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -35,14 +53,14 @@ pub(super) async fn serve(listener: TcpListener, sources: Sources) {
             return;
         }
     };
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     // Closed never: it is ours.
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let sources = sources.clone();
+                let answer = answer.clone();
                 drop(tokio::spawn(async move {
-                    connection(stream, from, sources).await;
+                    connection(stream, from, limits.timeout, answer).await;
                     drop(permit);
                 }));
             }
@@ -54,14 +72,18 @@ pub(super) async fn serve(listener: TcpListener, sources: Sources) {
     }
 }
 
-async fn connection(stream: TcpStream, from: SocketAddr, sources: Sources) {
+async fn connection<A, F>(stream: TcpStream, from: SocketAddr, timeout: Duration, answer: A)
+where
+    A: Fn(Request<Body>) -> F,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let answer = service_fn(move |request| {
-        let sources = sources.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &sources).await) }
+        let answered = answer(request);
+        async move { Ok::<_, Infallible>(answered.await) }
     });
     let served =
         Http::new().http1_only(true).http1_keep_alive(false).max_buf_size(HEAD_BYTES_MAX).serve_connection(stream, answer);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
+    match tokio::time::timeout(timeout, served).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(actor = "telemetry", %from, %error, "a connection broke"),
         Err(_) => tracing::debug!(actor = "telemetry", %from, "a connection took too long"),
@@ -107,4 +129,46 @@ fn whole(code: StatusCode, kind: &'static str, text: String) -> Response<Body> {
     headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // Who refuses a request may close the connection before all of it has come.
+        let _closed = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_or_too_much_keeps_nobody_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { connections: 2, timeout: Duration::from_millis(300) };
+        let server = tokio::spawn(serve_within(limits, listener, |_| async { said(StatusCode::OK, "here\n") }));
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = ask(address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("here\n"), "{answer}");
+        for mut stream in silent {
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0, "a silent connection is closed");
+        }
+        let long = [b"GET /".as_slice(), &[b'a'; 2 * HEAD_BYTES_MAX], b" HTTP/1.1\r\n\r\n"].concat();
+        let answer = ask(address, &long).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+        assert!(!ask(address, b"what?\r\n\r\n").await.contains("200 OK"));
+        assert!(!server.is_finished());
+        server.abort();
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use psyche_actors::telemetry::{ADDRESS_FILE, METRICS_BIND_DEFAULT, NodeReport};
+use psyche_actors::telemetry::{ADDRESS_FILE, METRICS_BIND_DEFAULT, NodeReport, OFF};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -26,16 +26,15 @@ const DATA_DIR_DEFAULT: &str = "psyche-data";
 pub(super) fn address(named: Option<&str>, data_dir: Option<&Path>) -> Result<String> {
     let noted = std::fs::read_to_string(data_dir.unwrap_or(Path::new(DATA_DIR_DEFAULT)).join(ADDRESS_FILE)).ok();
     let noted = noted.map(|text| text.trim().to_owned()).filter(|text| text.len() <= ADDRESS_BYTES_MAX);
-    match named.map(str::trim) {
-        Some("off") => {
-            let message = "the node serves no status: METRICS_BIND is off; set it to an address and start the node again, or \
-                           look at the run with --run-id or at the event log with --replay";
-            Err(Failure::new(Exit::Unreachable, message).into())
-        }
-        // A port that the system chose is known from the note alone.
-        Some(named) if !named.ends_with(":0") => Ok(reachable(named)),
-        _ => Ok(reachable(&noted.unwrap_or_else(|| METRICS_BIND_DEFAULT.to_string()))),
+    // A port that the system chose is known from the note alone.
+    let named = named.map(str::trim).filter(|named| !named.ends_with(":0")).map(str::to_owned);
+    let address = named.or(noted).unwrap_or_else(|| METRICS_BIND_DEFAULT.to_string());
+    if address == OFF {
+        let message = "the node serves no status: METRICS_BIND is off, or its address was taken; set it to a free address and \
+                       start the node again, or look at the run with --run-id or at the event log with --replay";
+        return Err(Failure::new(Exit::Unreachable, message).into());
     }
+    Ok(reachable(&address))
 }
 
 /// The loopback address for one that only says "every interface".
@@ -152,5 +151,7 @@ mod tests {
         std::fs::write(folder.path().join(ADDRESS_FILE), "127.0.0.1:41234\n").unwrap();
         assert_eq!((at(None).unwrap(), at(Some("127.0.0.1:0")).unwrap()), ("127.0.0.1:41234".into(), "127.0.0.1:41234".into()));
         assert!(at(Some("off")).is_none());
+        std::fs::write(folder.path().join(ADDRESS_FILE), "off\n").unwrap();
+        assert!(at(None).is_none() && at(Some("127.0.0.1:7000")).is_some());
     }
 }
