@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet test bench check clean libtorch clients python programs docs host tools build image compose-test
+.PHONY: help testnet chaos test bench check clean libtorch clients python programs docs host tools build image compose-test
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
@@ -26,6 +26,9 @@ help: ## this list
 
 testnet: build ## several nodes train a model on a chain of their own, here (ARGS="--nodes 3 --devices 2 …", --help)
 	@exec $(NODE) testnet $(ARGS)
+
+chaos: build ## real nodes on a bad network, killed every 15 s, with failing providers; needs root (ARGS="--seed 7", "--utilisation")
+	@exec $(TARGET_DIR)/debug/examples/chaos $(ARGS)
 
 test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
 	@scripts/test.sh $(PROFILE)
