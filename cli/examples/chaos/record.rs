@@ -14,8 +14,6 @@ use super::scenario::SEQUENCE;
 pub(crate) struct Trained {
     pub(crate) loss: f64,
     pub(crate) samples: u64,
-    /// When it was done, by the machine's clock.
-    pub(crate) done_ms: u64,
     /// How long it took.
     pub(crate) took_ms: f64,
 }
@@ -67,7 +65,7 @@ impl Record {
                 #[expect(clippy::cast_precision_loss, reason = "samples of a batch are few")]
                 let tokens = (samples * u64::from(SEQUENCE)) as f64;
                 let took_ms = tokens * 1000.0 / f64::from(tokens_per_second);
-                self.trained.insert(step.0, Trained { loss: f64::from(loss), samples, done_ms: line.unix_ms, took_ms });
+                self.trained.insert(step.0, Trained { loss: f64::from(loss), samples, took_ms });
             }
             NodeEvent::StepApplied { step, digest, .. } => {
                 self.applied.entry(step.0).or_default().insert(digest);

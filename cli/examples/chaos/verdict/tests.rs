@@ -10,7 +10,7 @@ fn record() -> Record {
         let began = u64::from(step) * 10_000;
         record.phases.push((began, step, Phase::RoundTrain));
         record.phases.push((began + 9_500, step, Phase::RoundWitness));
-        let trained = Trained { loss: 5.0 - f64::from(step) * 0.1, samples: 4, done_ms: began + 9_000, took_ms: 9_000.0 };
+        let trained = Trained { loss: 5.0 - f64::from(step) * 0.1, samples: 4, took_ms: 9_000.0 };
         record.trained.insert(step, trained);
         record.applied.entry(step).or_default().insert(Digest([1; 32]));
     }
@@ -29,7 +29,7 @@ fn each_broken_promise_is_named() {
         change(&mut other);
         contradictions(&[record(), other]).join("; ")
     };
-    let differs = with(|node| drop(node.applied.entry(4).or_default().insert(Digest([2; 32]))));
+    let differs = with(|node| node.applied.entry(4).or_default().extend([Digest([2; 32])]));
     assert!(differs.contains("digests differ after 1 steps, first after step 4"), "{differs}");
     let behind = with(|node| drop(node.applied.remove(&10)));
     assert!(behind.contains("node 2 ends after step Some(9), the run after Some(10)"), "{behind}");
