@@ -106,7 +106,7 @@ fn chaos(args: &Args) -> Scenario {
         steps: args.steps.unwrap_or(60),
         samples: args.samples.unwrap_or(8),
         epoch_s: 40.0,
-        train_s: 20.0,
+        train_s: 6.0,
         chain_speed: args.chain_speed,
         shape: SHAPE,
         kill_every_s: Some(args.kill_every),
