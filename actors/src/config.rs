@@ -16,6 +16,7 @@ use psyche_gpu::devices::{DeviceSpec, Machine, Placement, Seat, load_torch_cuda}
 use psyche_gpu::mesh::Topology;
 use psyche_gpu::precision::Precision;
 use psyche_messages::{Address, RunId, Secret};
+use psyche_protocol::model::HubRepo;
 use thiserror::Error;
 
 pub use environment::{VARIABLES, Variable};
@@ -168,6 +169,10 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Snapshots that stay on the disk.
     pub snapshots_kept: NonZeroUsize,
+    /// Folder for checkpoints, where the operator keeps any.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// The repository that is filled from there, to be named on chain.
+    pub checkpoint_repo: Option<HubRepo>,
     /// The training data, where it does not lie at the place that the run names.
     pub data_path: Option<PathBuf>,
     /// Folder in which a checkpoint that the run names by a relative path is looked up.

@@ -100,6 +100,7 @@ fn tell(event: &NodeEvent) {
         NodeEvent::StepApplied { epoch, step, results, digest } => {
             tracing::info!(%epoch, %step, results, digest = digest.short(), "applied the results of a step");
         }
+        NodeEvent::CheckpointWritten { step, path } => tracing::info!(%step, path, "the checkpoint is written"),
         NodeEvent::UpdatesReplayed { from, to, peer } => {
             tracing::info!(%peer, "replayed steps {from}..{to} from the update log");
         }

@@ -150,6 +150,13 @@ pub enum NodeEvent {
         /// Whose log it was.
         peer: PeerKey,
     },
+    /// The weights are written where the operator keeps checkpoints.
+    CheckpointWritten {
+        /// The last step that they contain.
+        step: Step,
+        /// The folder.
+        path: String,
+    },
     /// A peer's digest for a step that this node has applied.
     DigestCompared {
         /// The step.

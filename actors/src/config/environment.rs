@@ -12,6 +12,8 @@ use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, Secret};
 use psyche_net::identity::{parse_identity, read_identity};
 use psyche_net::{NetConfig, NetError, RELAYS_MAX};
+use psyche_protocol::layout::FixedString;
+use psyche_protocol::model::HubRepo;
 use serde::Deserialize;
 
 use super::{
@@ -73,6 +75,14 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "RAW_IDENTITY_SECRET_KEY", meaning: "the key itself, as 64 hexadecimal digits" },
     Variable { name: "DATA_DIR", meaning: "folder for blobs, snapshots and the event log (default ./psyche-data)" },
     Variable { name: "SNAPSHOTS_KEPT", meaning: "snapshots that stay on the disk, the newest ones (default 2)" },
+    Variable {
+        name: "CHECKPOINT_DIR",
+        meaning: "folder for the weights after each epoch at whose end the node is elected, and after the last one (default: only the last ones, in DATA_DIR/checkpoints)",
+    },
+    Variable {
+        name: "CHECKPOINT_REPO",
+        meaning: "owner/name of the repository that you fill from CHECKPOINT_DIR, named on chain when the node is elected; needs CHECKPOINT_DIR",
+    },
     Variable { name: "DATA_PATH", meaning: "the training data, where it is not at the place that the run names" },
     Variable { name: "MODELS_DIR", meaning: "folder in which the run's checkpoint is looked up (default .)" },
     Variable {
@@ -131,6 +141,8 @@ struct Environment {
     raw_identity_secret_key: Option<RawKey>,
     data_dir: Option<String>,
     snapshots_kept: Option<String>,
+    checkpoint_dir: Option<String>,
+    checkpoint_repo: Option<String>,
     data_path: Option<String>,
     models_dir: Option<String>,
     metrics_bind: Option<String>,
@@ -224,6 +236,8 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let identity = identity(&mut reader, &environment);
     let kept = reader.number("SNAPSHOTS_KEPT", environment.snapshots_kept.as_ref(), SNAPSHOTS_KEPT, SNAPSHOTS_KEPT_MAX);
     let metrics = metrics(&mut reader, &environment);
+    let checkpoint_dir = folder(environment.checkpoint_dir.as_ref());
+    let checkpoint_repo = checkpoint_repo(&mut reader, &environment);
     let claim = claim(&mut reader, &environment);
     let fees = fees(&mut reader, &environment);
     let programs = programs(&mut reader, &environment);
@@ -242,6 +256,8 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
             identity,
             data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
             snapshots_kept: usize::try_from(kept).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
+            checkpoint_dir,
+            checkpoint_repo,
             data_path: folder(environment.data_path.as_ref()),
             models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
             metrics,
@@ -267,6 +283,20 @@ fn told(endpoints: &EndpointVariables) -> Vec<EndpointPair> {
 
 fn folder(value: Option<&String>) -> Option<PathBuf> {
     Reader::text(value).map(PathBuf::from)
+}
+
+fn checkpoint_repo(reader: &mut Reader, environment: &Environment) -> Option<HubRepo> {
+    let text = Reader::text(environment.checkpoint_repo.as_ref())?;
+    if folder(environment.checkpoint_dir.as_ref()).is_none() {
+        reader.refuse("CHECKPOINT_REPO", "is of no use without CHECKPOINT_DIR, from which it is filled");
+    }
+    let is_name = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let named = text.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name));
+    let repo_id = FixedString::new(text).filter(|_| named);
+    if repo_id.is_none() {
+        reader.refuse("CHECKPOINT_REPO", "cannot be read; owner/name of at most 64 bytes is accepted");
+    }
+    Some(HubRepo { repo_id: repo_id?, revision: None })
 }
 
 fn address(reader: &mut Reader, variable: &str, value: Option<&String>) -> Option<Address> {

@@ -50,6 +50,17 @@ fn the_seed_pages_variables_are_understood_with_quotes_and_blanks() {
 }
 
 #[test]
+fn a_repository_for_checkpoints_needs_a_folder_and_a_name() {
+    assert_eq!(refused(&[("CHECKPOINT_REPO", "a/b")]), ["CHECKPOINT_REPO"]);
+    for wrong in ["a", "a/", "a/b/c", "a b/c"] {
+        assert_eq!(refused(&[("CHECKPOINT_REPO", wrong), ("CHECKPOINT_DIR", "out")]), ["CHECKPOINT_REPO"], "{wrong}");
+    }
+    let config = read(&[("CHECKPOINT_REPO", "org/model-1.0"), ("CHECKPOINT_DIR", "out")]).unwrap();
+    assert_eq!(config.checkpoint_repo.unwrap().repo_id.as_str(), "org/model-1.0");
+    assert_eq!(config.checkpoint_dir.unwrap(), std::path::Path::new("out"));
+}
+
+#[test]
 fn how_devices_compute_is_left_to_them_unless_it_is_set() {
     let compute = |pairs: &[(&str, &str)]| read(pairs).unwrap().compute;
     assert_eq!(compute(&[]), ComputeConfig::default());

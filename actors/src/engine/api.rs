@@ -6,7 +6,8 @@
 //! a snapshot, which is written beside the next commands, may come after those of training and applying. Any other
 //! outcome that never comes costs the engine a deadline, never its correctness.
 
-use core::fmt;
+mod debug;
+
 use std::sync::Arc;
 
 use psyche_messages::{
@@ -14,6 +15,7 @@ use psyche_messages::{
     RoundKey, RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, UpdatesAnnounced, events::ModelSource,
 };
 use psyche_protocol::layout::{CommitteeProof, CoordinatorAccount, Witness};
+use psyche_protocol::model::HubRepo;
 
 use super::leaving::Leaving;
 use super::snapshots::DiskSnapshot;
@@ -48,6 +50,10 @@ pub struct EngineConfig {
     pub updates: Option<(Step, Step)>,
     /// Longest page of an update log that is fetched, in bytes.
     pub updates_len_max: u32,
+    /// Whether checkpoints are kept at a place of the operator's, so that this node writes one whenever it is elected to.
+    pub keeps_checkpoints: bool,
+    /// The repository that an elected node then names on chain.
+    pub checkpoint_repo: Option<HubRepo>,
     /// How long the engine waits for what.
     pub patience: Patience,
 }
@@ -196,6 +202,13 @@ pub enum Event {
     DiskSnapshotChanged(Option<DiskSnapshot>),
     /// [`Effect::TakeSnapshot`] is done, and the snapshot is served.
     SnapshotReady(SnapshotAnnounced),
+    /// The outcome of [`Effect::WriteCheckpoint`].
+    CheckpointWritten {
+        /// The round.
+        round: RoundKey,
+        /// Where the checkpoint is; `None` where it could not be written.
+        path: Option<String>,
+    },
     /// [`Effect::TakeSnapshot`] failed.
     SnapshotFailed {
         /// The round.
@@ -327,6 +340,12 @@ pub enum Effect {
         /// The round whose results were applied last.
         round: RoundKey,
     },
+    /// Write the weights of the snapshot after this round, which was saved just now, where the operator keeps checkpoints →
+    /// [`Event::CheckpointWritten`].
+    WriteCheckpoint {
+        /// The round whose results were applied last.
+        round: RoundKey,
+    },
     /// Find the witnesses of a round in the transaction history, as the account no longer has all of them →
     /// [`Event::WitnessesRebuilt`].
     RebuildWitnesses {
@@ -415,6 +434,8 @@ pub enum ChainAction {
         /// What is only written into the transaction.
         metadata: WitnessNumbers,
     },
+    /// Name the run's newest checkpoint.
+    Checkpoint(HubRepo),
     /// Report that a client is gone.
     HealthCheck {
         /// The client's wallet address.
@@ -435,89 +456,6 @@ pub struct WitnessNumbers {
     pub loss: f32,
 }
 
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CoordinatorAdvanced { slot, account } => write!(
-                f,
-                "CoordinatorAdvanced {{ slot: {slot}, nonce: {}, state: {:?}, epoch: {}, step: {} }}",
-                account.nonce,
-                account.run_state(),
-                account.state.coordinator.progress.epoch,
-                account.state.coordinator.progress.step,
-            ),
-            Self::Message(signed) => write!(f, "Message {{ from: {}, {:?} }}", signed.from, signed.message),
-            Self::Published(signed) => write!(f, "Published {{ {:?} }}", signed.message),
-            Self::Fetched { blob, outcome } => write!(f, "Fetched {{ blob: {}, {outcome:?} }}", blob.short()),
-            Self::ManifestFetched { blob, outcome } => match outcome {
-                Ok(manifest) => write!(f, "ManifestFetched {{ blob: {}, entries: {} }}", blob.short(), manifest.entries.len()),
-                Err(fault) => write!(f, "ManifestFetched {{ blob: {}, {fault:?} }}", blob.short()),
-            },
-            Self::ManifestStored { round, blob, len } => {
-                write!(f, "ManifestStored {{ round: {round}, blob: {}, len: {len} }}", blob.short())
-            }
-            Self::Trained { round, payload, payload_len, loss, .. } => {
-                write!(f, "Trained {{ round: {round}, payload: {}, len: {payload_len}, loss: {loss} }}", payload.short())
-            }
-            Self::TrainingSkipped { round, reason } => write!(f, "TrainingSkipped {{ round: {round}, reason: {reason} }}"),
-            Self::Applied { round, digest } => write!(f, "Applied {{ round: {round}, digest: {} }}", digest.short()),
-            Self::ApplyFailed { round, reason } => write!(f, "ApplyFailed {{ round: {round}, reason: {reason} }}"),
-            Self::ModelLoaded { step, digest, source } => {
-                write!(f, "ModelLoaded {{ step: {step}, digest: {}, source: {source:?} }}", digest.short())
-            }
-            Self::ModelLoadFailed { reason } => write!(f, "ModelLoadFailed {{ reason: {reason} }}"),
-            Self::ModelRefuted { step } => write!(f, "ModelRefuted {{ step: {step} }}"),
-            Self::UpdatesFetched { author, outcome } => match outcome {
-                Ok(steps) => write!(f, "UpdatesFetched {{ author: {author}, steps: {} }}", steps.len()),
-                Err(fault) => write!(f, "UpdatesFetched {{ author: {author}, {fault:?} }}"),
-            },
-            Self::UpdatesLogged(announced) => {
-                write!(f, "UpdatesLogged {{ round: {}, first: {} }}", announced.round, announced.first)
-            }
-            Self::DiskSnapshotChanged(disk) => write!(f, "DiskSnapshotChanged({disk:?})"),
-            Self::SnapshotReady(snapshot) => write!(f, "SnapshotReady {{ {snapshot:?} }}"),
-            Self::SnapshotFailed { round, reason } => write!(f, "SnapshotFailed {{ round: {round}, reason: {reason} }}"),
-            Self::WitnessesRebuilt { round, witnesses } => {
-                write!(f, "WitnessesRebuilt {{ round: {round}, witnesses: {:?} }}", witnesses.as_ref().map(Vec::len))
-            }
-            Self::ChainSent { id, outcome } => write!(f, "ChainSent {{ id: {}, {outcome:?} }}", id.0),
-            Self::PeerConnected(peer) => write!(f, "PeerConnected({peer})"),
-            Self::PeerDisconnected(peer) => write!(f, "PeerDisconnected({peer})"),
-            Self::RunReplaced => f.write_str("RunReplaced"),
-            Self::Timer => f.write_str("Timer"),
-        }
-    }
-}
-
-impl fmt::Debug for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LoadModel { step, from } => write!(f, "LoadModel {{ step: {step}, from: {from:?} }}"),
-            Self::ResetMomentum => f.write_str("ResetMomentum"),
-            Self::Train { round, batch, .. } => write!(f, "Train {{ round: {round}, batch: {batch} }}"),
-            Self::CancelTraining { round } => write!(f, "CancelTraining {{ round: {round} }}"),
-            Self::Publish(message) => write!(f, "Publish({message:?})"),
-            Self::Fetch { blob, len, providers, .. } => {
-                write!(f, "Fetch {{ blob: {}, len: {len}, providers: {} }}", blob.short(), providers.len())
-            }
-            Self::StoreManifest(manifest) => {
-                write!(f, "StoreManifest {{ round: {}, entries: {} }}", manifest.round, manifest.entries.len())
-            }
-            Self::Apply { round, results, .. } => write!(f, "Apply {{ round: {round}, results: {} }}", results.len()),
-            Self::LogUpdate(step) => write!(f, "LogUpdate {{ round: {}, results: {} }}", step.round, step.results.len()),
-            Self::FetchUpdates { author, from, .. } => write!(f, "FetchUpdates {{ author: {author}, from: {from} }}"),
-            Self::TakeSnapshot { round } => write!(f, "TakeSnapshot {{ round: {round} }}"),
-            Self::RebuildWitnesses { round, seen } => write!(f, "RebuildWitnesses {{ round: {round}, seen: {seen} }}"),
-            Self::Send { id, action } => write!(f, "Send {{ id: {}, {} }}", id.0, action.purpose()),
-            Self::SetMembers(members) => write!(f, "SetMembers {{ {} }}", members.len()),
-            Self::ForgetRoundsBefore(round) => write!(f, "ForgetRoundsBefore({round})"),
-            Self::Report(event) => write!(f, "Report({event:?})"),
-            Self::Finished { reason } => write!(f, "Finished {{ reason: {reason} }}"),
-            Self::Leave(why) => write!(f, "Leave({why:?})"),
-        }
-    }
-}
-
 impl ChainAction {
     /// What it is for, in a word or two, for logs and events.
     #[must_use]
@@ -527,6 +465,7 @@ impl ChainAction {
             Self::Tick => "tick",
             Self::WarmupWitness(_) => "warmup witness",
             Self::Witness { .. } => "witness",
+            Self::Checkpoint(_) => "checkpoint",
             Self::HealthCheck { .. } => "health check",
         }
     }

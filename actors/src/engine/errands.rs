@@ -88,6 +88,7 @@ impl Engine {
         let _mine = errands.ready.settle(id, outcome, now_ms)
             || errands.tick.settle(id, outcome, now_ms)
             || errands.health.settle(id, outcome, now_ms)
+            || self.checkpoints.duty.settle(id, outcome, now_ms)
             || self.witnessing.duty.settle(id, outcome, now_ms);
     }
 

@@ -26,12 +26,14 @@
 //! | `applying`, `tally` | which results count, and when they are applied |
 //! | `updates`, `replay`, `ledger` | update logs: who has which, applying from them, the own one |
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
+//! | `checkpoint` | weights for the world outside, at Cooldown and at the end |
 //! | `errands`, `duty` | transactions |
 //! | `rules` | the protocol's rules in the engine's types |
 
 mod adoption;
 pub mod api;
 mod applying;
+mod checkpoint;
 mod digests;
 mod duty;
 mod epoch;
@@ -69,6 +71,7 @@ pub use api::{
 pub use snapshots::DiskSnapshot;
 
 use applying::Resolution;
+use checkpoint::Checkpoints;
 use digests::Digests;
 use epoch::{EpochLog, ROUNDS_KEPT};
 use errands::Errands;
@@ -118,6 +121,7 @@ pub struct Engine {
     digests: Digests,
     snapshots: Snapshots,
     updates: Updates,
+    checkpoints: Checkpoints,
     resolution: Option<Resolution>,
     my_rounds: BTreeMap<RoundKey, MyRound>,
     numbers: WitnessNumbers,
@@ -155,6 +159,7 @@ impl Engine {
         Self {
             config,
             updates,
+            checkpoints: Checkpoints::default(),
             now: Now { chain: psyche_messages::ChainTime(0), mono_ms: 0 },
             out: Vec::new(),
             view: None,
@@ -216,6 +221,7 @@ impl Engine {
             Event::UpdatesLogged(announced) => self.on_updates_logged(announced),
             Event::DiskSnapshotChanged(disk) => self.on_disk_snapshot_changed(disk),
             Event::SnapshotReady(announced) => self.on_snapshot_ready(announced),
+            Event::CheckpointWritten { round, path } => self.on_checkpoint_written(round, path),
             Event::SnapshotFailed { round, reason } => self.on_snapshot_failed(round, &reason),
             Event::WitnessesRebuilt { round, witnesses } => self.on_witnesses_rebuilt(round, witnesses),
             Event::ChainSent { id, outcome } => self.on_sent(id, outcome),
@@ -242,6 +248,7 @@ impl Engine {
         self.drive_training();
         self.drive_witnessing();
         self.drive_snapshot();
+        self.drive_checkpoint();
         self.drive_errands();
         let now_ms = self.now.mono_ms;
         self.fetches.drive(now_ms, &mut self.out);
@@ -314,7 +321,7 @@ impl Engine {
         let lasted_ms = self.now.mono_ms.saturating_sub(view.since_ms);
         let wanted = Step(view.step().0.saturating_sub(1));
         let members = view.client_peers();
-        let whole = self.model.served == Some(wanted) && self.model.trouble.is_none();
+        let whole = self.model.served == Some(wanted) && self.model.trouble.is_none() && self.checkpoint_is_settled(wanted);
         let agreement = self.digests.agreement(wanted, &members, &self.config.peer);
         let stayed = lasted_ms >= self.config.patience.repeat_ms.saturating_mul(2) && !agreement.is_doubtful();
         let reason = match self.model.step {

@@ -21,7 +21,7 @@ use crate::event_log::{EVENT_LOG_FILE, EventLog};
 use crate::gossip::{GossipLinks, GradientGossip};
 use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
-use crate::run::{self, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan, UpdateLog};
+use crate::run::{self, CheckpointFolder, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan, UpdateLog};
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
 use crate::telemetry::{self, Sources};
 use crate::trainer::{DeviceMesh, DeviceSettings, TrainerWorker};
@@ -196,6 +196,11 @@ fn start_actors(
         gossip,
         devices: devices.clone(),
         net: ground.net.clone(),
+        checkpoints: CheckpointFolder::new(
+            config.checkpoint_dir.clone().unwrap_or_else(|| config.data_dir.join("checkpoints")),
+            config.snapshots_kept,
+            Arc::clone(&ground.snapshots),
+        ),
         updates: Arc::clone(&ground.updates),
         plan: Arc::clone(&ground.plan),
         events: ground.events.clone(),
@@ -274,6 +279,8 @@ fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::S
         manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
         index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
         disk: disk.as_ref().map(run::on_disk),
+        keeps_checkpoints: config.checkpoint_dir.is_some(),
+        checkpoint_repo: config.checkpoint_repo,
         updates: ground.own_updates,
         updates_len_max: u32::try_from(psyche_net::wire::UPDATES_BYTES_MAX).unwrap_or(u32::MAX),
         patience: Patience::default(),

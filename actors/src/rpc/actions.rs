@@ -5,8 +5,11 @@ use psyche_chain::ops::{Effect, Obstacle, Place};
 use psyche_chain::{ChainError, Compute, Confirmed, Instruction, Plan, Rpc, RunInfo, Submitted, Wallet, ops};
 use psyche_messages::{Address, PeerKey, Slot};
 use psyche_protocol::F32Bits;
-use psyche_protocol::instruction::{Args as _, HealthCheckArgs, WarmupWitnessArgs, WitnessArgs, WitnessMetadata};
+use psyche_protocol::instruction::{
+    Args as _, CheckpointArgs, HealthCheckArgs, WarmupWitnessArgs, WitnessArgs, WitnessMetadata,
+};
 use psyche_protocol::layout::{CoordinatorAccount, NodeIdentity, Witness};
+use psyche_protocol::model::Checkpoint;
 
 use super::RebuildWitnesses;
 use crate::config::NodeConfig;
@@ -34,9 +37,10 @@ impl ActionContext {
     /// Brings `action` onto the chain: the confirmation, or `None` where it was done already.
     pub(super) async fn submit(&self, rpc: &Rpc, action: ChainAction) -> Result<Option<Confirmed>, ChainError> {
         let view = match action {
-            ChainAction::Tick | ChainAction::WarmupWitness(_) | ChainAction::HealthCheck { .. } => {
-                Some(rpc.coordinator(self.run.account).await?)
-            }
+            ChainAction::Tick
+            | ChainAction::WarmupWitness(_)
+            | ChainAction::HealthCheck { .. }
+            | ChainAction::Checkpoint(_) => Some(rpc.coordinator(self.run.account).await?),
             ChainAction::Join | ChainAction::Witness { .. } => None,
         };
         let account = view.as_ref().map(|view| &*view.account);
@@ -80,6 +84,9 @@ impl ActionContext {
             ChainAction::Witness { witness, metadata } => {
                 build::witness(programs, run, me, &WitnessArgs { witness: **witness, metadata: told(metadata) })
             }
+            ChainAction::Checkpoint(repo) => {
+                build::checkpoint(programs, run, me, &CheckpointArgs { checkpoint: Checkpoint::Hub(*repo) })
+            }
             ChainAction::HealthCheck { target, proof } => {
                 // The roster keeps everybody; the programs compare signers only.
                 let known = account.and_then(|account| account.roster_client(&target.0));
@@ -99,6 +106,7 @@ impl ActionContext {
             ChainAction::Witness { witness, metadata } => {
                 Some(Effect::Witnessed { index: witness.proof.index, step: metadata.step })
             }
+            ChainAction::Checkpoint(repo) => Some(Effect::Named(Checkpoint::Hub(*repo))),
             ChainAction::HealthCheck { target, .. } => Some(Effect::Removed(*target)),
         }
     }
@@ -132,7 +140,8 @@ fn told(numbers: &WitnessNumbers) -> WitnessMetadata {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
-    use psyche_protocol::layout::{Bloom, Committee, CommitteeProof, WitnessProof};
+    use psyche_protocol::layout::{Bloom, Committee, CommitteeProof, FixedString, WitnessProof};
+    use psyche_protocol::model::HubRepo;
 
     use super::*;
 
@@ -164,6 +173,7 @@ mod tests {
             ChainAction::WarmupWitness(witness.clone()),
             ChainAction::Witness { witness, metadata: WitnessNumbers::default() },
             ChainAction::HealthCheck { target: Address([7; 32]), proof },
+            ChainAction::Checkpoint(HubRepo { repo_id: FixedString::new("a/b").unwrap(), revision: None }),
         ];
         for action in actions {
             assert!(context.effect(&action, Some(&account)).is_some(), "{action:?}");

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use psyche_chain::ChainError;
-use psyche_messages::{AppliedStep, BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundMessage, Step};
+use psyche_messages::{AppliedStep, BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundKey, RoundMessage, Step};
 
 use super::device::DeviceCommand;
 use super::updates::fetch_log;
@@ -49,6 +49,7 @@ impl RunActor {
                 };
                 self.spawn_event(forget, ctx);
             }
+            Effect::WriteCheckpoint { round } => self.spawn_event(write_checkpoint(links, round), ctx),
             Effect::LogUpdate(step) => self.spawn_event(log_update(links, step), ctx),
             Effect::FetchUpdates { author, head, from } => self.spawn_event(fetch_updates(links, author, head, from), ctx),
             Effect::Report(event) => links.events.report(event),
@@ -155,6 +156,19 @@ async fn fetch(links: Links, blob: BlobHash, len: u32, providers: Vec<PeerKey>, 
             Event::ManifestFetched { blob, outcome }
         }
     })
+}
+
+async fn write_checkpoint(links: Links, round: RoundKey) -> Option<Event> {
+    let folder = links.checkpoints;
+    let path = match tokio::task::spawn_blocking(move || folder.write(round)).await {
+        Ok(Ok(path)) => Some(path.display().to_string()),
+        Ok(Err(error)) => {
+            tracing::error!(actor = "run", %round, error = %crate::chain_of(&error), "a checkpoint could not be written");
+            None
+        }
+        Err(_died) => None,
+    };
+    Some(Event::CheckpointWritten { round, path })
 }
 
 /// The lock is fair, so that steps are written in the order in which they were applied.

@@ -20,6 +20,7 @@
 //! # Time
 //! A timer every 200 ms; the chain's clock is read every second and interpolated in between.
 
+mod checkpoints;
 mod device;
 mod effects;
 mod plan;
@@ -35,6 +36,7 @@ use psyche_messages::{ChainTime, Command, RoundKey, Slot};
 use psyche_net::NetHandle;
 use tokio::sync::{Mutex, mpsc, watch};
 
+pub use checkpoints::CheckpointFolder;
 pub use device::{DeviceParts, DeviceQueue};
 pub use plan::{Distro, PlanError, RunPlan};
 pub use snapshots::{SnapshotError, on_disk};
@@ -124,6 +126,8 @@ pub struct Links {
     pub devices: DeviceQueue,
     /// The network, for the pages of update logs.
     pub net: NetHandle,
+    /// Where checkpoints are written.
+    pub checkpoints: CheckpointFolder,
     /// This node's update log.
     pub updates: Arc<Mutex<UpdateLog>>,
     /// What the run trains.

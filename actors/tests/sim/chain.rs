@@ -112,6 +112,7 @@ impl Chain {
             ChainAction::Tick => machine::tick(&mut account, &clock),
             ChainAction::WarmupWitness(witness) => machine::warmup_witness(&mut account, &from, witness, &clock),
             ChainAction::Witness { witness, .. } => machine::witness(&mut account, &from, witness, &clock),
+            ChainAction::Checkpoint(repo) => machine::checkpoint(&mut account, &from, &Checkpoint::Hub(*repo), &clock),
             ChainAction::HealthCheck { target, proof } => {
                 let client = account.roster_client(&target.0).unwrap().id;
                 machine::health_check(&mut account, &from, &HealthCheckArgs { client, proof: *proof }, &clock)

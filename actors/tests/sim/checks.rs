@@ -33,6 +33,10 @@ pub(crate) struct Checks {
     pub replays: Vec<(Step, Step)>,
     /// How often a false log was served.
     pub false_logs: u32,
+    /// Nodes whose parameters are wrong, with the step in work when they became so.
+    wrong: BTreeMap<usize, Step>,
+    /// The step in work when a node's parameters became wrong, and when they were right again.
+    pub healings: Vec<(Step, Step)>,
     /// How often a node declared older parameters right.
     pub adoptions: u32,
     /// Comparisons that found a difference.
@@ -55,6 +59,8 @@ impl Checks {
             loaded: Vec::new(),
             replays: Vec::new(),
             false_logs: 0,
+            wrong: BTreeMap::new(),
+            healings: Vec::new(),
             adoptions: 0,
             differences: 0,
             warnings: BTreeMap::new(),
@@ -83,6 +89,22 @@ impl Checks {
         let right = self.models.get(&step).expect("someone applied it").digest();
         let excused = self.excused.contains(&node);
         assert!(excused || digest == right, "node {node} has wrong parameters after step {step}");
+    }
+
+    /// Notes whether a node's parameters are right while `round` is in work, and current once they were wrong.
+    pub(crate) fn watch_health(&mut self, node: usize, held: Option<(Step, Digest)>, in_work: Step) {
+        let Some((step, digest)) = held else { return };
+        match self.right(step).map(|right| right == digest) {
+            Some(false) => {
+                self.wrong.entry(node).or_insert(in_work);
+            }
+            Some(true) if step.0 + 2 >= in_work.0 => {
+                if let Some(since) = self.wrong.remove(&node) {
+                    self.healings.push((since, in_work));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The digest of the right parameters after `step`.

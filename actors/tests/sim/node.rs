@@ -68,6 +68,8 @@ impl Node {
             disk,
             updates: self.ledger.range().map(|(first, last, _)| (first, last)),
             updates_len_max: 1 << 20,
+            keeps_checkpoints: keeps_disk,
+            checkpoint_repo: None,
             patience: Patience { apply_ms: 10_000, ..Patience::default() },
         };
         self.life += 1;

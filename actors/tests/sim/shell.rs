@@ -56,6 +56,10 @@ impl World {
             Effect::LogUpdate(step) => self.log_update(node, step),
             Effect::FetchUpdates { author, from, .. } => self.fetch_updates(node, author, from),
             Effect::ForgetRoundsBefore(round) => self.nodes[node].ledger.forget_before(round.step),
+            Effect::WriteCheckpoint { round } => {
+                let event = Event::CheckpointWritten { round, path: Some("here".to_owned()) };
+                self.soon(500, Happening::Tell { node, life, event });
+            }
             Effect::SetMembers(_) => {}
             Effect::Finished { .. } | Effect::Leave(_) => self.nodes[node].finished = true,
         }

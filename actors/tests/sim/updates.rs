@@ -58,3 +58,20 @@ fn sim_a_node_that_dies_in_an_epoch_resumes_from_its_own_disk() {
     });
     assert!(resumed.get() > 0 || super::verbose(), "nobody replayed anything");
 }
+
+#[test]
+fn sim_a_node_that_diverges_is_back_within_two_rounds() {
+    let healed = std::cell::Cell::new(0);
+    for_each_seed(8, |seed| {
+        let mut faults = Faults::NONE.with_steps(40);
+        faults.keeps_disk = true;
+        faults.flip = Some(90_000 + 3_000 * (seed % 8));
+        let mut world = World::new(seed, 4, faults);
+        world.run();
+        for (diverged, back) in &world.checks.healings {
+            assert!(back.since(*diverged) <= 2, "wrong in round {diverged}, right again only in round {back}");
+        }
+        healed.set(healed.get() + world.checks.healings.len());
+    });
+    assert!(healed.get() > 0 || super::verbose(), "nobody ever differed");
+}

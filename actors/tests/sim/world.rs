@@ -290,5 +290,8 @@ impl World {
         for effect in effects {
             self.perform(node, effect);
         }
+        let held = self.nodes[node].model.as_ref().map(|(step, model)| (Step(*step), model.digest()));
+        let in_work = Step(self.chain.account.state.coordinator.progress.step);
+        self.checks.watch_health(node, held, in_work);
     }
 }

@@ -92,6 +92,7 @@ impl NodeBoard {
                 self.applied.entry(step).or_default().insert(digest);
                 None
             }
+            NodeEvent::CheckpointWritten { path, .. } => Some(format!("wrote the checkpoint {path}")),
             NodeEvent::UpdatesReplayed { from, to, .. } => Some(format!("replayed steps {from}..{to} from the update log")),
             NodeEvent::DigestCompared { step, equal, peer } => (!equal).then(|| {
                 self.differed.insert(step);

@@ -58,6 +58,8 @@ pub(super) fn engine_of(client: u8) -> Engine {
         index_len_max: 1 << 16,
         disk: None,
         updates: None,
+        keeps_checkpoints: false,
+        checkpoint_repo: None,
         updates_len_max: 1 << 20,
         patience: Patience::default(),
     })

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
 
 mod applying;
+mod checkpoints;
 mod desk;
 mod duties;
 mod intake;
