@@ -180,6 +180,7 @@ impl Counts {
             NodeEvent::Warning { .. } => self.warnings += 1,
             NodeEvent::Started { .. }
             | NodeEvent::UpdatesReplayed { .. }
+            | NodeEvent::CheckpointWritten { .. }
             | NodeEvent::Joined { .. }
             | NodeEvent::RewardsClaimed { .. }
             | NodeEvent::TransactionConfirmed { .. }
