@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet chaos test bench check clean libtorch clients python programs docs host tools build image compose-test
+.PHONY: help testnet chaos test fuzz bench check clean libtorch clients python programs docs host tools build image compose-test
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
@@ -10,6 +10,8 @@ ARGS ?=
 PROFILE ?= default
 # What `make bench` runs; names narrow it down (gpu/bench/bench.sh).
 BENCH ?=
+# Targets of `make fuzz`; all of them, if none is named.
+FUZZ ?=
 
 PSYCHE_CACHE ?= $(HOME)/.cache/psyche
 export PSYCHE_CACHE
@@ -32,6 +34,9 @@ chaos: build ## real nodes on a bad network, killed every 15 s, with failing pro
 
 test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
 	@scripts/test.sh $(PROFILE)
+
+fuzz: host libtorch ## mutated input for every decoder, guided by coverage (FUZZ_SECONDS=60 for each; FUZZ="announcement payload")
+	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/rustc.sh cargo run --locked --package psyche-fuzz -- $(FUZZ)
 
 check: host libtorch tools ## formatting, lints, licences, banned crates, architecture
 	@scripts/check.sh

@@ -18,6 +18,8 @@ const PEERS_MAX: usize = 1024;
 pub(crate) enum Offence {
     /// It passed on gossip that no honest node passes on.
     InvalidGossip,
+    /// It announced a blob with a length that such a blob can't have.
+    WrongLength,
     /// It served bytes that don't have the hash it was asked for.
     WrongBytes,
 }
@@ -25,7 +27,7 @@ pub(crate) enum Offence {
 impl Offence {
     const fn points(self) -> u32 {
         match self {
-            Self::InvalidGossip => 2,
+            Self::InvalidGossip | Self::WrongLength => 2,
             Self::WrongBytes => 5,
         }
     }

@@ -42,6 +42,9 @@ pub struct NetConfig {
     pub blob_bytes_max: u64,
     /// How long an unclaimed blob stays after its last use.
     pub blob_ttl: Duration,
+    /// Length of every payload in bytes, which follows from model and optimiser: whoever announces one of another length has
+    /// misbehaved. Not checked where it is not known.
+    pub payload_len: Option<u32>,
     /// Whether connections of peers other than members and bootstrap peers are refused.
     pub members_only: bool,
 }
@@ -62,6 +65,7 @@ impl NetConfig {
             blob_dir,
             blob_bytes_max: 16 << 30,
             blob_ttl: Duration::from_secs(3600),
+            payload_len: None,
             members_only: true,
         }
     }

@@ -57,12 +57,15 @@ pub(crate) struct Start {
     pub(crate) listeners: Vec<ListenerId>,
     /// What counts the blobs' bytes.
     pub(crate) traffic: Arc<Traffic>,
+    /// See [`crate::NetConfig::payload_len`].
+    pub(crate) payload_len: Option<u32>,
 }
 
 /// The task's state.
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
     wire: Wire,
+    payload_len: Option<u32>,
     blobs: BlobStore,
     events: mpsc::Sender<NetEvent>,
     notices: VecDeque<NetEvent>,
@@ -105,6 +108,7 @@ impl Driver {
         let mut driver = Self {
             swarm,
             wire,
+            payload_len: start.payload_len,
             blobs,
             events,
             notices: VecDeque::new(),

@@ -21,7 +21,7 @@ use crate::error::FetchError;
 use crate::handle::{Command, Shared, blocking};
 use crate::identity::peer_id_of;
 use crate::transfer::{Part, PartRequest, PartResponse};
-use plan::{Ask, Outcome, Plan};
+use plan::{Ask, Experience, Outcome, Plan};
 
 /// Transfers under way at a time; later ones wait.
 pub(crate) const FETCHES_MAX: usize = 8;
@@ -51,6 +51,8 @@ pub(crate) struct Fetches {
     running: HashMap<BlobHash, Weak<tokio::sync::Mutex<()>>>,
     refused: HashSet<(BlobHash, PeerKey)>,
     refused_order: VecDeque<(BlobHash, PeerKey)>,
+    /// What the last transfer has learnt of the peers.
+    experience: Experience,
 }
 
 impl Fetches {
@@ -200,7 +202,8 @@ impl Fetch<'_> {
     /// Gets all groups that are missing.
     async fn fill(&self, transfer: &Arc<Transfer>, tally: &mut Tally) -> Result<(), FetchError> {
         let groups = u32::try_from(groups_of(self.len)).unwrap_or(u32::MAX);
-        let mut plan = Plan::new(groups, &transfer.have());
+        let before = self.fetches().experience.clone();
+        let mut plan = Plan::new(groups, &transfer.have(), before);
         let mut random = rand::rngs::SmallRng::from_rng(&mut rand::rng());
         let mut presence = self.shared.presence.clone();
         let mut under_way = FuturesUnordered::new();
@@ -224,7 +227,10 @@ impl Fetch<'_> {
                     let (ask, outcome) = done?;
                     tracing::trace!(peer = %ask.peer, group = ask.group, insist = ask.insist, outcome = ?outcome, "answer");
                     let wrong = outcome == Outcome::Wrong;
-                    if plan.note(&ask, outcome, Instant::now().into_std()) && wrong {
+                    let known = plan.note(&ask, outcome, Instant::now().into_std());
+                    // Not only at the end: a transfer that is cancelled has learnt something, too.
+                    self.fetches().experience = plan.experience();
+                    if known && wrong {
                         tally.refused += 1;
                         self.blame(ask.peer).await;
                     }

@@ -134,8 +134,13 @@ impl Net {
         let (events, event_receiver) = mpsc::channel(events_max);
         let (presence_sender, presence) = watch::channel(Presence::default());
         let traffic = Arc::<Traffic>::default();
-        let start =
-            Start { bootstrap: addresses.bootstrap, relays: addresses.relays, listeners, traffic: Arc::clone(&traffic) };
+        let start = Start {
+            bootstrap: addresses.bootstrap,
+            relays: addresses.relays,
+            listeners,
+            traffic: Arc::clone(&traffic),
+            payload_len: config.payload_len,
+        };
         let driver = Driver::new(swarm, wire, blobs.clone(), start, events, presence_sender);
         drop(tokio::spawn(driver.run(commands)));
         let signer = Signer::new(&config.identity_seed, wire);

@@ -36,4 +36,5 @@ pub use error::{FetchError, NetError};
 pub use handle::{EventReceiver, Net, NetEvent, NetHandle, Presence};
 pub use identity::peer_key_of;
 pub use traffic::BlobTraffic;
+pub use transfer::{Part, PartRequest, PartResponse};
 pub use wire::{Signer, SnapshotFile, SnapshotIndex, Wire, WireError};

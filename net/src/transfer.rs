@@ -9,7 +9,7 @@ use libp2p::{StreamProtocol, request_response};
 use psyche_messages::BlobHash;
 
 use crate::blobs::{GROUP_BYTES, LEAF_BYTES};
-use crate::wire::{decode, encode};
+use crate::wire::{WireError, decode, encode};
 
 /// Name of the protocol; changes with the form of its messages.
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/psyche-solana-client/blob/2");
@@ -28,7 +28,7 @@ const RESPONSE_BYTES_MAX: usize = GROUP_BYTES as usize + 16;
 
 /// What is asked for of a blob. Variants are numbered by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Part {
+pub enum Part {
     /// Leaves of its tree, from this one on.
     Leaves(u32),
     /// A group, unless there are others who have it from you.
@@ -39,33 +39,57 @@ pub(crate) enum Part {
 
 /// "Send me this part of this blob, which I know to be `total` bytes long."
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct PartRequest {
+pub struct PartRequest {
     hash: [u8; 32],
     total: u64,
     part: Part,
 }
 
 impl PartRequest {
-    pub(crate) const fn new(hash: BlobHash, total: u64, part: Part) -> Self {
+    /// A question for `part` of the blob `hash` of `total` bytes.
+    #[must_use]
+    pub const fn new(hash: BlobHash, total: u64, part: Part) -> Self {
         Self { hash: hash.0, total, part }
     }
 
-    pub(crate) const fn hash(&self) -> BlobHash {
+    /// The blob.
+    #[must_use]
+    pub const fn hash(&self) -> BlobHash {
         BlobHash(self.hash)
     }
 
-    pub(crate) const fn total(&self) -> u64 {
+    /// The blob's length in bytes.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
         self.total
     }
 
-    pub(crate) const fn part(&self) -> Part {
+    /// What is asked for.
+    #[must_use]
+    pub const fn part(&self) -> Part {
         self.part
+    }
+
+    /// Writes the request.
+    ///
+    /// # Errors
+    /// [`WireError`], never for a value of this type.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        encode::<_, REQUEST_BYTES>(self)
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`WireError`] for everything but the canonical form of one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        decode::<_, REQUEST_BYTES>(bytes)
     }
 }
 
 /// The answer. Variants are numbered by position.
 #[derive(PartialEq, Eq, Encode, Decode)]
-pub(crate) enum PartResponse {
+pub enum PartResponse {
     /// The group, or the leaves.
     Bytes(Vec<u8>),
     /// No such blob, or not of that length.
@@ -76,6 +100,27 @@ pub(crate) enum PartResponse {
     Others(Vec<u8>),
     /// These peers, by their keys, got the group from here not long ago.
     Elsewhere(Vec<[u8; 32]>),
+}
+
+impl PartResponse {
+    /// Writes the response.
+    ///
+    /// # Errors
+    /// [`WireError`] if it is longer than a response may be.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        encode::<_, RESPONSE_BYTES_MAX>(self)
+    }
+
+    /// Reads a response.
+    ///
+    /// # Errors
+    /// [`WireError`] for everything but the canonical form of one that names at most four peers.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        match decode::<_, RESPONSE_BYTES_MAX>(bytes)? {
+            Self::Elsewhere(peers) if peers.len() > ELSEWHERE_MAX => Err(WireError::TooManyPeers { count: peers.len() }),
+            response => Ok(response),
+        }
+    }
 }
 
 impl std::fmt::Debug for PartResponse {
@@ -103,34 +148,28 @@ impl request_response::Codec for PartCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        decode::<_, REQUEST_BYTES>(&read_bounded(io, REQUEST_BYTES).await?).map_err(invalid)
+        PartRequest::decode(&read_bounded(io, REQUEST_BYTES).await?).map_err(invalid)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PartResponse>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let response = decode::<_, RESPONSE_BYTES_MAX>(&read_bounded(io, RESPONSE_BYTES_MAX).await?).map_err(invalid)?;
-        match &response {
-            PartResponse::Elsewhere(peers) if peers.len() > ELSEWHERE_MAX => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "it names too many peers"))
-            }
-            _ => Ok(response),
-        }
+        PartResponse::decode(&read_bounded(io, RESPONSE_BYTES_MAX).await?).map_err(invalid)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: PartRequest) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        io.write_all(&encode::<_, REQUEST_BYTES>(&request).map_err(invalid)?).await
+        io.write_all(&request.encode().map_err(invalid)?).await
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: PartResponse) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        io.write_all(&encode::<_, RESPONSE_BYTES_MAX>(&response).map_err(invalid)?).await
+        io.write_all(&response.encode().map_err(invalid)?).await
     }
 }
 
@@ -141,7 +180,7 @@ async fn read_bounded(io: &mut (impl AsyncRead + Unpin), bytes_max: usize) -> io
     Ok(bytes)
 }
 
-fn invalid(error: crate::wire::WireError) -> io::Error {
+fn invalid(error: WireError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 

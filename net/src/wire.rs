@@ -77,6 +77,12 @@ pub enum WireError {
         /// How many it has.
         count: usize,
     },
+    /// An answer names too many peers.
+    #[error("accept an answer that names {count} peers: at most four are allowed")]
+    TooManyPeers {
+        /// How many it names.
+        count: usize,
+    },
     /// A manifest's entries are not strictly ascending by batch start and commitment, or speak of another round.
     #[error("accept manifest entry {index}: entries are of the manifest's round and strictly ascending")]
     Order {

@@ -93,7 +93,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     checks::model_fits(&config, &plan, &machine, &placement)?;
     let tokens = TokenSource::open(&plan.token_source())?;
     let (_slot, chain) = rpc.clock().await?;
-    let (net, net_events) = start_net(&config, &info).await?;
+    let (net, net_events) = start_net(&config, &info, &plan).await?;
     // A folder that served another run before keeps that run's snapshots to itself.
     let snapshots = Arc::new(SnapshotStore::open(StoreSettings {
         root: config.data_dir.join("snapshots").join(info.account.to_string()),
@@ -151,7 +151,7 @@ pub fn peer_seed(wallet: &Wallet, run_id: &RunId) -> Secret<[u8; 32]> {
     wallet.derive_seed(PEER_KEY_DOMAIN, run_id)
 }
 
-async fn start_net(config: &NodeConfig, info: &RunInfo) -> Result<(NetHandle, EventReceiver), NodeError> {
+async fn start_net(config: &NodeConfig, info: &RunInfo, plan: &RunPlan) -> Result<(NetHandle, EventReceiver), NodeError> {
     let seed = config.identity.clone().unwrap_or_else(|| peer_seed(&config.wallet, &config.run_id));
     let port = config.p2p.port;
     let mut net = NetConfig::new(seed, info.account, config.data_dir.join("blobs"), port);
@@ -164,6 +164,7 @@ async fn start_net(config: &NodeConfig, info: &RunInfo) -> Result<(NetHandle, Ev
     net.relays.clone_from(&config.p2p.relays);
     net.external.clone_from(&config.p2p.external);
     net.serves_relay = config.p2p.serves_relay;
+    net.payload_len = Some(payload_len(plan));
     Ok(Net::start(net).await?)
 }
 
@@ -265,6 +266,11 @@ fn start_workers(config: &NodeConfig, fatal: &mpsc::Sender<GaveUp>) -> Vec<Super
     (0..ranks).map(worker).collect()
 }
 
+/// The one length of every payload of the run.
+fn payload_len(plan: &RunPlan) -> u32 {
+    u32::try_from(plan.layout.payload_len()).unwrap_or(u32::MAX)
+}
+
 fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RunActor> {
     // As far as the manifest tells; its files are verified when they are loaded.
     let disk = ground.snapshots.newest().unwrap_or_else(|error| {
@@ -275,7 +281,7 @@ fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::S
         me: config.wallet.address(),
         peer: ground.net.peer_key(),
         run_tag: ground.info.account,
-        payload_len: u32::try_from(ground.plan.layout.payload_len()).unwrap_or(u32::MAX),
+        payload_len: payload_len(&ground.plan),
         manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
         index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
         disk: disk.as_ref().map(run::on_disk),

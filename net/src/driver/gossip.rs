@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, Message, MessageAcceptance, PublishError};
-use psyche_messages::SignedRoundMessage;
+use psyche_messages::{RoundMessage, SignedRoundMessage};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Driver;
@@ -13,6 +13,7 @@ use crate::behaviour::topic_of;
 use crate::conduct::Offence;
 use crate::handle::NetEvent;
 use crate::identity::peer_id_of;
+use crate::wire::{INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, UPDATES_BYTES_MAX};
 
 /// Messages that are remembered, so that repetitions are neither verified nor reported again.
 const SEEN_MAX: usize = 4096;
@@ -32,6 +33,8 @@ enum Verdict {
     Ignore,
     /// No honest node passes it on.
     Reject,
+    /// Its author alone is to blame: others may know less of the run.
+    Blame(PeerId, Offence),
 }
 
 impl Driver {
@@ -56,6 +59,10 @@ impl Driver {
                         MessageAcceptance::Accept
                     }
                     Verdict::Ignore => MessageAcceptance::Ignore,
+                    Verdict::Blame(author, offence) => {
+                        self.note_offence(author, offence);
+                        MessageAcceptance::Ignore
+                    }
                     Verdict::Reject => {
                         self.note_offence(propagation_source, Offence::InvalidGossip);
                         MessageAcceptance::Reject
@@ -101,7 +108,21 @@ impl Driver {
         if !self.members.is_empty() && !self.members.contains(&source) {
             return Verdict::Ignore;
         }
+        if !self.is_of_possible_length(&signed.message) {
+            return Verdict::Blame(source, Offence::WrongLength);
+        }
         Verdict::Accept(Some(Box::new(signed)))
+    }
+
+    /// Whether what is announced can have the length that is said: before anybody asks for it.
+    fn is_of_possible_length(&self, message: &RoundMessage) -> bool {
+        match message {
+            RoundMessage::Result(result) => self.payload_len.is_none_or(|len| result.payload_len == len),
+            RoundMessage::Manifest(manifest) => manifest.blob_len as usize <= MANIFEST_BYTES_MAX,
+            RoundMessage::Snapshot(snapshot) => snapshot.index_len as usize <= INDEX_BYTES_MAX,
+            RoundMessage::Updates(updates) => updates.blob_len as usize <= UPDATES_BYTES_MAX,
+            RoundMessage::Digest(_) | RoundMessage::Evidence(_) | RoundMessage::Skip(_) => true,
+        }
     }
 
     /// Reports a new message. If the node does not keep up, it stays new, and the author's repetition is reported.

@@ -1,9 +1,13 @@
 //! Which group of a blob to ask of whom next. Pure: the caller brings the time, the randomness and the answers.
 //!
 //! Groups are asked for in random order, so that receivers of one blob soon have different parts to hand each other. Whoever is
-//! quick gets more requests; when nothing is left to be asked for, groups that are long under way are asked of a second source.
+//! quick gets more requests; when nothing is left to be asked for, groups that are long under way are asked of others, too.
+//!
+//! What is long follows from what groups take: a small multiple of their median, whoever sent them. Whoever lets that time pass
+//! has stalled: it gets one request at a time and is given no time as somebody whom others name, until it has delivered as often
+//! as it stalled. So a peer that takes requests and never answers costs a transfer that time about once, not for each group.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -18,14 +22,24 @@ const WINDOW: usize = 8;
 /// Most sources that are kept in mind.
 const SOURCES_MAX: usize = 64;
 
-/// A group that is under way for longer may be asked of one more source; on slow links, for longer than any group took so far.
-const STEAL_AFTER: Duration = Duration::from_secs(1);
+/// A group that is under way for longer may be asked of one more source: a multiple of the median, within bounds; what holds
+/// while nothing is known.
+const STEAL: Patience = Patience { times: 3, least: Duration::from_millis(300), unknown: Duration::from_secs(1) };
 
-/// How long a source that names others is left alone with that group; on slow links, four times what a group took.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long those whom a source names are left alone with a group.
+const REDIRECT: Patience = Patience { times: 4, least: Duration::from_millis(500), unknown: Duration::from_millis(1500) };
 
-/// The slowest group that counts for both.
-const SLOWEST_MAX: Duration = Duration::from_secs(4);
+/// The slowest median that counts.
+const PACE_MAX: Duration = Duration::from_secs(2);
+
+/// Groups whose times make up the median.
+const TIMES_MAX: usize = 32;
+
+/// Most sources that a group is asked of at a time; each next one after twice the time.
+const COPIES_MAX: usize = 4;
+
+/// Most stalls that are held against a source.
+const STALLS_MAX: u8 = 8;
 
 /// Pauses before a source without anything of use is asked again: they double from the first to the last, which comes sooner
 /// for one that is receiving the blob itself.
@@ -59,8 +73,24 @@ pub(super) struct Ask {
     pub(super) insist: bool,
 }
 
+/// How long to wait for something.
+struct Patience {
+    /// How many times what a group takes.
+    times: u32,
+    least: Duration,
+    unknown: Duration,
+}
+
+impl Patience {
+    fn with(&self, pace: Option<Duration>) -> Duration {
+        pace.map_or(self.unknown, |pace| (self.times * pace.min(PACE_MAX)).max(self.least))
+    }
+}
+
 struct Source {
     in_flight: usize,
+    /// How much oftener it has stalled than delivered.
+    stalls: u8,
     proven: bool,
     /// The groups it has; all of them, as far as is known, where there is none.
     have: Option<Bits>,
@@ -71,6 +101,8 @@ struct Source {
 struct Asked {
     of: Vec<PeerKey>,
     since: Instant,
+    /// When the last of them was asked.
+    last: Instant,
 }
 
 /// A group that sources want to be fetched from others.
@@ -93,13 +125,26 @@ pub(super) struct Plan {
     sources: BTreeMap<PeerKey, Source>,
     /// Whose turn it is to be asked.
     turn: Option<PeerKey>,
-    /// How long the slowest group took so far.
-    slowest: Duration,
+    /// What the last groups took.
+    times: VecDeque<Duration>,
+    /// What groups took in transfers before this one.
+    pace_before: Option<Duration>,
+    /// Who stalled in transfers before this one.
+    stalled_before: BTreeSet<PeerKey>,
+}
+
+/// What transfers tell the next ones.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Experience {
+    /// What a group takes.
+    pub(super) pace: Option<Duration>,
+    /// Who stalls.
+    pub(super) stalled: BTreeSet<PeerKey>,
 }
 
 impl Plan {
     /// A plan for the groups of a blob of `groups` that `have` lacks.
-    pub(super) fn new(groups: u32, have: &Bits) -> Self {
+    pub(super) fn new(groups: u32, have: &Bits, before: Experience) -> Self {
         let needed = (0..groups).filter(|group| !have.contains(*group)).collect();
         Self {
             groups,
@@ -108,8 +153,25 @@ impl Plan {
             redirects: HashMap::new(),
             sources: BTreeMap::new(),
             turn: None,
-            slowest: Duration::ZERO,
+            times: VecDeque::new(),
+            pace_before: before.pace,
+            stalled_before: before.stalled,
         }
+    }
+
+    /// What this transfer adds to what was known: at most [`SOURCES_MAX`] who stall.
+    pub(super) fn experience(&self) -> Experience {
+        let stalled = self.sources.iter().filter(|(_, source)| source.stalls > 0).map(|(peer, _)| *peer);
+        let unseen = self.stalled_before.iter().filter(|peer| !self.sources.contains_key(peer)).copied();
+        Experience { pace: self.pace(), stalled: stalled.chain(unseen).take(SOURCES_MAX).collect() }
+    }
+
+    /// What a group takes: the median of the last ones.
+    fn pace(&self) -> Option<Duration> {
+        let mut times: Vec<_> = self.times.iter().copied().collect();
+        let middle = times.len() / 2;
+        let median = (middle < times.len()).then(|| *times.select_nth_unstable(middle).1);
+        median.or(self.pace_before)
     }
 
     /// Whether every group is here.
@@ -131,7 +193,8 @@ impl Plan {
             let idle = idle.map(|(peer, _)| *peer)?;
             self.sources.remove(&idle);
         }
-        let fresh = || Source { in_flight: 0, proven: false, have: None, next: from, pause: PAUSE_FIRST };
+        let stalls = u8::from(self.stalled_before.contains(&peer));
+        let fresh = || Source { in_flight: 0, stalls, proven: false, have: None, next: from, pause: PAUSE_FIRST };
         Some(self.sources.entry(peer).or_insert_with(fresh))
     }
 
@@ -151,8 +214,13 @@ impl Plan {
             if let Some(source) = self.sources.get_mut(&peer) {
                 source.in_flight += 1;
             }
-            let asked = self.asked.entry(group).or_insert_with(|| Asked { of: Vec::new(), since: now });
-            asked.of.push(peer);
+            let asked = self.asked.entry(group).or_insert_with(|| Asked { of: Vec::new(), since: now, last: now });
+            let late = std::mem::replace(&mut asked.of, vec![peer]);
+            asked.of.extend(&late);
+            asked.last = now;
+            // Those who let the time pass until somebody else is asked, and those who were named and did not help.
+            let overdue = self.redirects.get(&group).filter(|_| insist).map_or(&[][..], |redirect| &redirect.to);
+            self.stalled(late.iter().chain(overdue).copied().collect());
             return Some(Ask { peer, group, insist });
         }
         None
@@ -161,7 +229,11 @@ impl Plan {
     /// What to ask of `peer`, which is then no longer needed.
     fn pick(&mut self, peer: &PeerKey, now: Instant, random: &mut impl FnMut() -> usize) -> Option<(u32, bool)> {
         let source = self.sources.get(peer)?;
-        let window = if source.proven { WINDOW } else { WINDOW_FIRST };
+        let window = match source {
+            Source { stalls: 1.., .. } => 1,
+            Source { proven: true, .. } => WINDOW,
+            _ => WINDOW_FIRST,
+        };
         if source.next > now || source.in_flight >= window {
             return None;
         }
@@ -183,10 +255,10 @@ impl Plan {
             (source.proven || redirected(group).is_some())
                 && known(group)
                 && open(group)
-                && asked.of.len() == 1
+                && asked.of.len() < COPIES_MAX
                 && !asked.of.contains(peer)
         });
-        let late = late.filter(|(_, asked)| now.saturating_duration_since(asked.since) >= self.steal_after());
+        let late = late.filter(|(_, asked)| now >= self.steal_at(asked));
         late.min_by_key(|(_, asked)| asked.since).map(|(group, _)| (*group, true))
     }
 
@@ -205,6 +277,7 @@ impl Plan {
         match outcome {
             Outcome::Stored => {
                 (source.proven, source.next, source.pause) = (true, now, PAUSE_FIRST);
+                source.stalls = source.stalls.saturating_sub(1);
             }
             Outcome::Wrong => drop(self.sources.remove(&ask.peer)),
             Outcome::Elsewhere(_) => source.next = now,
@@ -222,15 +295,28 @@ impl Plan {
         true
     }
 
-    fn steal_after(&self) -> Duration {
-        STEAL_AFTER.max(self.slowest.min(SLOWEST_MAX))
+    /// When one more source may be asked for a group that is under way.
+    fn steal_at(&self, asked: &Asked) -> Instant {
+        let copies = asked.of.len().clamp(1, COPIES_MAX) - 1;
+        asked.last + (1 << copies) * STEAL.with(self.pace())
+    }
+
+    fn stalled(&mut self, peers: Vec<PeerKey>) {
+        for peer in peers {
+            if let Some(source) = self.sources.get_mut(&peer) {
+                source.stalls = (source.stalls + 1).min(STALLS_MAX);
+            }
+        }
     }
 
     /// Takes a request off those under way.
     fn land(&mut self, ask: &Ask, stored: bool, now: Instant) {
         if let Some(asked) = self.asked.get_mut(&ask.group) {
             if stored {
-                self.slowest = self.slowest.max(now.saturating_duration_since(asked.since));
+                self.times.push_back(now.saturating_duration_since(asked.since));
+                if self.times.len() > TIMES_MAX {
+                    self.times.pop_front();
+                }
             }
             asked.of.retain(|peer| *peer != ask.peer);
             if stored {
@@ -265,10 +351,13 @@ impl Plan {
                 have.insert(ask.group);
                 source.have = Some(have);
             }
+            if source.stalls > 0 {
+                continue;
+            }
             source.next = source.next.min(now);
             to.push(*peer);
         }
-        let patience = PATIENCE.max(4 * self.slowest.min(SLOWEST_MAX));
+        let patience = REDIRECT.with(self.pace());
         let fresh = || Redirect { by: Vec::new(), to: Vec::new(), until: now + patience };
         let redirect = self.redirects.entry(ask.group).or_insert_with(fresh);
         redirect.by.push(ask.peer);
@@ -286,7 +375,7 @@ impl Plan {
     /// When there may be something to do that no answer announces.
     pub(super) fn wake(&self, now: Instant) -> Instant {
         let pauses = self.sources.values().map(|source| source.next);
-        let steals = self.asked.values().filter(|asked| asked.of.len() == 1).map(|asked| asked.since + self.steal_after());
+        let steals = self.asked.values().filter(|asked| asked.of.len() < COPIES_MAX).map(|asked| self.steal_at(asked));
         let redirects = self.redirects.values().map(|redirect| redirect.until);
         let soonest = pauses.chain(steals).chain(redirects).filter(|at| *at > now).min();
         soonest.map_or(now + PAUSE_LAST, |at| at.min(now + PAUSE_LAST))

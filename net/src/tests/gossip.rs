@@ -5,10 +5,12 @@ use libp2p::Swarm;
 use libp2p::gossipsub;
 use libp2p::swarm::SwarmEvent;
 
+use psyche_messages::{BatchInterval, BlobHash, ManifestAnnounced, ResultAnnounced, SnapshotAnnounced};
+
 use super::*;
 use crate::behaviour::{self, Behaviour, BehaviourEvent, Role, topic_of};
 use crate::identity::keypair_of;
-use crate::wire::{ENVELOPE_BYTES_MAX, Signer, Wire};
+use crate::wire::{ENVELOPE_BYTES_MAX, INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, Signer, Wire};
 
 async fn gossip_reaches_everybody_by(listen: &str) {
     let mut a = start(1, listen, &[]).await;
@@ -190,4 +192,40 @@ async fn forged_foreign_and_oversized_messages_are_refused_and_their_sender_kept
     a.sees("the liar is gone", |presence| !presence.peers.contains(&liar_key)).await;
     let last = a.net.publish(digest(9)).await.unwrap();
     assert_eq!(c.hears().await, last, "nothing else got through to others");
+}
+
+/// What a trainer, a witness and a server of snapshots announce, with lengths.
+fn announcements(step: u32, payload_len: u32, blob_len: usize, index_len: usize) -> [RoundMessage; 3] {
+    let (round, blob, address) = (RoundKey::new(1, step), BlobHash([5; 32]), Address([6; 32]));
+    let (blob_len, index_len) = (u32::try_from(blob_len).unwrap(), u32::try_from(index_len).unwrap());
+    let batch = BatchInterval::new(0, 3).unwrap();
+    [
+        RoundMessage::Result(ResultAnnounced { round, trainer: address, batch, payload: blob, payload_len }),
+        RoundMessage::Manifest(ManifestAnnounced { round, witness: address, root: [7; 32], blob, blob_len }),
+        RoundMessage::Snapshot(SnapshotAnnounced { round, digest: Digest([8; 32]), index: blob, index_len }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_announces_lengths_that_cant_be_is_not_believed_and_kept_out() {
+    let mut a = start_with(1, QUIC, &[], |config| config.payload_len = Some(1000)).await;
+    let liar = start(2, QUIC, &[&a]).await;
+    liar.connects_to(&a).await;
+    a.connects_to(&liar).await;
+    for message in announcements(1, 1000, MANIFEST_BYTES_MAX, INDEX_BYTES_MAX) {
+        let signed = liar.net.publish(message).await.unwrap();
+        assert_eq!(a.hears().await, signed);
+    }
+    let (manifest, index) = (MANIFEST_BYTES_MAX + 1, INDEX_BYTES_MAX + 1);
+    let wrong = announcements(2, 1001, manifest, index).into_iter().chain(announcements(3, 999, manifest, index));
+    for message in wrong {
+        drop(liar.net.publish(message).await.unwrap());
+    }
+    let blocked = a.next_of(|event| match event {
+        NetEvent::Round(signed) if signed.message.round().step.0 > 1 => panic!("heard {signed:?}"),
+        NetEvent::PeerBlocked(peer) => Some(peer),
+        _ => None,
+    });
+    assert_eq!(blocked.await, liar.key());
+    a.sees("the liar is gone", |presence| !presence.peers.contains(&liar.key())).await;
 }

@@ -10,7 +10,7 @@ const CLI: &str = "psyche-solana-client";
 const TESTS: &str = "psyche-tests";
 
 /// Each crate of ours and those of ours that it may name. Every other edge is refused, in every kind of dependency.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("psyche-protocol", &[]),
     ("psyche-messages", &["psyche-protocol"]),
     ("psyche-chain", &["psyche-messages", "psyche-protocol"]),
@@ -32,6 +32,7 @@ const EDGES: [(&str, &[&str]); 10] = [
             "psyche-localnet",
         ],
     ),
+    ("psyche-fuzz", &["psyche-messages", "psyche-protocol", "psyche-gpu", "psyche-net"]),
     (
         TESTS,
         &[
