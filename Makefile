@@ -8,6 +8,10 @@ SHELL := /bin/bash
 ARGS ?=
 # nextest profile of `make test`: default, ci, sim, chaos (.config/nextest.toml).
 PROFILE ?= default
+# Seeds of `make sim`; one seed alone, which is told event by event; which scenario (part of a test's name).
+SEEDS ?= 1000
+SEED ?=
+TEST ?=
 # What `make bench` runs; names narrow it down (gpu/bench/bench.sh).
 BENCH ?=
 # Targets of `make fuzz`; all of them, if none is named.
@@ -37,6 +41,8 @@ test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
 
 fuzz: host libtorch ## mutated input for every decoder, guided by coverage (FUZZ_SECONDS=60 for each; FUZZ="announcement payload")
 	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/rustc.sh cargo run --locked --package psyche-fuzz -- $(FUZZ)
+sim: host libtorch ## whole runs in simulation: SEEDS=10000 of them, or SEED=7 TEST=sim_whatever that one again, event by event
+	@scripts/sim.sh "$(SEEDS)" "$(SEED)" "$(TEST)"
 
 check: host libtorch tools ## formatting, lints, licences, banned crates, architecture
 	@scripts/check.sh

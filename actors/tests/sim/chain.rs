@@ -1,7 +1,7 @@
 //! The chain: the real state machine on one account.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use psyche_actors::engine::{ChainAction, SendOutcome};
 use psyche_messages::{Address, ChainTime, Nonce, PeerKey, RoundKey};
@@ -30,17 +30,31 @@ pub(crate) fn identity(node: usize) -> NodeIdentity {
 }
 
 pub(crate) const fn address(node: usize) -> Address {
-    Address([node as u8 + 1; 32])
+    let mut address = [node as u8; 32];
+    address[0] = 1;
+    address[1] = (node >> 8) as u8;
+    Address(address)
 }
 
 /// A key that the run accepts.
 pub(crate) fn peer(node: usize) -> PeerKey {
-    let mut key = [node as u8 + 101; 32];
-    while !is_public_key(&key) {
-        key[31] = key[31].wrapping_add(1);
-    }
-    PeerKey(key)
+    PEERS[node]
 }
+
+/// Most nodes of a simulation.
+const NODES_MAX: usize = 256;
+
+static PEERS: LazyLock<Vec<PeerKey>> = LazyLock::new(|| {
+    let key = |node: usize| {
+        let mut key = [node as u8; 32];
+        key[0] = 100;
+        while !is_public_key(&key) {
+            key[31] = key[31].wrapping_add(1);
+        }
+        PeerKey(key)
+    };
+    (0..NODES_MAX).map(key).collect()
+});
 
 pub(crate) fn clock(now_ms: u64) -> Clock {
     Clock { unix_timestamp: time(now_ms).0, slot: 1_000 + now_ms / 400 }

@@ -2,23 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use psyche_messages::{Address, BatchInterval, Digest, NodeEvent, ResultAnnounced, RoundKey, Step};
+use psyche_messages::{Address, BatchInterval, BlobHash, Digest, NodeEvent, ResultAnnounced, RoundKey, Step};
 use psyche_protocol::select::quorum;
 
 use super::chain::Chain;
-use super::toy::ToyModel;
+use super::training::SimModel;
 
 pub(crate) const RUN_TAG: Address = Address([200; 32]);
 
 /// What happened so far, as far as it must agree.
 pub(crate) struct Checks {
     /// The right parameters after every step, computed apart from any node.
-    models: BTreeMap<Step, ToyModel>,
+    models: BTreeMap<Step, SimModel>,
     applied: BTreeMap<RoundKey, Vec<[u8; 32]>>,
-    batches: BTreeMap<(RoundKey, BatchInterval), usize>,
-    announced: BTreeMap<[u8; 32], ResultAnnounced>,
+    batches: BTreeMap<RoundKey, BTreeMap<BatchInterval, usize>>,
+    announced: BTreeMap<RoundKey, BTreeMap<[u8; 32], ResultAnnounced>>,
     /// Nodes that need not be right, because they lie, or because something breaks in them.
     pub excused: BTreeSet<usize>,
+    /// Whether that is everybody.
+    pub all_excused: bool,
     /// Whether all may lose everything, so that the run begins again from its checkpoint.
     pub may_begin_again: bool,
     /// How often witnesses had to be looked up in the history.
@@ -47,11 +49,12 @@ pub(crate) struct Checks {
 impl Checks {
     pub(crate) fn new() -> Self {
         Self {
-            models: BTreeMap::from([(Step(0), ToyModel::initial())]),
+            models: BTreeMap::from([(Step(0), SimModel::initial())]),
             applied: BTreeMap::new(),
             batches: BTreeMap::new(),
             announced: BTreeMap::new(),
             excused: BTreeSet::new(),
+            all_excused: false,
             may_begin_again: false,
             rebuilds: 0,
             skips: 0,
@@ -68,17 +71,17 @@ impl Checks {
     }
 
     /// A node has loaded parameters.
-    pub(crate) fn load(&mut self, node: usize, step: Step, model: &ToyModel) {
+    pub(crate) fn load(&mut self, node: usize, step: Step, model: &SimModel) {
         self.loads += 1;
         self.loaded.push((node, step));
-        if self.may_begin_again && *model == ToyModel::initial() {
+        if self.may_begin_again && *model == SimModel::initial() {
             self.models.insert(step, model.clone());
         }
         self.hold(node, step, model.digest());
     }
 
     /// A node declares older parameters to be the right ones, as nobody has others.
-    pub(crate) fn adopt(&mut self, node: usize, step: Step, model: &ToyModel) {
+    pub(crate) fn adopt(&mut self, node: usize, step: Step, model: &SimModel) {
         assert!(self.may_begin_again, "node {node} takes older parameters for those after step {step}");
         self.models.insert(step, model.clone());
         self.adoptions += 1;
@@ -109,23 +112,32 @@ impl Checks {
 
     /// The digest of the right parameters after `step`.
     pub(crate) fn right(&self, step: Step) -> Option<Digest> {
-        self.models.get(&step).map(ToyModel::digest)
+        self.models.get(&step).map(SimModel::digest)
     }
 
-    /// Whether others applied other results.
-    pub(crate) fn contradicts(&self, round: RoundKey, results: &[ResultAnnounced]) -> bool {
+    /// Whether other results were witnessed.
+    pub(crate) fn contradicts(&self, round: RoundKey, results: &[ResultAnnounced], chain: &Chain) -> bool {
         let commitments: Vec<_> = results.iter().map(|result| result.commitment(&RUN_TAG)).collect();
-        self.applied.get(&round).is_some_and(|others| *others != commitments)
+        self.witnessed(round, chain) != commitments
     }
 
-    /// A node applies these results.
-    pub(crate) fn apply(&mut self, node: usize, round: RoundKey, results: &[ResultAnnounced], payloads: &[Vec<u8>]) {
+    /// A node applies these results: exactly those that the chain's whole history calls for, which nobody else sees.
+    pub(crate) fn apply(
+        &mut self,
+        node: usize,
+        round: RoundKey,
+        results: &[ResultAnnounced],
+        payloads: &[Vec<u8>],
+        chain: &Chain,
+    ) {
         let commitments: Vec<_> = results.iter().map(|result| result.commitment(&RUN_TAG)).collect();
-        if self.excused.contains(&node) && self.applied.get(&round).is_some_and(|others| *others != commitments) {
+        let witnessed = if self.all_excused { self.applied.get(&round).cloned() } else { Some(self.witnessed(round, chain)) };
+        if self.excused.contains(&node) && witnessed.as_ref().is_some_and(|others| *others != commitments) {
             return;
         }
-        let canonical = self.applied.entry(round).or_insert_with(|| commitments.clone());
-        assert_eq!(&commitments, canonical, "node {node} applies other results than the others in round {round}");
+        let canonical = witnessed.unwrap_or_else(|| commitments.clone());
+        assert_eq!(commitments, canonical, "node {node} applies in round {round} what was not witnessed, or not all that was");
+        self.applied.entry(round).or_insert(canonical);
         assert!(results.windows(2).all(|pair| pair[0].batch < pair[1].batch), "round {round} is not in batch order");
         let before = self.models.get(&Step(round.step.0 - 1)).cloned();
         self.models.entry(round.step).or_insert_with(|| {
@@ -137,19 +149,31 @@ impl Checks {
 
     /// A node trains a batch.
     pub(crate) fn train(&mut self, node: usize, round: RoundKey, batch: BatchInterval) {
-        for ((other_round, other), owner) in &self.batches {
+        let batches = self.batches.entry(round).or_default();
+        for (other, owner) in batches.iter() {
             let overlap = other.start() <= batch.end() && batch.start() <= other.end();
             assert!(
-                !(*other_round == round && overlap) || *owner == node,
+                !overlap || *owner == node,
                 "nodes {node} and {owner} train overlapping batches {batch} and {other} in round {round}"
             );
         }
-        self.batches.insert((round, batch), node);
+        batches.insert(batch, node);
     }
 
     /// A node announces a result.
     pub(crate) fn announce(&mut self, result: &ResultAnnounced) {
-        self.announced.insert(result.commitment(&RUN_TAG), result.clone());
+        self.announced.entry(result.round).or_default().insert(result.commitment(&RUN_TAG), result.clone());
+    }
+
+    /// Everything that was announced of a round.
+    pub(crate) fn announced_in(&self, round: RoundKey) -> impl Iterator<Item = &ResultAnnounced> {
+        self.announced.get(&round).into_iter().flatten().map(|(_, result)| result)
+    }
+
+    /// The payload that a trainer announced last before `round`.
+    pub(crate) fn last_result_before(&self, round: RoundKey, trainer: &Address) -> Option<BlobHash> {
+        let mut before = self.announced.range(..round).rev().flat_map(|(_, results)| results.values());
+        before.find(|result| result.trainer == *trainer).map(|result| result.payload)
     }
 
     /// A node reports something.
@@ -195,22 +219,26 @@ impl Checks {
         self.applied.get(&round).map(Vec::len)
     }
 
-    /// Compares everything that was applied with what the chain's whole history says, computed the plain way.
+    /// What was witnessed of `round`, computed the plain way.
+    fn witnessed(&self, round: RoundKey, chain: &Chain) -> Vec<[u8; 32]> {
+        let witnesses = chain.witnesses(RoundKey { epoch: round.epoch, step: round.step.next() });
+        let nodes = chain.config().witness_nodes;
+        let needed = usize::from(quorum(if nodes == 0 { witnesses.len() as u16 } else { nodes }));
+        let mut winners = BTreeMap::new();
+        for (commitment, result) in self.announced.get(&round).into_iter().flatten() {
+            let votes = witnesses.iter().filter(|witness| witness.broadcast_bloom.contains(commitment)).count();
+            let best = winners.entry(result.batch).or_insert((0, [0; 32]));
+            if votes >= needed && votes > 0 && (votes > best.0 || votes == best.0 && *commitment < best.1) {
+                *best = (votes, *commitment);
+            }
+        }
+        winners.into_values().filter(|(votes, _)| *votes > 0).map(|(_, commitment)| commitment).collect()
+    }
+
+    /// Compares everything that was applied with what the chain's whole history says.
     pub(crate) fn compare_with_history(&self, chain: &Chain) {
         for (round, applied) in &self.applied {
-            let witnesses = chain.witnesses(RoundKey { epoch: round.epoch, step: round.step.next() });
-            let nodes = chain.config().witness_nodes;
-            let needed = usize::from(quorum(if nodes == 0 { witnesses.len() as u16 } else { nodes }));
-            let mut winners = BTreeMap::new();
-            for (commitment, result) in self.announced.iter().filter(|(_, result)| result.round == *round) {
-                let votes = witnesses.iter().filter(|witness| witness.broadcast_bloom.contains(commitment)).count();
-                let best = winners.entry(result.batch).or_insert((0, [0; 32]));
-                if votes >= needed && votes > 0 && (votes > best.0 || votes == best.0 && *commitment < best.1) {
-                    *best = (votes, *commitment);
-                }
-            }
-            let winners: Vec<_> = winners.into_values().filter(|(votes, _)| *votes > 0).map(|(_, c)| c).collect();
-            assert_eq!(applied, &winners, "what was applied in round {round} is not what was witnessed");
+            assert_eq!(applied, &self.witnessed(*round, chain), "what was applied in round {round} is not what was witnessed");
         }
     }
 }

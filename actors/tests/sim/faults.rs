@@ -18,10 +18,52 @@ pub(crate) enum Lie {
     Slander,
     /// Serves an update log that lacks results.
     FalseLog,
+    /// Serves bytes that are no payload.
+    Garbage,
+    /// Says again what it and others said before, and passes its last result for its next one.
+    Replay,
+    /// Passes another trainer's payload for its own.
+    Copy,
+    /// Announces nothing at all.
+    Absent,
+    /// Announces its result for a batch that is another trainer's.
+    WrongBatch,
 }
 
 impl Lie {
-    const ALL: [Self; 5] = [Self::Equivocate, Self::FalseDigest, Self::VouchForAll, Self::Withhold, Self::Slander];
+    const ALL: [Self; 11] = [
+        Self::Equivocate,
+        Self::FalseDigest,
+        Self::VouchForAll,
+        Self::Withhold,
+        Self::Slander,
+        Self::Garbage,
+        Self::Replay,
+        Self::Copy,
+        Self::Absent,
+        Self::WrongBatch,
+        Self::FalseLog,
+    ];
+}
+
+/// A node's stay in the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit {
+    pub node: usize,
+    /// When it starts for the first time.
+    pub from_ms: u64,
+    /// When it leaves, if it does.
+    pub until_ms: Option<u64>,
+    /// When it comes back, if it does.
+    pub again_ms: Option<u64>,
+}
+
+/// A time during which a node's endpoints are down: it sees no state, and what it sends fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outage {
+    pub node: usize,
+    pub from_ms: u64,
+    pub for_ms: u64,
 }
 
 /// Everything that goes wrong. Probabilities in percent, times in milliseconds.
@@ -43,6 +85,8 @@ pub(crate) struct Faults {
     pub fail_send: u32,
     /// Of those, how many did get through after all.
     pub false_fail: u32,
+    /// Of those that fail, how many land up to half a minute later.
+    pub lands_late: u32,
     /// Fetches that fail.
     pub fail_fetch: u32,
     /// Longest training of a batch.
@@ -53,6 +97,12 @@ pub(crate) struct Faults {
     pub crash_of_all: Option<(u64, u64)>,
     /// Whether a node finds its newest snapshot again when it comes back.
     pub keeps_disk: bool,
+    /// A node that takes that long for a batch.
+    pub slow: Option<(usize, u64)>,
+    /// Endpoints that are down.
+    pub outages: Vec<Outage>,
+    /// Nodes that come late or leave; all others are there from the beginning to the end.
+    pub visits: Vec<Visit>,
     /// The first two nodes are cut off from the others from this time on, for that long.
     pub partition: Option<(u64, u64)>,
     /// The last node's parameters break at this time.
@@ -82,6 +132,10 @@ impl Faults {
         state_delay_ms: 300,
         fail_send: 0,
         false_fail: 0,
+        lands_late: 0,
+        slow: None,
+        outages: Vec::new(),
+        visits: Vec::new(),
         fail_fetch: 0,
         training_ms: 2_000,
         crash: None,
@@ -109,6 +163,7 @@ impl Faults {
             state_delay_ms: rng.random_range(100..2_500),
             fail_send: rng.random_range(0..20),
             false_fail: 30,
+            lands_late: 20,
             fail_fetch: rng.random_range(0..25),
             training_ms: rng.random_range(500..9_000),
             ..Self::NONE
@@ -148,6 +203,82 @@ impl Faults {
     pub(crate) fn with_lie(mut self, seed: u64) -> Self {
         self.lie = Some(Lie::ALL[seed as usize % Lie::ALL.len()]);
         self
+    }
+
+    /// A node trains for longer than a round lasts, or nearly.
+    pub(crate) fn with_slow_node(mut self, seed: u64, nodes: usize) -> Self {
+        let mut rng = rng(seed, 8);
+        self.slow = Some((rng.random_range(0..nodes), rng.random_range(8_000..25_000)));
+        self
+    }
+
+    /// One node after the other, or several at once, lose their view of the chain.
+    pub(crate) fn with_outages(mut self, seed: u64, nodes: usize) -> Self {
+        let mut rng = rng(seed, 9);
+        for _ in 0..rng.random_range(1..=4) {
+            let (node, from_ms) = (rng.random_range(0..nodes), rng.random_range(2_000..120_000));
+            self.outages.push(Outage { node, from_ms, for_ms: rng.random_range(1_000..25_000) });
+        }
+        self
+    }
+
+    /// The nodes beyond the first three come late or leave.
+    pub(crate) fn with_churn(mut self, seed: u64, nodes: usize) -> Self {
+        let mut rng = rng(seed, 10);
+        for node in 3..nodes {
+            let from_ms = if rng.random() { 0 } else { rng.random_range(0..100_000) };
+            let until_ms = rng.random::<bool>().then(|| from_ms + rng.random_range(20_000..100_000));
+            let again_ms = until_ms.filter(|_| rng.random()).map(|until_ms| until_ms + rng.random_range(1_000..60_000));
+            self.visits.push(Visit { node, from_ms, until_ms, again_ms });
+        }
+        self.keeps_disk = rng.random();
+        self
+    }
+
+    /// Whatever the seed draws.
+    pub(crate) fn mixed(seed: u64, nodes: usize) -> Self {
+        let mut rng = rng(seed, 11);
+        let mut faults = if rng.random_range(0..5) == 0 { Self { until_ms: 150_000, ..Self::NONE } } else { Self::lossy(seed) };
+        let mut draw = |percent: u32| rng.random_range(0..100) < percent;
+        if draw(40) {
+            faults = faults.with_crash(seed);
+        }
+        if draw(25) {
+            faults = faults.with_partition(seed);
+        }
+        if draw(30) {
+            faults = faults.with_slow_node(seed, nodes);
+        }
+        if draw(40) {
+            faults = faults.with_outages(seed, nodes);
+        }
+        if draw(40) {
+            faults = faults.with_churn(seed, nodes);
+        }
+        if draw(20) {
+            faults = faults.with_pause(seed);
+        }
+        if draw(10) {
+            faults = faults.with_crash_of_all(seed);
+        } else if draw(10) {
+            faults = faults.with_restart_of_all(seed);
+        }
+        // One node at most is not to be trusted, so that the others are a quorum.
+        if draw(30) {
+            faults = faults.with_lie(seed);
+        } else if draw(15) {
+            faults = faults.with_flip(seed);
+        } else if draw(15) {
+            faults = faults.with_skips(5);
+        }
+        faults.keeps_disk |= draw(50);
+        faults
+    }
+
+    /// Whether a node sees nothing of the chain at that time.
+    pub(crate) fn is_blind(&self, node: usize, at_ms: u64) -> bool {
+        let covers = |outage: &Outage| outage.node == node && (outage.from_ms..outage.from_ms + outage.for_ms).contains(&at_ms);
+        self.outages.iter().any(covers)
     }
 
     pub(crate) fn with_slander(mut self) -> Self {

@@ -1,13 +1,16 @@
-//! One node: an engine, a toy trainer, a blob store. What the shell does, in virtual time.
+//! One node: an engine, a small trainer, a blob store. What the shell does, in virtual time.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use psyche_actors::engine::{DiskSnapshot, Effect, Engine, EngineConfig, Ledger, LoadFrom, Patience};
-use psyche_messages::{BlobHash, RoundKey, Step};
+use psyche_messages::{BlobHash, RoundKey, SignedRoundMessage, Step};
 
 use super::chain::{address, peer};
 use super::checks::RUN_TAG;
-use super::toy::{Blob, PAYLOAD_LEN, ToyModel};
+use super::training::{self, Blob, SimModel};
+
+/// Most messages that a liar remembers.
+const HEARD_MAX: usize = 40;
 
 /// A node, dead or alive.
 pub(crate) struct Node {
@@ -15,9 +18,9 @@ pub(crate) struct Node {
     /// Counts its lives; what was under way in an earlier one is lost.
     pub life: u32,
     pub blobs: BTreeMap<BlobHash, Blob>,
-    pub model: Option<(u32, ToyModel)>,
+    pub model: Option<(u32, SimModel)>,
     /// The newest snapshot, which outlives the node where disks do.
-    pub disk: Option<(u32, ToyModel)>,
+    pub disk: Option<(u32, SimModel)>,
     /// The update log, which outlives the node where disks do.
     pub ledger: Ledger,
     /// Whether there was one when the node died.
@@ -30,6 +33,10 @@ pub(crate) struct Node {
     /// When the snapshot that is being written is done: no load or other snapshot begins before.
     pub written_ms: u64,
     pub finished: bool,
+    /// It left the run of its own will, for good.
+    pub gone: bool,
+    /// What a liar heard and may say again.
+    pub heard: VecDeque<SignedRoundMessage>,
 }
 
 impl Node {
@@ -47,6 +54,8 @@ impl Node {
             cancelled: None,
             written_ms: 0,
             finished: false,
+            gone: false,
+            heard: VecDeque::new(),
         }
     }
 
@@ -62,7 +71,7 @@ impl Node {
             me: address(node),
             peer: peer(node),
             run_tag: RUN_TAG,
-            payload_len: PAYLOAD_LEN,
+            payload_len: training::payload_len(),
             manifest_len_max: 1 << 16,
             index_len_max: 1 << 16,
             disk,
@@ -76,6 +85,14 @@ impl Node {
         self.engine = Some(Engine::new(config));
     }
 
+    /// Remembers what was said, to say it again.
+    pub(crate) fn hear(&mut self, signed: SignedRoundMessage) {
+        if self.heard.len() == HEARD_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(signed);
+    }
+
     /// Dies, and forgets everything but what lies on its disk.
     pub(crate) fn die(&mut self) {
         let (disk, ledger, mut blobs) = (self.disk.take(), core::mem::take(&mut self.ledger), core::mem::take(&mut self.blobs));
@@ -84,9 +101,9 @@ impl Node {
     }
 
     /// Parameters for a load, if they can be had.
-    pub(crate) fn loaded(&self, from: &LoadFrom, served: impl Fn(&BlobHash) -> Option<Blob>) -> Option<ToyModel> {
+    pub(crate) fn loaded(&self, from: &LoadFrom, served: impl Fn(&BlobHash) -> Option<Blob>) -> Option<SimModel> {
         match from {
-            LoadFrom::Checkpoint => Some(ToyModel::initial()),
+            LoadFrom::Checkpoint => Some(SimModel::initial()),
             LoadFrom::Disk => self.disk.as_ref().map(|(_, model)| model.clone()),
             LoadFrom::Peers { index, .. } => match served(index) {
                 Some(Blob::Snapshot(model)) => Some(model),

@@ -12,7 +12,7 @@ use psyche_protocol::layout::Witness;
 
 use super::chain::{address, peer};
 use super::faults::Lie;
-use super::toy::{self, Blob, PAYLOAD_LEN};
+use super::training::{self, Blob, payload_len};
 use super::verbose;
 use super::world::{Happening, World};
 
@@ -29,14 +29,15 @@ impl World {
             Effect::Publish(message) => self.publish(node, message),
             Effect::Fetch { blob, providers, what, .. } => self.fetch(node, blob, &providers, &what),
             Effect::StoreManifest(manifest) => {
-                let blob = toy::manifest_blob(&manifest);
+                let blob = training::manifest_blob(&manifest);
                 let event = Event::ManifestStored { round: manifest.round, blob, len: 100 };
                 self.nodes[node].blobs.insert(blob, Blob::Manifest(manifest));
                 self.soon(50, Happening::Tell { node, life, event });
             }
             Effect::RebuildWitnesses { round, .. } => {
                 self.checks.rebuilds += 1;
-                let witnesses = (!self.faults.no_history).then(|| self.chain.witnesses(round));
+                let readable = !self.faults.no_history && !self.faults.is_blind(node, self.now_ms);
+                let witnesses = readable.then(|| self.chain.witnesses(round));
                 self.soon(1_000, Happening::Tell { node, life, event: Event::WitnessesRebuilt { round, witnesses } });
             }
             Effect::Send { id, mut action } => {
@@ -118,6 +119,12 @@ impl World {
                 _ => {}
             }
         }
+        if self.lies(node, Lie::Absent) {
+            return;
+        }
+        if let RoundMessage::Result(result) = &mut message {
+            self.forge(node, result);
+        }
         let mut rival = None;
         if let RoundMessage::Result(result) = &message {
             self.checks.announce(result);
@@ -127,6 +134,9 @@ impl World {
         }
         let life = self.nodes[node].life;
         let signed = |message| SignedRoundMessage { from: peer(node), message, signature: [node as u8; 64] };
+        if self.lies(node, Lie::Replay) {
+            self.replay(node);
+        }
         self.soon(20, Happening::Tell { node, life, event: Event::Published(signed(message.clone())) });
         for other in 0..self.nodes.len() {
             if other == node || !self.connected(node, other) || self.chance(self.faults.drop) {
@@ -143,9 +153,46 @@ impl World {
         }
     }
 
+    /// What a liar makes of its own result before it announces it.
+    fn forge(&mut self, node: usize, result: &mut ResultAnnounced) {
+        let other = self.checks.announced_in(result.round).find(|other| other.trainer != result.trainer).cloned();
+        if self.lies(node, Lie::Garbage) {
+            let garbage = training::garbage();
+            result.payload = BlobHash::of(&garbage);
+            self.nodes[node].blobs.insert(result.payload, Blob::Payload(garbage));
+        }
+        if self.lies(node, Lie::Replay)
+            && let Some(old) = self.checks.last_result_before(result.round, &result.trainer)
+        {
+            result.payload = old;
+        }
+        if let Some(other) = other {
+            if self.lies(node, Lie::Copy)
+                && let Some(copied) = self.nodes.iter().find_map(|node| node.blobs.get(&other.payload).cloned())
+            {
+                result.payload = other.payload;
+                self.nodes[node].blobs.insert(other.payload, copied);
+            }
+            if self.lies(node, Lie::WrongBatch) {
+                result.batch = other.batch;
+            }
+        }
+    }
+
+    /// Says again what was said before, under the names of those who said it.
+    fn replay(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            let life = self.nodes[other].life;
+            for signed in self.nodes[node].heard.iter().step_by(7).cloned().collect::<Vec<_>>() {
+                self.soon(1_000, Happening::Tell { node: other, life, event: Event::Message(signed) });
+            }
+        }
+    }
+
     /// Another result for the same batch, just as well-formed.
     fn rival_of(&mut self, node: usize, result: &ResultAnnounced) -> ResultAnnounced {
-        let payload = vec![7, 0, 8, 0, 9, 0, node as u8, 0];
+        let model = self.nodes[node].model.as_ref().map_or_else(training::SimModel::initial, |(_, model)| model.clone());
+        let payload = training::train(&model, result.round, &address(node + 100));
         let rival = ResultAnnounced { payload: BlobHash::of(&payload), ..result.clone() };
         self.nodes[node].blobs.insert(rival.payload, Blob::Payload(payload));
         self.checks.announce(&rival);
@@ -164,7 +211,12 @@ impl World {
         }
         let unavailable = FetchFault::Unavailable;
         let event = match (what, served) {
-            (Fetching::Payload(_), Some(Blob::Payload(_))) => Event::Fetched { blob, outcome: FetchOutcome::Valid },
+            (Fetching::Payload(_), Some(Blob::Payload(bytes))) if training::is_payload(&bytes) => {
+                Event::Fetched { blob, outcome: FetchOutcome::Valid }
+            }
+            (Fetching::Payload(_), Some(Blob::Payload(_))) => {
+                Event::Fetched { blob, outcome: FetchOutcome::Fault(FetchFault::Malformed) }
+            }
             (Fetching::Payload(_), _) => Event::Fetched { blob, outcome: FetchOutcome::Fault(unavailable) },
             (Fetching::Manifest { .. }, Some(Blob::Manifest(manifest))) => {
                 Event::ManifestFetched { blob, outcome: Ok(manifest) }
@@ -176,7 +228,10 @@ impl World {
     }
 
     pub(crate) fn execute(&mut self, node: usize, life: u32, id: SendId, action: &ChainAction) {
-        let fails = self.chance(self.faults.fail_send);
+        let fails = self.faults.is_blind(node, self.now_ms) || self.chance(self.faults.fail_send);
+        if fails && self.chance(self.faults.lands_late) {
+            self.soon(30_000, Happening::Land { node, action: action.clone() });
+        }
         let mut outcome = SendOutcome::Failed;
         if !fails || self.chance(self.faults.false_fail) {
             outcome = self.chain.execute(node, action, self.now_ms);
@@ -190,6 +245,13 @@ impl World {
         }
         let outcome = if fails { SendOutcome::Failed } else { outcome };
         self.soon(800, Happening::Tell { node, life, event: Event::ChainSent { id, outcome } });
+    }
+
+    /// A transaction that was given up for lost reaches the chain.
+    pub(crate) fn land(&mut self, node: usize, action: &ChainAction) {
+        if self.chain.execute(node, action, self.now_ms) == SendOutcome::Confirmed {
+            self.send_states();
+        }
     }
 
     pub(crate) fn send_states(&mut self) {
@@ -214,7 +276,10 @@ impl World {
 
     fn start_command(&mut self, node: usize) {
         let most_ms = match self.nodes[node].commands.front() {
-            Some(Effect::Train { .. }) => self.delay_ms(self.faults.training_ms).max(1_500),
+            Some(Effect::Train { .. }) => match self.faults.slow {
+                Some((slow, ms)) if slow == node => self.delay_ms(ms),
+                _ => self.delay_ms(self.faults.training_ms).max(1_500),
+            },
             Some(Effect::LoadModel { .. }) => 4_000,
             Some(_) => 300,
             None => return,
@@ -270,10 +335,10 @@ impl World {
             return Event::TrainingSkipped { round, reason: "the loss is not finite".to_owned() };
         }
         let (_, model) = self.nodes[node].model.as_ref().expect("training needs parameters");
-        let payload = toy::train(model, round, &address(node));
+        let payload = training::train(model, round, &address(node));
         let blob = BlobHash::of(&payload);
         self.nodes[node].blobs.insert(blob, Blob::Payload(payload));
-        Event::Trained { round, payload: blob, payload_len: PAYLOAD_LEN, loss: 1.0, tokens_per_second: 1.0 }
+        Event::Trained { round, payload: blob, payload_len: payload_len(), loss: 1.0, tokens_per_second: 1.0 }
     }
 
     fn apply(&mut self, node: usize, round: RoundKey, results: &[ResultAnnounced]) -> Event {
@@ -283,9 +348,9 @@ impl World {
         });
         let payloads: Vec<_> = payloads.collect();
         // A log that lies is found out by the digest, after what it says was applied.
-        let lied_to = self.faults.lie == Some(Lie::FalseLog) && self.checks.contradicts(round, results);
+        let lied_to = self.faults.lie == Some(Lie::FalseLog) && self.checks.contradicts(round, results, &self.chain);
         if !lied_to {
-            self.checks.apply(node, round, results, &payloads);
+            self.checks.apply(node, round, results, &payloads, &self.chain);
         }
         let breaks = self.faults.flip.is_some_and(|at_ms| self.now_ms >= at_ms) && node + 1 == self.nodes.len();
         let (step, model) = self.nodes[node].model.as_mut().expect("applying needs parameters");
@@ -312,7 +377,7 @@ impl World {
         assert!(step <= round.step.0, "node {node} takes a snapshot of another step");
         let digest = model.digest();
         self.nodes[node].disk = Some((round.step.0, model.clone()));
-        let index = BlobHash::of(format!("{model:?} {step} {node}").as_bytes());
+        let index = BlobHash::of(format!("{digest:?} {step} {node}").as_bytes());
         self.nodes[node].blobs.insert(index, Blob::Snapshot(model));
         Event::SnapshotReady(SnapshotAnnounced { round, digest, index, index_len: 10 })
     }

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::chain::{Chain, clock, config, peer, time};
 use super::checks::Checks;
-use super::faults::Faults;
+use super::faults::{Faults, Lie};
 use super::node::Node;
 use super::verbose;
 
@@ -32,6 +32,10 @@ pub(crate) enum Happening {
     TrainerDone { node: usize, life: u32, ticket: u64 },
     /// A transaction reaches the chain.
     Execute { node: usize, life: u32, id: SendId, action: ChainAction },
+    /// A transaction reaches the chain after it was given up for lost.
+    Land { node: usize, action: ChainAction },
+    /// A node leaves of its own will.
+    Go { node: usize },
     /// A node dies.
     Die { node: usize },
     /// A node starts.
@@ -54,6 +58,16 @@ pub(crate) struct World {
     rng: ChaCha8Rng,
     queue: BTreeMap<(u64, u64), Happening>,
     count: u64,
+    trace: Trace,
+}
+
+/// A number that any difference between two runs makes another.
+struct Trace(u64);
+
+impl Trace {
+    const fn note(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
 }
 
 impl World {
@@ -68,13 +82,21 @@ impl World {
             now_ms: 0,
             queue: BTreeMap::new(),
             count: 0,
+            trace: Trace(seed),
             faults,
             rng: ChaCha8Rng::seed_from_u64(rng.random()),
         };
         for node in 0..nodes {
+            let visit = world.faults.visits.iter().find(|visit| visit.node == node).copied();
             let at_ms = rng.random_range(0..3_000);
             let at_ms = world.faults.late.filter(|_| node == 0).unwrap_or(at_ms);
-            world.at(at_ms, Happening::Start { node });
+            world.at(at_ms + visit.map_or(0, |visit| visit.from_ms), Happening::Start { node });
+            if let Some(until_ms) = visit.and_then(|visit| visit.until_ms) {
+                world.at(until_ms, Happening::Go { node });
+            }
+            if let Some(again_ms) = visit.and_then(|visit| visit.again_ms) {
+                world.at(again_ms, Happening::Start { node });
+            }
         }
         world.plan_faults(rng.random_range(0..nodes));
         world
@@ -96,6 +118,10 @@ impl World {
         if faults.flip.is_some() || faults.lie.is_some() {
             self.checks.excused.insert(self.nodes.len() - 1);
         }
+        if faults.no_history {
+            self.checks.excused.extend(0..self.nodes.len());
+            self.checks.all_excused = true;
+        }
         if let Some((at_ms, for_ms)) = faults.partition {
             self.at(at_ms, Happening::Part { together: false });
             self.at(at_ms + for_ms, Happening::Part { together: true });
@@ -105,17 +131,23 @@ impl World {
         }
     }
 
+    /// Names everything that happened so far, in its order.
+    pub(crate) const fn trace(&self) -> u64 {
+        self.trace.0
+    }
+
     /// Runs until every node has finished.
     pub(crate) fn run(&mut self) {
         let liar = self.faults.lie.map(|_| self.nodes.len() - 1);
-        let waits = |(at, node): (usize, &Node)| !node.finished && Some(at) != liar;
+        let waits = |(at, node): (usize, &Node)| !node.finished && !node.gone && Some(at) != liar;
         while self.nodes.iter().enumerate().any(waits) {
             let ((at_ms, _), happening) = self.queue.pop_first().expect("pulses never end");
             self.now_ms = at_ms;
+            self.trace.note(at_ms);
             assert!(at_ms < DEADLINE_MS, "the run does not finish: {:?}", self.stuck());
             self.happen(happening);
         }
-        let all_excused = self.checks.excused.len() == self.nodes.len();
+        let all_excused = self.checks.all_excused;
         if !self.checks.may_begin_again && !all_excused {
             self.checks.compare_with_history(&self.chain);
         }
@@ -123,10 +155,12 @@ impl World {
             eprintln!("{} s, {}", self.now_ms / 1_000, self.checks.summary(&self.chain));
         }
         let last = Step(self.chain.account.state.coordinator.progress.step - 1);
-        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| Some(*at) != liar) {
+        let stayed = |(at, node): &(usize, &Node)| Some(*at) != liar && !node.gone;
+        for (at, node) in self.nodes.iter().enumerate().filter(stayed) {
             let held = node.model.as_ref().map(|(step, model)| (Step(*step), model.digest()));
             // Whoever died near the end has no parameters, and says so; nobody ends with other ones.
-            let excused = held.is_none() && node.life > 1;
+            let late = self.faults.visits.iter().any(|visit| visit.node == at && visit.from_ms > 0);
+            let excused = held.is_none() && (node.life > 1 || late);
             // When everyone dies in the last epoch, nobody may be left who can tell its results; then all end alike.
             let any = self.nodes.iter().find_map(|node| node.model.as_ref());
             let any = any.map(|(step, model)| (Step(*step), model.digest()));
@@ -188,13 +222,12 @@ impl World {
             Happening::Pulse { node, life } => self.pulse(node, life),
             Happening::TrainerDone { node, life, ticket } => self.trainer_done(node, life, ticket),
             Happening::Execute { node, life, id, action } => self.execute(node, life, id, &action),
-            Happening::Die { node } => {
-                if verbose() {
-                    eprintln!("{:>7} node {node} dies", self.now_ms);
-                }
-                self.nodes[node].die();
-                self.gone(node);
+            Happening::Land { node, action } => self.land(node, &action),
+            Happening::Go { node } => {
+                self.die(node);
+                self.nodes[node].gone = true;
             }
+            Happening::Die { node } => self.die(node),
             Happening::Start { node } => self.start(node),
             Happening::Part { together } => self.part(together),
             Happening::Pause => {
@@ -214,7 +247,20 @@ impl World {
         }
     }
 
+    fn die(&mut self, node: usize) {
+        if verbose() {
+            eprintln!("{:>7} node {node} dies", self.now_ms);
+        }
+        self.nodes[node].die();
+        self.gone(node);
+    }
+
     fn start(&mut self, node: usize) {
+        // Whoever was told to come back while it was there has nothing to do.
+        if self.nodes[node].engine.is_some() {
+            return;
+        }
+        self.nodes[node].gone = false;
         if verbose() {
             eprintln!("{:>7} node {node} starts", self.now_ms);
         }
@@ -264,6 +310,9 @@ impl World {
 
     pub(crate) fn send_state(&mut self, node: usize, account: Arc<CoordinatorAccount>) {
         let life = self.nodes[node].life;
+        if self.faults.is_blind(node, self.now_ms) {
+            return;
+        }
         let event = Event::CoordinatorAdvanced { slot: Slot(clock(self.now_ms).slot), account };
         let delay_ms = self.delay_ms(self.faults.state_delay_ms);
         self.soon(delay_ms, Happening::Tell { node, life, event });
@@ -275,10 +324,20 @@ impl World {
             return;
         }
         let now = Now { chain: time(self.now_ms), mono_ms: self.now_ms };
-        let Some(engine) = &mut self.nodes[node].engine else { return };
+        if self.nodes[node].engine.is_none() {
+            return;
+        }
         let silent = matches!(event, Event::Timer);
         let told = verbose().then(|| format!("{event:?}"));
+        if let Event::Message(signed) = &event
+            && self.faults.lie == Some(Lie::Replay)
+            && node + 1 == self.nodes.len()
+        {
+            self.nodes[node].hear(signed.clone());
+        }
+        let Some(engine) = &mut self.nodes[node].engine else { return };
         let effects = engine.step(now, event);
+        self.trace.note((node as u64) << 32 | effects.len() as u64);
         if let Some(told) = told
             && !(silent && effects.is_empty())
         {
