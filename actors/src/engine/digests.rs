@@ -79,6 +79,12 @@ impl Digests {
         }
     }
 
+    /// How many digests are remembered.
+    pub(super) fn len(&self) -> usize {
+        let heard: usize = self.heard.values().map(BTreeMap::len).sum();
+        heard + self.mine.len() + self.compared.len() + self.claims.len()
+    }
+
     /// Notes this node's own digest.
     pub(super) fn know(&mut self, step: Step, digest: Digest, now_ms: u64) {
         self.mine.insert(step, (digest, now_ms));

@@ -21,8 +21,11 @@ const JOIN_REFUSED_MS: u64 = 60_000;
 /// A confirmed tick that the account does not show after this time came too early for the chain's clock, which this node's
 /// may be ahead of: it changed nothing, and is sent again.
 const TICK_SHOWN_MS: u64 = 2_000;
-/// After this many ejections without an epoch finished in between, the node joins no more: each costs points.
+/// After this many ejections without an epoch finished in between, the node joins only a run that stands still without it:
+/// each costs points.
 const EJECTIONS_MAX: u8 = 2;
+/// A run that has waited for members for this long stands still.
+const STANDSTILL_MS: u64 = 60_000;
 /// How long a round lasts before absence is reported: blooms on chain arrive with the round itself.
 const HEALTH_DELAY_MS: u64 = 500;
 
@@ -45,7 +48,7 @@ pub(super) struct Errands {
 }
 
 impl Errands {
-    /// Notes that this node was ejected, and says whether it stays out of the run from now on.
+    /// Notes that this node was ejected, and says whether it stays out of a run that goes on without it.
     pub(super) const fn note_ejection(&mut self) -> bool {
         self.ejections = self.ejections.saturating_add(1);
         self.ejections >= EJECTIONS_MAX
@@ -101,10 +104,11 @@ impl Engine {
             Phase::RoundTrain | Phase::RoundWitness | Phase::Cooldown => view.index_of(&me).is_none(),
             _ => false,
         };
-        if !wanted || view.is_pending(&me) || self.errands.ejections >= EJECTIONS_MAX {
+        let now_ms = self.now.mono_ms;
+        let needed = view.phase() == Phase::WaitingForMembers && now_ms >= view.since_ms.saturating_add(STANDSTILL_MS);
+        if !wanted || view.is_pending(&me) || (self.errands.ejections >= EJECTIONS_MAX && !needed) {
             return;
         }
-        let now_ms = self.now.mono_ms;
         let epoch_key = view.account.state.clients_state.next_active;
         let join = &mut self.errands.join;
         let again_ms = join

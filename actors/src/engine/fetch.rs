@@ -69,6 +69,11 @@ impl Fetches {
         }
     }
 
+    /// How many blobs are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// Whether a blob is here and well-formed.
     pub(super) fn is_here(&self, blob: &BlobHash) -> bool {
         self.jobs.get(blob).is_some_and(|job| job.state == JobState::Here)

@@ -36,6 +36,11 @@ impl Early {
         core::mem::take(&mut self.queue)
     }
 
+    /// How many messages are kept.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether nothing is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -103,6 +108,11 @@ impl Outbox {
         for (_, next_ms) in self.own.values_mut() {
             *next_ms = now_ms.min(*next_ms);
         }
+    }
+
+    /// How many messages are repeated.
+    pub(super) fn len(&self) -> usize {
+        self.own.len()
     }
 
     /// Forgets messages that nobody needs any more: announcements of rounds before `results_from`, and digests and

@@ -28,6 +28,7 @@
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
 //! | `checkpoint` | weights for the world outside, at Cooldown and at the end |
 //! | `errands`, `duty` | transactions |
+//! | `held` | how much is remembered |
 //! | `rules` | the protocol's rules in the engine's types |
 
 mod adoption;
@@ -40,6 +41,7 @@ mod epoch;
 mod errands;
 mod fetch;
 mod gossip;
+mod held;
 mod intake;
 mod leaving;
 mod ledger;
@@ -68,6 +70,7 @@ pub use api::{
     StepSchedule, WitnessNumbers,
 };
 
+pub use held::Held;
 pub use snapshots::DiskSnapshot;
 
 use applying::Resolution;

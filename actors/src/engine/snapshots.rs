@@ -83,6 +83,12 @@ impl Snapshots {
         self.heard.retain(|_, heard| !heard.by_peer.is_empty());
     }
 
+    /// How many announcements are remembered.
+    pub(super) fn len(&self) -> usize {
+        let heard: usize = self.heard.values().map(|heard| heard.by_peer.len()).sum();
+        heard + self.refused.len() + self.failed.len()
+    }
+
     /// Forgets what lies too far back from the step in work.
     pub(super) fn forget(&mut self, around: Step) {
         self.heard.retain(|step, _| step.0.saturating_add(STEPS_KEPT) >= around.0);

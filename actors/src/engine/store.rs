@@ -98,6 +98,12 @@ impl RoundStore {
         self.begun_ms.map(|begun_ms| now_ms.saturating_sub(begun_ms))
     }
 
+    /// How many things are remembered.
+    pub(super) fn len(&self) -> usize {
+        let candidates: usize = self.manifests.values().map(Vec::len).sum();
+        self.skips.len() + self.offers.len() + self.manifest_offers.len() + candidates
+    }
+
     /// Notes a checked announcement.
     pub(super) fn offer(&mut self, entry: ManifestEntry, run_tag: &Address) -> Result<(), Refusal> {
         let commitment = entry.result.commitment(run_tag);

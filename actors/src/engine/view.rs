@@ -181,7 +181,7 @@ impl Engine {
         let what =
             format!("this node was ejected from the epoch and loses {points} points: a quorum of witnesses heard nothing");
         let then = if self.errands.note_ejection() {
-            "it joins no more until it is started again; check its network and its clock"
+            "it joins no more while the run goes on without it; check its network and its clock"
         } else {
             "it joins the next epoch once more"
         };

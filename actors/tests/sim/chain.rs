@@ -171,6 +171,11 @@ impl Chain {
         self.clients.get(&round).copied().unwrap_or(0)
     }
 
+    /// Whether a node is in the epoch, and healthy.
+    pub(crate) fn is_client(&self, node: usize) -> bool {
+        self.account.clients().iter().any(|client| client.id.signer == address(node).0 && client.is_healthy())
+    }
+
     /// All witnesses of a round.
     pub(crate) fn witnesses(&self, round: RoundKey) -> Vec<Witness> {
         self.witnesses.get(&round).into_iter().flatten().map(|(_, witness)| *witness).collect()

@@ -275,6 +275,16 @@ impl Faults {
         faults
     }
 
+    /// When the last fault is over, in milliseconds.
+    pub(crate) fn last_ms(&self) -> u64 {
+        let pairs = [self.crash, self.crash_of_all, self.partition].into_iter().flatten();
+        let pairs = pairs.map(|(from_ms, for_ms)| from_ms + for_ms);
+        let outages = self.outages.iter().map(|outage| outage.from_ms + outage.for_ms);
+        let last_of = |visit: &Visit| visit.again_ms.or(visit.until_ms).unwrap_or(visit.from_ms);
+        let others = outages.chain(self.visits.iter().map(last_of)).chain(self.pause).chain(self.flip).chain(self.late);
+        pairs.chain(others).max().unwrap_or(0).max(self.until_ms)
+    }
+
     /// Whether a node sees nothing of the chain at that time.
     pub(crate) fn is_blind(&self, node: usize, at_ms: u64) -> bool {
         let covers = |outage: &Outage| outage.node == node && (outage.from_ms..outage.from_ms + outage.for_ms).contains(&at_ms);

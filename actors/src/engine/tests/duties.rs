@@ -255,7 +255,7 @@ fn a_client_that_is_ejected_says_what_it_costs_and_joins_once_more_only() {
     let mut desk = Desk::in_training(3);
     desk.account.state.clients_state.current_slashing_rate = 70;
     desk.show();
-    for (ejections, words) in [(1, "once more"), (2, "joins no more")] {
+    for (ejections, words) in [(1, "once more"), (2, "joins no more while")] {
         desk.account.state.coordinator.epoch_state.clients.as_mut_slice()[0].state = 3;
         desk.account.nonce += 1;
         let effects = desk.show();
@@ -280,6 +280,29 @@ fn a_client_that_is_ejected_says_what_it_costs_and_joins_once_more_only() {
         desk.account.nonce += 1;
         desk.show();
     }
+}
+
+#[test]
+fn a_client_that_was_ejected_twice_joins_a_run_that_stands_still() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    for _ in 0..2 {
+        assert!(desk.account.clients()[0].is_healthy());
+        desk.account.state.coordinator.epoch_state.clients.as_mut_slice()[0].state = 3;
+        desk.account.nonce += 1;
+        desk.show();
+        desk.account.state.coordinator.epoch_state.clients.as_mut_slice()[0].state = 0;
+        desk.account.nonce += 1;
+        desk.show();
+    }
+    while desk.account.run_state() != RunState::WaitingForMembers {
+        desk.pass_s(700);
+        desk.tick();
+    }
+    let mut effects = desk.show();
+    effects.extend(desk.wait_ms(50_000));
+    assert!(!sent(&effects).contains(&"join"), "others may go on without it");
+    assert!(sent(&desk.wait_ms(20_000)).contains(&"join"));
 }
 
 #[test]
