@@ -189,10 +189,11 @@ impl Engine {
         if waited_ms < self.config.patience.apply_ms { Obstacle::Waiting } else { Obstacle::Hopeless(reason) }
     }
 
-    /// How many of the witnesses have a manifest that is not known.
+    /// How many of the witnesses have a manifest that is not known. A report that landed a round too late names a manifest
+    /// of another round, which says nothing of this one and is no reason to wait.
     fn missing_manifests(&self, round: RoundKey, witnesses: &[Witness]) -> usize {
         let known = |root: &[u8; 32]| {
-            *root == EMPTY_ROOT || self.stores.get(&round).is_some_and(|store| store.manifest(root).is_some())
+            *root == EMPTY_ROOT || self.stores.range(..=round).any(|(_, store)| store.manifest(root).is_some())
         };
         witnesses.iter().filter(|witness| !known(&witness.broadcast_merkle)).count()
     }

@@ -69,6 +69,8 @@ pub(crate) struct Outage {
 /// Everything that goes wrong. Probabilities in percent, times in milliseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Faults {
+    /// Whether everything may go wrong together.
+    pub is_mixed: bool,
     /// When faults stop.
     pub until_ms: u64,
     /// Messages lost.
@@ -124,6 +126,7 @@ pub(crate) struct Faults {
 impl Faults {
     /// A good day.
     pub(crate) const NONE: Self = Self {
+        is_mixed: false,
         until_ms: 0,
         drop: 0,
         duplicate: 0,
@@ -272,6 +275,7 @@ impl Faults {
             faults = faults.with_skips(5);
         }
         faults.keeps_disk |= draw(50);
+        faults.is_mixed = true;
         faults
     }
 

@@ -127,6 +127,10 @@ impl World {
         if faults.flip.is_some() || faults.lie.is_some() {
             self.checks.excused.insert(self.nodes.len() - 1);
         }
+        if faults.is_mixed && faults.lie.is_some() {
+            // A liar and a member that is cut off may be too many for a quorum of what is left of a small epoch.
+            self.checks.may_begin_again = true;
+        }
         if faults.no_history {
             self.checks.excused.extend(0..self.nodes.len());
             self.checks.all_excused = true;
