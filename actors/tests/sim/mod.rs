@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Time between two reports of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// Of the seeds that the environment asks for, scenarios of one kind of fault take this part, and the mixed one all.
+/// Of the seeds that the environment asks for, scenarios of one kind of fault take this part, if it is more
+/// than usual, and the mixed one all.
 const NAMED_PART: u64 = 10;
 
 /// Whether one seed is looked at closely, so that everything is printed.
@@ -31,7 +32,7 @@ fn number(name: &str) -> Option<u64> {
 /// Runs `test` with the seeds 0 to `default`, or as many as the environment asks for, on all cores, and says how to see a
 /// failure again.
 pub(crate) fn for_each_seed(default: u64, test: impl Fn(u64) + Sync) {
-    run_seeds(number("SIM_SEEDS").map_or(default, |seeds| seeds.div_ceil(NAMED_PART)), test);
+    run_seeds(number("SIM_SEEDS").map_or(default, |seeds| seeds.div_ceil(NAMED_PART).max(default)), test);
 }
 
 /// As [`for_each_seed`], for the scenario that takes every seed.
