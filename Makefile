@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet chaos test fuzz bench check clean libtorch clients python programs docs host tools build image compose-test
+.PHONY: help testnet chaos test sim fuzz bench check clean libtorch clients python programs docs host tools build image compose-test
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
