@@ -5,7 +5,7 @@
 #   docker/local-base.sh            needs root, a running engine, and debootstrap (apt-get install debootstrap)
 #   docker/local-base.sh --engine   installs an engine of Debian's first where there is none, and starts it
 #
-# Environment: DEBIAN_MIRROR (default: the first one of this machine's own sources, or deb.debian.org).
+# Environment: DEBIAN_MIRROR (default: the first one of this machine's own sources, or debootstrap's).
 set -euo pipefail
 
 readonly IMAGE=debian:bookworm-slim SUITE=bookworm
@@ -34,7 +34,7 @@ mirror() {
   local found
   found=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\([^ ]*\) bookworm main.*/\2/p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -n 1)
-  echo "${found:-http://deb.debian.org/debian}"
+  echo "$found"
 }
 
 [ "${1:-}" != --engine ] || engine
@@ -49,7 +49,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 chmod 755 "$folder"
 echo "docker/local-base.sh: making $IMAGE, about a minute …"
-debootstrap --variant=minbase "$SUITE" "$folder" "$(mirror)" >"$folder.log" 2>&1 || { tail -n 20 "$folder.log" >&2; fail "debootstrap failed"; }
+# shellcheck disable=SC2046 # no mirror is no word
+debootstrap --variant=minbase "$SUITE" "$folder" $(mirror) >"$folder.log" 2>&1 || { tail -n 20 "$folder.log" >&2; fail "debootstrap failed"; }
 rm -rf "$folder.log" "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/* "$folder"/usr/share/doc/* "$folder"/usr/share/man/*
 tar -C "$folder" -c . | docker import --change 'CMD ["bash"]' - "$IMAGE" >/dev/null
 echo "docker/local-base.sh: $IMAGE is made"

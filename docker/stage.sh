@@ -17,15 +17,15 @@ libtorch() {
     tar -C $root/libtorch -xf /fetch/libtorch.tar
   else
     packages ca-certificates python3 python3-pip
-    PSYCHE_CACHE=/tmp/cache python3 /fetch/fetch_libtorch.py $root/libtorch
+    PSYCHE_CACHE=/fetch/cache python3 /fetch/fetch_libtorch.py $root/libtorch
   fi
   if [ -e /fetch/cuda.tar ]; then
     tar -C $root/cuda -xf /fetch/cuda.tar
   elif [ "${CUDA:-1}" = 1 ]; then
     command -v pip3 >/dev/null || packages ca-certificates python3 python3-pip
-    PSYCHE_CACHE=/tmp/cache python3 /fetch/fetch_libtorch.py --cuda $root/cuda
+    PSYCHE_CACHE=/fetch/cache python3 /fetch/fetch_libtorch.py --cuda $root/cuda
   fi
-  rm -rf /tmp/cache /fetch/*.tar
+  rm -rf /fetch/cache /fetch/*.tar
 }
 
 # Everything that decides what dependencies are compiled, and an empty source for every target.

@@ -137,9 +137,9 @@ fn quoted_after<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
 fn every_variable_and_event_is_in_the_operator_s_guide() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let guide = read("docs/OPERATING.md");
-    let environment = read("actors/src/config/environment.rs");
+    let environment = read("actors/src/config/environment/variables.rs");
     // "RPC_2, RPC_3, …" names more than one.
-    let variables = quoted_after(&environment, "Variable { name: \"").into_iter().flat_map(|names| names.split(", "));
+    let variables = quoted_after(&environment, "name: \"").into_iter().flat_map(|names| names.split(", "));
     let variables: Vec<_> =
         variables.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || "_23".contains(c))).collect();
     assert!(variables.contains(&"RUN_ID"), "the list of variables was not found: {variables:?}");
