@@ -104,9 +104,9 @@ pub(crate) struct LocalnetArgs {
 #[cfg(feature = "localnet")]
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Passes connections on to the chain, and prints RPC=… and WS_RPC=….
+Passes connections on to the chain that localnet started, and prints RPC=… and WS_RPC=….
 
-Example, beside a chain that localnet started:
+Example:
   psyche-solana-client localnet-endpoint --rpc-port 9899 --ws-port 9900")]
 pub(crate) struct LocalnetEndpointArgs {
     /// Host of the chain.

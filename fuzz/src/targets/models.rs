@@ -72,7 +72,11 @@ fn encoded_again(layout: &Layout, valid: &ValidPayload<'_>) -> Result<Vec<u8>, C
         let parameter = &layout.parameters()[index];
         let n = parameter.geometry().chunk_len();
         for indices in selection.indices.chunks(parameter.k()) {
-            assert!(indices.is_sorted_by(|a, b| a < b) && indices.iter().all(|&index| usize::from(index) < n), "indices");
+            assert!(
+                indices.is_sorted_by(|a, b| a < b)
+                    && indices.iter().all(|&index| usize::try_from(index).is_ok_and(|index| index < n)),
+                "indices"
+            );
         }
         assert!(selection.values.iter().all(|value| value.is_finite()), "a value is not finite");
         Ok((part.clone(), layout.encode_part(&part, &selection)?))
