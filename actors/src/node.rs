@@ -1,14 +1,14 @@
 //! A whole node: [`NodeBuilder`] turns a configuration into running actors on threads of their own, so that any service can
 //! embed one, whatever runtime it uses.
 
-mod checks;
+pub mod checks;
 mod start;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-pub use start::peer_seed;
+pub use start::{net_config, peer_seed};
 
 use actix::{Addr, System};
 use psyche_chain::ChainError;

@@ -5,6 +5,7 @@ mod can_join;
 mod checkpoint;
 mod deploy;
 mod devices;
+mod doctor;
 mod help;
 mod identity;
 mod init_model;
@@ -27,6 +28,8 @@ use psyche_chain::{ProgramIds, Rpc, RpcConfig, Wallet, addresses};
 use psyche_messages::{Address, RunId, Secret};
 
 use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, TreasuryArgs, WalletArgs};
+pub(crate) use can_join::exit as join_exit;
+
 pub(crate) use crate::exit::{Exit, Failure, chain_failed, failed_to};
 use crate::work;
 
@@ -36,6 +39,7 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
         Command::Train(args) => train::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::CheckConfig(args) => train::check(args),
+        Command::Doctor(args) => doctor::run(args).await,
         Command::Devices(args) => devices::run(args.json),
         Command::CanJoin(args) => can_join::run(args).await,
         Command::ListRuns(args) => runs::list(args).await,

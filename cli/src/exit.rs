@@ -39,6 +39,12 @@ pub(crate) enum Exit {
     BatchFull = 14,
     /// The run's state or a program does not allow it.
     Refused = 15,
+    /// The model does not fit into the devices.
+    TooLarge = 16,
+    /// The data folder can't be used.
+    Disk = 17,
+    /// The port for peers can't be listened on.
+    Port = 18,
     /// Stopped by Ctrl-C or SIGTERM before it was done.
     Interrupted = 130,
 }
@@ -58,11 +64,11 @@ const fn code(exit: Exit, meaning: &'static str) -> Code {
 
 /// All of them.
 pub(crate) const CODES: &[Code] = &[
-    Code { number: 0, meaning: "done; for can-join: a join would succeed now" },
+    Code { number: 0, meaning: "done; for can-join and doctor: nothing is in the way of joining" },
     code(Exit::Failure, "failed, for the reason given"),
     Code { number: 2, meaning: "wrong usage" },
     code(Exit::Configuration, "unusable configuration, key or file; or endpoints of different networks"),
-    code(Exit::NoRun, "there is no such run"),
+    code(Exit::NoRun, "there is no such run, or none that this wallet may join"),
     code(Exit::NotAuthorized, "the wallet is not authorized to join"),
     code(Exit::NoFunds, "too few funds for transaction fees"),
     code(Exit::Unreachable, "no RPC endpoint answers; for status: no node does"),
@@ -74,6 +80,9 @@ pub(crate) const CODES: &[Code] = &[
     code(Exit::RosterFull, "the run's roster is full"),
     code(Exit::BatchFull, "the run has as many clients as its global batch has samples"),
     code(Exit::Refused, "the run's state or a program does not allow it, for the reason given"),
+    code(Exit::TooLarge, "the model can't be split over the devices, or does not fit into them"),
+    code(Exit::Disk, "the data folder can't be used, or another node uses it"),
+    code(Exit::Port, "the port for peers can't be listened on"),
     code(Exit::Interrupted, "stopped by Ctrl-C or SIGTERM before it was done"),
 ];
 

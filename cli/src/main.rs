@@ -8,6 +8,7 @@ mod chart;
 mod commands;
 #[cfg(feature = "localnet")]
 mod compare;
+mod doctor;
 mod env_file;
 mod exit;
 mod output;

@@ -22,7 +22,7 @@ mod fit;
 #[cfg(test)]
 mod tests;
 
-pub use fit::check_fit;
+pub use fit::{check_fit, largest_micro_batch};
 
 /// Bytes of an f32.
 const F32: u64 = 4;

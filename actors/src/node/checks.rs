@@ -4,7 +4,7 @@ use psyche_chain::ops;
 use psyche_chain::{ChainError, ClusterMismatch, CoordinatorView, Rpc, RunInfo};
 use psyche_gpu::check_divisible;
 use psyche_gpu::devices::{Machine, Placement, init_threads};
-use psyche_gpu::memory::{MemorySetup, RankMemory, check_fit};
+use psyche_gpu::memory::{MemorySetup, RankMemory, check_fit, largest_micro_batch};
 use psyche_gpu::mesh::Topology;
 
 use super::NodeError;
@@ -14,7 +14,18 @@ use crate::engine::version_fits;
 use crate::run::RunPlan;
 
 /// Below this a wallet can't pay for even a few transactions, in lamports.
-const BALANCE_MIN: u64 = 100_000;
+pub const BALANCE_MIN: u64 = 100_000;
+
+/// How a model fits into the devices of its ranks.
+#[derive(Clone, Debug)]
+pub struct ModelFit {
+    /// What each rank needs, by rank.
+    pub needs: Vec<RankMemory>,
+    /// What does not fit into what is free now, in words.
+    pub warnings: Vec<String>,
+    /// The largest micro-batch that fits into what is free now, if any does and the memory's size is known.
+    pub largest_micro_batch: Option<usize>,
+}
 
 /// The devices of all ranks, on this machine; tells what it has.
 pub(super) fn devices(config: &NodeConfig) -> Result<(Machine, Placement), NodeError> {
@@ -28,16 +39,15 @@ pub(super) fn devices(config: &NodeConfig) -> Result<(Machine, Placement), NodeE
     Ok((machine, placement))
 }
 
-/// That the model can be split over the ranks and fits into their devices, before anything of it is loaded; tells what each
-/// rank will need.
-pub(super) fn model_fits(
-    config: &NodeConfig,
-    plan: &RunPlan,
-    machine: &Machine,
-    placement: &Placement,
-) -> Result<(), NodeError> {
+/// That the model can be split over the ranks and fits into their devices, before anything of it is loaded.
+///
+/// # Errors
+/// [`NodeError::Devices`] if it can't be split, or could not fit even if all memory were free.
+pub fn model_fit(config: &NodeConfig, plan: &RunPlan, machine: &Machine, placement: &Placement) -> Result<ModelFit, NodeError> {
     check_divisible(&plan.model, usize::from(config.mesh.tp))?;
-    let Some(seat) = placement.seats.first() else { return Ok(()) };
+    let Some(seat) = placement.seats.first() else {
+        return Ok(ModelFit { needs: Vec::new(), warnings: Vec::new(), largest_micro_batch: None });
+    };
     let needs = RankMemory::of(&MemorySetup {
         config: &plan.model,
         optimizer: &plan.optimizer(),
@@ -46,18 +56,34 @@ pub(super) fn model_fits(
         precision: config.compute.precision_on(seat),
         checkpointing: config.compute.checkpointing,
     })?;
-    if let Some(most) = needs.iter().max_by_key(|needs| needs.state()) {
-        tracing::info!(actor = "node", ranks = needs.len(), memory = %most, "what a rank needs");
-    }
     let micro_batch_size = usize::try_from(config.mesh.micro_batch).unwrap_or(usize::MAX);
-    for warning in check_fit(&needs, &placement.seats, machine, micro_batch_size)? {
+    let warnings = check_fit(&needs, &placement.seats, machine, micro_batch_size)?;
+    let largest_micro_batch = largest_micro_batch(&needs, &placement.seats, machine);
+    Ok(ModelFit { needs, warnings, largest_micro_batch })
+}
+
+/// As [`model_fit`]; tells what each rank will need.
+pub(super) fn model_fits(
+    config: &NodeConfig,
+    plan: &RunPlan,
+    machine: &Machine,
+    placement: &Placement,
+) -> Result<(), NodeError> {
+    let fit = model_fit(config, plan, machine, placement)?;
+    if let Some(most) = fit.needs.iter().max_by_key(|needs| needs.state()) {
+        tracing::info!(actor = "node", ranks = fit.needs.len(), memory = %most, "what a rank needs");
+    }
+    for warning in fit.warnings {
         tracing::warn!(actor = "node", "{warning}");
     }
     Ok(())
 }
 
 /// That all endpoints which answer are on one cluster.
-pub(super) async fn one_cluster(rpc: &Rpc, config: &NodeConfig) -> Result<(), NodeError> {
+///
+/// # Errors
+/// [`NodeError::Config`] that names the variable of the one that is not.
+pub async fn one_cluster(rpc: &Rpc, config: &NodeConfig) -> Result<(), NodeError> {
     let Err(error) = rpc.check_clusters().await else { return Ok(()) };
     let ChainError::WrongCluster(mismatch) = error else { return Err(error.into()) };
     let ClusterMismatch { endpoint, pair, genesis, others, other_pairs, expected } = mismatch.as_ref();

@@ -93,7 +93,9 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     checks::model_fits(&config, &plan, &machine, &placement)?;
     let tokens = TokenSource::open(&plan.token_source())?;
     let (_slot, chain) = rpc.clock().await?;
-    let (net, net_events) = start_net(&config, &info, &plan).await?;
+    let mut net = net_config(&config, info.account);
+    net.payload_len = Some(payload_len(&plan));
+    let (net, net_events) = Net::start(net).await?;
     // A folder that served another run before keeps that run's snapshots to itself.
     let snapshots = Arc::new(SnapshotStore::open(StoreSettings {
         root: config.data_dir.join("snapshots").join(info.account.to_string()),
@@ -151,10 +153,12 @@ pub fn peer_seed(wallet: &Wallet, run_id: &RunId) -> Secret<[u8; 32]> {
     wallet.derive_seed(PEER_KEY_DOMAIN, run_id)
 }
 
-async fn start_net(config: &NodeConfig, info: &RunInfo, plan: &RunPlan) -> Result<(NetHandle, EventReceiver), NodeError> {
+/// How a node with this configuration takes part in the network of the run with the coordinator account `run`.
+#[must_use]
+pub fn net_config(config: &NodeConfig, run: Address) -> NetConfig {
     let seed = config.identity.clone().unwrap_or_else(|| peer_seed(&config.wallet, &config.run_id));
     let port = config.p2p.port;
-    let mut net = NetConfig::new(seed, info.account, config.data_dir.join("blobs"), port);
+    let mut net = NetConfig::new(seed, run, config.data_dir.join("blobs"), port);
     let host = match config.p2p.bind {
         std::net::IpAddr::V4(ip) => format!("/ip4/{ip}"),
         std::net::IpAddr::V6(ip) => format!("/ip6/{ip}"),
@@ -164,8 +168,7 @@ async fn start_net(config: &NodeConfig, info: &RunInfo, plan: &RunPlan) -> Resul
     net.relays.clone_from(&config.p2p.relays);
     net.external.clone_from(&config.p2p.external);
     net.serves_relay = config.p2p.serves_relay;
-    net.payload_len = Some(payload_len(plan));
-    Ok(Net::start(net).await?)
+    net
 }
 
 fn start_actors(

@@ -16,6 +16,7 @@ mod health;
 mod hedge;
 mod jobs;
 mod latency;
+mod probe;
 mod reads;
 mod retry_after;
 mod slots;
@@ -39,6 +40,7 @@ use crate::program_error::ProgramIds;
 use crate::transaction::Desk;
 use board::Board;
 pub use health::{Circuit, Cluster, EndpointEvent, EndpointHealth, PairTrust};
+pub use probe::server_time;
 pub(crate) use reads::token_amount;
 pub use reads::{AccountRead, SignatureRecord};
 

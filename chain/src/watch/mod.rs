@@ -13,6 +13,7 @@
 
 mod merge;
 mod order;
+mod probe;
 mod queue;
 mod reader;
 mod run;
@@ -31,6 +32,7 @@ use crate::error::ChainError;
 use crate::rpc::{AccountRead, Rpc};
 use merge::{Envelope, Merger, Observation, Seen, Verdict};
 use order::Order;
+pub use probe::{WebsocketFault, WebsocketProbe, probe_websocket};
 use queue::{Queue, Receiver};
 pub use run::{RunEvent, RunWatch, watch_run};
 

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use common::{CHAIN, ChainArgs, JsonArgs, RunArgs, TreasuryArgs, WALLET, WalletArgs};
 pub(crate) use grants::{AuthorizeArgs, DelegateArgs, GrantArgs, ReadGrantArgs};
 pub(crate) use identity::{CreateIdentityArgs, ShowIdentityArgs};
-pub(crate) use node::{CanJoinArgs, CheckArgs, DevicesArgs, TrainArgs};
+pub(crate) use node::{CanJoinArgs, CheckArgs, DevicesArgs, DoctorArgs, TrainArgs};
 pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, SetPausedArgs, TickArgs, UpdateConfigArgs};
 pub(crate) use rewards::{ClaimArgs, TopUpArgs};
 pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Check that the configuration can work, without doing anything.
     CheckConfig(CheckArgs),
+    /// Check everything before joining: configuration, chain, wallet, run, devices, disk, network.
+    Doctor(DoctorArgs),
     /// List what this machine can train on: its CPU and its CUDA devices.
     Devices(DevicesArgs),
     /// Check whether a wallet would get into a run, and why not.

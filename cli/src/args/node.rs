@@ -17,7 +17,7 @@ pub(crate) struct TrainArgs {
     /// URL of the primary endpoint's websocket.
     #[arg(long, env = "WS_RPC", hide_env_values = true, value_name = "URL")]
     ws_rpc: Option<String>,
-    /// The run to join.
+    /// The run to join [default: the only run that this wallet may join].
     #[arg(long, short = 'r', env = "RUN_ID")]
     run_id: Option<String>,
     /// Address that was granted the authorization under which this wallet joins; open runs and the wallet's own grant are
@@ -104,6 +104,23 @@ impl TrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  psyche-solana-client check-config --env-file .env")]
 pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) train: TrainArgs,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line per check: ✓ fine, ! worth knowing, ✗ in the way, - not found out; what, result; remedy. Exits with 0 if \
+nothing is in the way of training. Each kind of obstacle has an exit code of its own; where there are several, the first \
+line with ✗ gives the code. Takes at most 20 seconds, and changes nothing. Without RUN_ID the run that train would take is \
+looked at.
+
+Example:
+  psyche-solana-client doctor --env-file .env
+  psyche-solana-client doctor --env-file .env --json")]
+pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) train: TrainArgs,
     #[command(flatten)]

@@ -126,7 +126,7 @@ fn words(answer: &JoinAnswer) -> &str {
     }
 }
 
-const fn exit(question: JoinQuestion) -> Exit {
+pub(crate) const fn exit(question: JoinQuestion) -> Exit {
     match question {
         JoinQuestion::RunExists => Exit::NoRun,
         JoinQuestion::AccountReadable => Exit::OtherLayout,

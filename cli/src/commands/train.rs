@@ -3,20 +3,29 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use psyche_actors::node::End;
+use psyche_actors::node::{End, checks};
 use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError};
+use psyche_chain::{Rpc, RpcConfig};
 use psyche_gpu::devices::Machine;
 use psyche_messages::Address;
 use serde::Serialize;
 
 use super::{chain_failed, failed_to};
 use crate::args::{CheckArgs, TrainArgs};
+use crate::doctor::choose::{Chosen, choose};
+use crate::doctor::{Settings, node_exit, port, variables};
 use crate::exit::{Exit, Failure};
-use crate::output;
 use crate::signals::Stop;
+use crate::{output, work};
 
 pub(crate) async fn run(args: TrainArgs) -> Result<()> {
-    let config = configuration(args)?;
+    let Settings { mut config, run_named } = Settings::read(args).map_err(configuration_failed)?;
+    port::refuse(&config)?;
+    if !run_named {
+        let chosen = work::resumable("looking for a run to join", choose_run(&config)).await?;
+        output::note(format_args!("{}", chosen.said));
+        config.run_id = chosen.run_id;
+    }
     loop {
         match take_part(config.clone()).await? {
             // Every start looks at the run as it is now, and refuses what can't be trained.
@@ -24,6 +33,15 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
             ended => return ended.map_err(node_failed),
         }
     }
+}
+
+/// The only run that the wallet may join. What must hold for any run is refused by the node's own start.
+async fn choose_run(config: &NodeConfig) -> Result<Chosen> {
+    let mut chain = RpcConfig::new(config.endpoints.clone());
+    chain.programs = config.programs;
+    let rpc = Rpc::new(chain).map_err(chain_failed)?;
+    checks::one_cluster(&rpc, config).await.map_err(node_failed)?;
+    choose(&rpc, config).await
 }
 
 /// Runs a node until the run is over for it, it can't go on, or somebody wants it to stop.
@@ -123,11 +141,7 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
 }
 
 fn configuration(args: TrainArgs) -> Result<NodeConfig> {
-    // Later pairs win: options over variables. Variables that are no text are none of ours.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let environment = environment.filter(|(name, _)| name != "RAW_WALLET_PRIVATE_KEY" || !super::names_wallet_file());
-    NodeConfig::from_variables(environment.chain(args.into_variables())).map_err(configuration_failed)
+    NodeConfig::from_variables(variables(args)).map_err(configuration_failed)
 }
 
 fn configuration_failed(error: ConfigError) -> anyhow::Error {
@@ -135,25 +149,9 @@ fn configuration_failed(error: ConfigError) -> anyhow::Error {
 }
 
 fn node_failed(error: NodeError) -> anyhow::Error {
-    let exit = match &error {
-        NodeError::NoRun { .. } => Exit::NoRun,
-        NodeError::OtherVersion { .. } => Exit::OtherVersion,
-        NodeError::NotAuthorized { .. } => Exit::NotAuthorized,
-        NodeError::NoFunds { .. } => Exit::NoFunds,
-        NodeError::Config(_)
-        | NodeError::Plan(_)
-        | NodeError::Data(_)
-        | NodeError::Devices(_)
-        | NodeError::Snapshots(_)
-        | NodeError::Updates(_)
-        | NodeError::Folder { .. }
-        | NodeError::FolderInUse { .. }
-        | NodeError::Metrics(_) => Exit::Configuration,
-        NodeError::Chain(_) => match error {
-            NodeError::Chain(error) => return chain_failed(error),
-            other => return failed_to(other),
-        },
-        _ => return failed_to(error),
-    };
-    Failure::new(exit, format!("failed to {}", psyche_actors::chain_of(&error))).into()
+    match (node_exit(&error), error) {
+        (Some(exit), error) => Failure::new(exit, format!("failed to {}", psyche_actors::chain_of(&error))).into(),
+        (None, NodeError::Chain(error)) => chain_failed(error),
+        (None, error) => failed_to(error),
+    }
 }

@@ -61,6 +61,15 @@ pub fn check_fit(
     Ok(warnings)
 }
 
+/// The largest micro-batch that fits into what is free now on every device; none if not even one sample does, or nobody knows
+/// how much memory there is.
+#[must_use]
+pub fn largest_micro_batch(needs: &[RankMemory], seats: &[Seat], machine: &Machine) -> Option<usize> {
+    let pools = pools(needs, seats, machine);
+    let largest = |pool: &Pool| pool.needs.largest_micro_batch(pool.free.saturating_sub(pool.beside)).unwrap_or(0);
+    pools.iter().map(largest).min().filter(|&samples| samples > 0)
+}
+
 /// A warning where all ranks compute on CUDA devices and the host has no room for the copies of a snapshot.
 fn host_without_room(needs: &[RankMemory], seats: &[Seat], machine: &Machine) -> Option<String> {
     let copies = needs.iter().map(RankMemory::snapshot_copy).sum();
@@ -161,6 +170,9 @@ mod tests {
     fn ranks_on_the_cpu_share_its_memory() {
         let machine = machine((27, 23), (0, 0));
         assert!(check("cpu", &machine, 6).unwrap().is_empty());
+        let seats =
+            "cpu".parse::<DeviceSpec>().unwrap().place(Topology::new(2, 1).unwrap(), &machine, || Ok(())).unwrap().seats;
+        assert_eq!(largest_micro_batch(&[needs(), needs()], &seats, &machine), Some(6));
         let warnings = check("cpu", &machine, 7).unwrap();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         for part in ["micro-batches of 7", "25.0 GiB", "23.0 GiB are free", "MICRO_BATCH_SIZE=6"] {

@@ -15,7 +15,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "WS_RPC", meaning: "URL of the primary endpoint's websocket (ws or wss)" },
     Variable { name: "RPC_2, RPC_3, …", meaning: "further RPC endpoints, up to 32; reads go to the one that answers best" },
     Variable { name: "WS_RPC_2, WS_RPC_3, …", meaning: "their websockets, all followed at once" },
-    Variable { name: "RUN_ID", meaning: "the run to join; required" },
+    Variable { name: "RUN_ID", meaning: "the run to join; where it is not set, the only run that this wallet may join" },
     Variable { name: "AUTHORIZER", meaning: "address that the run's join authority granted and that delegated to this wallet" },
     Variable { name: "RAW_WALLET_PRIVATE_KEY", meaning: "the wallet's private key itself, as a JSON array or base58" },
     Variable { name: "WALLET_PRIVATE_KEY_PATH", meaning: "file with the wallet's private key, as a JSON array" },
