@@ -100,7 +100,11 @@ async fn bounded<T>(check: &'static str, until: Instant, work: impl Future<Outpu
         Ok((lines, found)) => (lines, Some(found)),
         Err(_elapsed) => {
             let words = format!("not checked: no result within {} s", ALL_WITHIN.as_secs());
-            (vec![Line::not_checked(check, words)], None)
+            let line = match check {
+                "run" | "rpc" => Line::unknown(check, Exit::Unreachable, words),
+                _ => Line::not_checked(check, words),
+            };
+            (vec![line], None)
         }
     }
 }

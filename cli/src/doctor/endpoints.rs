@@ -21,8 +21,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// What an endpoint that works said.
 struct Answer {
     genesis: String,
-    slot: Slot,
-    latency: Duration,
+    /// Its slot, and how long it took to tell.
+    slot: Result<(Slot, Duration), ChainError>,
 }
 
 /// The variables of the pairs, with their hosts; nothing else of a URL is shown.
@@ -42,12 +42,13 @@ pub(super) async fn rpc(config: &NodeConfig) -> (Vec<Line>, ()) {
     }
     let answers: BTreeMap<usize, Result<Answer, ChainError>> = tasks.join_all().await.into_iter().collect();
     let good = || answers.values().filter_map(|answer| answer.as_ref().ok());
-    let best = good().map(|answer| answer.slot).max();
+    let slots = good().filter_map(|answer| answer.slot.as_ref().ok());
+    let best = slots.map(|(slot, _)| *slot).max();
     let lines = answers.iter().map(|(pair, answer)| {
         let host = config.endpoints.get(*pair).map(ToString::to_string).unwrap_or_default();
         let name = name(config, *pair, "", &host);
-        match answer {
-            Ok(answer) => works(&name, answer, best.unwrap_or(answer.slot)),
+        match answer.as_ref().and_then(|answer| answer.slot.as_ref()) {
+            Ok((slot, latency)) => works(&name, *slot, *latency, best.unwrap_or(*slot)),
             Err(error) => fails(&name, error, best.is_some()),
         }
     });
@@ -69,18 +70,18 @@ async fn ask(rpc: Result<Rpc, ChainError>) -> Result<Answer, ChainError> {
     let rpc = rpc?;
     let genesis = rpc.genesis_hash().await?;
     let started = Instant::now();
-    let (slot, _time) = rpc.clock().await?;
-    Ok(Answer { genesis, slot, latency: started.elapsed() })
+    let slot = rpc.clock().await.map(|(slot, _time)| (slot, started.elapsed()));
+    Ok(Answer { genesis, slot })
 }
 
-fn works(name: &str, answer: &Answer, best: Slot) -> Line {
-    let lag = best.0.saturating_sub(answer.slot.0);
-    let latency = answer.latency.as_millis();
-    let found = format!("{name} answers in {latency} ms at slot {}, {lag} behind the best; no rate limit met", answer.slot);
+fn works(name: &str, slot: Slot, latency: Duration, best: Slot) -> Line {
+    let lag = best.0.saturating_sub(slot.0);
+    let millis = latency.as_millis();
+    let found = format!("{name} answers in {millis} ms at slot {slot}, {lag} behind the best; no rate limit met");
     if lag > LAG_MAX {
         return Line::warning("rpc", found, "it lags: name another provider first");
     }
-    if answer.latency > SLOW {
+    if latency > SLOW {
         return Line::warning("rpc", found, "it is slow: name one that is nearer first");
     }
     Line::fine("rpc", found)

@@ -18,6 +18,8 @@ pub(super) async fn check(config: &NodeConfig, run_named: bool) -> Result {
         Ok(rpc) => rpc,
         Err(error) => return (vec![unknown(&error)], (None, None)),
     };
+    // That one is of another network is told with the endpoints; here it must only be known before anything is believed.
+    let _told = rpc.check_clusters().await;
     let mut lines = Vec::new();
     let run_id = if run_named {
         config.run_id.clone()
@@ -31,7 +33,7 @@ pub(super) async fn check(config: &NodeConfig, run_named: bool) -> Result {
                 let exit = error.downcast_ref::<Failure>().map_or(Exit::Failure, |failure| failure.exit);
                 lines.push(match exit {
                     // The endpoints' own lines say it.
-                    Exit::Unreachable => Line::not_checked("run", format!("not checked: {error}")),
+                    Exit::Unreachable => Line::unknown("run", exit, format!("not checked: {error}")),
                     exit => Line::refused("run", exit, &error.to_string()),
                 });
                 lines.extend(balance(&rpc, config, None).await);
@@ -57,7 +59,7 @@ pub(super) async fn check(config: &NodeConfig, run_named: bool) -> Result {
 }
 
 fn unknown(error: &ChainError) -> Line {
-    Line::not_checked("run", format!("not checked: failed to {}", psyche_actors::chain_of(error)))
+    Line::unknown("run", Exit::Unreachable, format!("not checked: failed to {}", psyche_actors::chain_of(error)))
 }
 
 /// A check of `can-join`'s; what a node refuses at its start is said in the node's words.

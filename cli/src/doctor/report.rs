@@ -69,6 +69,11 @@ impl Line {
         Self::new(check, Verdict::NotChecked, why.as_ref(), None, None)
     }
 
+    /// What could not be found out and must be known: nobody can say that nothing is in the way.
+    pub(crate) fn unknown(check: &'static str, exit: Exit, why: impl AsRef<str>) -> Self {
+        Self::new(check, Verdict::NotChecked, why.as_ref(), None, Some(exit))
+    }
+
     /// A refusal whose sentence holds its remedy, behind a semicolon.
     pub(crate) fn refused(check: &'static str, exit: Exit, sentence: &str) -> Self {
         let (result, remedy) = sentence.split_once("; ").map_or((sentence, None), |(result, rest)| (result, Some(rest)));
