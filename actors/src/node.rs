@@ -79,6 +79,9 @@ pub enum NodeError {
     /// The devices can't be used.
     #[error("use the devices")]
     Devices(#[from] psyche_gpu::GpuError),
+    /// The model can't be split over the devices, or does not fit into them.
+    #[error("use the devices")]
+    Model(#[source] psyche_gpu::GpuError),
     /// The folder of snapshots can't be used.
     #[error(transparent)]
     Snapshots(#[from] psyche_gpu::snapshot::SnapshotError),

@@ -2,10 +2,10 @@
 
 use psyche_chain::ops;
 use psyche_chain::{ChainError, ClusterMismatch, CoordinatorView, Rpc, RunInfo};
-use psyche_gpu::check_divisible;
 use psyche_gpu::devices::{Machine, Placement, init_threads};
 use psyche_gpu::memory::{MemorySetup, RankMemory, check_fit, largest_micro_batch};
 use psyche_gpu::mesh::Topology;
+use psyche_gpu::{GpuError, check_divisible};
 
 use super::NodeError;
 use crate::CLIENT_VERSION;
@@ -42,8 +42,12 @@ pub(super) fn devices(config: &NodeConfig) -> Result<(Machine, Placement), NodeE
 /// That the model can be split over the ranks and fits into their devices, before anything of it is loaded.
 ///
 /// # Errors
-/// [`NodeError::Devices`] if it can't be split, or could not fit even if all memory were free.
+/// [`NodeError::Model`] if it can't be split, or could not fit even if all memory were free.
 pub fn model_fit(config: &NodeConfig, plan: &RunPlan, machine: &Machine, placement: &Placement) -> Result<ModelFit, NodeError> {
+    fit(config, plan, machine, placement).map_err(NodeError::Model)
+}
+
+fn fit(config: &NodeConfig, plan: &RunPlan, machine: &Machine, placement: &Placement) -> Result<ModelFit, GpuError> {
     check_divisible(&plan.model, usize::from(config.mesh.tp))?;
     let Some(seat) = placement.seats.first() else {
         return Ok(ModelFit { needs: Vec::new(), warnings: Vec::new(), largest_micro_batch: None });

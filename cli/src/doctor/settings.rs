@@ -2,7 +2,6 @@
 
 use psyche_actors::config::ConfigError;
 use psyche_actors::{NodeConfig, NodeError};
-use psyche_gpu::GpuError;
 
 use super::Line;
 use crate::args::TrainArgs;
@@ -69,11 +68,15 @@ pub(crate) const fn node_exit(error: &NodeError) -> Option<Exit> {
         NodeError::OtherVersion { .. } => Exit::OtherVersion,
         NodeError::NotAuthorized { .. } => Exit::NotAuthorized,
         NodeError::NoFunds { .. } => Exit::NoFunds,
-        NodeError::Devices(GpuError::Layout { .. }) => Exit::TooLarge,
+        NodeError::Model(_) => Exit::TooLarge,
         NodeError::Folder { .. } | NodeError::FolderInUse { .. } => Exit::Disk,
-        NodeError::Config(_) | NodeError::Plan(_) | NodeError::Data(_) | NodeError::Devices(_) | NodeError::Snapshots(_) => {
-            Exit::Configuration
-        }
+        NodeError::Config(_)
+        | NodeError::Plan(_)
+        | NodeError::Data(_)
+        | NodeError::Devices(_)
+        | NodeError::Snapshots(_)
+        | NodeError::Updates(_)
+        | NodeError::Metrics(_) => Exit::Configuration,
         _ => return None,
     })
 }
