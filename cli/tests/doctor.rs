@@ -91,6 +91,9 @@ fn with_everything_right_every_line_is_good_and_no_secret_is_shown() {
     assert!(!scene.path("data").exists(), "nothing is made");
 }
 
+/// Changed variables, and what comes of them: exit code, check, verdict, words of its line.
+type Case<'a> = (&'a [(&'a str, &'a str)], i32, &'a str, &'a str, &'a str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_thing_that_is_wrong_has_its_line_and_its_exit_code() {
     let scene = scene();
@@ -102,7 +105,7 @@ async fn each_thing_that_is_wrong_has_its_line_and_its_exit_code() {
     let (silent, other) = (silent_server(), other_network());
     let silent_ws = silent.replace("http", "ws");
     let rpc = scene.chain.rpc().to_owned();
-    let cases: [(&[(&str, &str)], i32, &str, &str, &str); 13] = [
+    let cases: [Case<'_>; 13] = [
         (&[("MICRO_BATCH_SIZE", "hunter2")], 3, "configuration", "no", "MICRO_BATCH_SIZE"),
         (&[("WALLET_PRIVATE_KEY_PATH", "loose.json")], 3, "key", "no", "chmod 600"),
         (&[("WALLET_PRIVATE_KEY_PATH", "poor.json")], 6, "balance", "no", "send it some SOL"),

@@ -123,7 +123,7 @@ fn until<T>(what: &str, node: &mut Node, mut look: impl FnMut() -> Option<T>) ->
         }
         assert!(node.0.try_wait().unwrap().is_none(), "the node ended before {what}");
         assert!(Instant::now() < deadline, "no {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 

@@ -106,7 +106,7 @@ impl Play<'_> {
         let mut shown = None;
         let ends = self.started + Duration::from_secs(self.scenario.ends_within_s);
         loop {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::park_timeout(LOOK_EVERY);
             let at = self.records()?.iter().filter_map(|record| record.position).max_by_key(|(step, ..)| *step);
             if at != shown
                 && let Some((step, phase, clients)) = at

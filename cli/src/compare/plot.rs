@@ -23,8 +23,11 @@ pub(crate) fn write(path: &Path, runs: &[Run]) -> Result<()> {
     chart::write(path, "Held-out loss by tokens", "tokens", &lines.collect::<Vec<_>>())
 }
 
-/// The mean over the seeds by tokens, and the lowest and highest loss.
-fn points(runs: &[&Run]) -> (Vec<(u64, f64)>, Vec<(u64, f64, f64)>) {
+/// Losses by tokens, and the lowest and highest by tokens.
+type Points = (Vec<(u64, f64)>, Vec<(u64, f64, f64)>);
+
+/// The mean over the seeds, and the range.
+fn points(runs: &[&Run]) -> Points {
     let first = runs.first().map_or(&[][..], |run| &run.points);
     let point = |(index, point): (usize, &super::contest::Point)| {
         let losses = || runs.iter().filter_map(move |run| run.points.get(index)).map(|point| point.held_out);

@@ -102,10 +102,16 @@ fn is_public(address: IpAddr) -> bool {
 /// Joins the network for a moment: peers that this node reaches try to dial it back.
 async fn ask_peers(config: &NodeConfig, run: Address, own: &str) -> Line {
     let mut net = psyche_actors::node::net_config(config, run);
-    let folder = std::env::temp_dir().join(format!("psyche-doctor-{}", std::process::id()));
-    net.blob_dir.clone_from(&folder);
+    // Nothing of it is needed again: it goes with `folder`.
+    let folder = match tempfile::tempdir() {
+        Ok(folder) => folder,
+        Err(error) => {
+            return Line::not_checked("nat", format!("{own}; not checked: failed to make a temporary folder: {error}"));
+        }
+    };
+    net.blob_dir = folder.path().to_path_buf();
     let started = Net::start(net).await;
-    let line = match started {
+    match started {
         Err(error) => {
             let words = format!("{own}; not checked: failed to {}", psyche_actors::chain_of(&error));
             Line::not_checked("nat", words)
@@ -116,10 +122,7 @@ async fn ask_peers(config: &NodeConfig, run: Address, own: &str) -> Line {
             drop(events);
             line
         }
-    };
-    // Nothing of it is needed again; what can't be removed lies where such things are cleared away.
-    let _removed = std::fs::remove_dir_all(folder);
-    line
+    }
 }
 
 async fn reached(handle: &NetHandle, own: &str) -> Line {

@@ -134,11 +134,11 @@ fn reference() -> String {
         };
         if let Some(name) = name.filter(|name| name.chars().all(char::is_alphanumeric)) {
             page.push_str(&format!("\n**{name}**\n\n"));
-        } else if let Some((name, kind)) = field.filter(|_| line.starts_with("    ") && text.ends_with(',')) {
-            if name.chars().all(|c| c.is_alphanumeric() || c == '_') {
-                page.push_str(&format!("- `{name}` ({}). {comment}\n", in_words(kind.trim_end_matches(','))));
-                assert!(!comment.is_empty(), "{name} has no comment");
-            }
+        } else if let Some((name, kind)) = field.filter(|_| line.starts_with("    ") && text.ends_with(','))
+            && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+        {
+            page.push_str(&format!("- `{name}` ({}). {comment}\n", in_words(kind.trim_end_matches(','))));
+            assert!(!comment.is_empty(), "{name} has no comment");
         }
         comment.clear();
     }

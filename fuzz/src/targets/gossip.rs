@@ -96,6 +96,7 @@ fn announcements() -> Vec<Vec<u8>> {
     messages.into_iter().filter_map(envelope).collect()
 }
 
+#[expect(clippy::ptr_arg, reason = "a target's repair may change the length")]
 fn repair_announcement(bytes: &mut Vec<u8>) {
     let Some((head, payload)) = bytes.split_at_mut_checked(ENVELOPE_HEAD) else { return };
     if payload.first() == Some(&4)
@@ -195,6 +196,7 @@ fn pages() -> Vec<Vec<u8>> {
     pages.into_iter().flatten().collect()
 }
 
+#[expect(clippy::ptr_arg, reason = "a target's repair may change the length")]
 fn repair_page(bytes: &mut Vec<u8>) {
     let Some((head, page)) = bytes.split_at_mut_checked(PAGE_HEAD) else { return };
     put(page, 0, author().key());

@@ -103,9 +103,12 @@ fn settings_out_of_range_are_refused() {
     assert!(refused.iter().all(|config| config.layout(&tiny_config()).is_err()));
 }
 
+/// What a step leaves: the momentum, what was chosen, and the weights.
+type Stepped = (Vec<f32>, Selection, Vec<f32>);
+
 /// Two steps of one parameter in a store: by step the momentum, what was chosen and the weights; and whether all that was
 /// chosen lay in the host's memory.
-fn two_steps(store: &mut dyn Store, layout: &Layout) -> (Vec<(Vec<f32>, Selection, Vec<f32>)>, bool) {
+fn two_steps(store: &mut dyn Store, layout: &Layout) -> (Vec<Stepped>, bool) {
     let part = layout.whole(0).unwrap();
     let len = part.elements().len();
     let piece = Piece { at: 0..len, part };
