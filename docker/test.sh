@@ -30,6 +30,10 @@ if ! docker/local-base.sh --engine >"$work/base" 2>&1; then
   exit 3
 fi
 trap clean EXIT
+if ! docker run --rm debian:bookworm-slim apt-get update >"$work/network" 2>&1; then
+  say "no image can be built here: containers reach no package archive: $(tail -n 1 "$work/network")"
+  exit 3
+fi
 
 id_of() { compose ps -q "$1"; }
 state_of() { docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$(id_of "$1")"; }
