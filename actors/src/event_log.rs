@@ -16,7 +16,7 @@ use psyche_messages::events::{EVENT_LOG_VERSION, LoggedEvent};
 use tokio::sync::broadcast;
 
 pub use replay::{EVENT_LOG_FILE, Replay};
-pub use rotating::Bounds;
+pub use rotating::{Bounds, numbered};
 
 use crate::telemetry::Tally;
 use rotating::RotatingFile;

@@ -4,6 +4,7 @@
 pub mod checks;
 mod start;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -253,6 +254,12 @@ impl RunningNode {
     #[must_use]
     pub fn metrics(&self) -> telemetry::Sheet {
         self.sources.sheet()
+    }
+
+    /// Tells `manager` how the node fares, for as long as the returned future is polled.
+    pub fn tell(&self, manager: Arc<telemetry::ServiceManager>) -> impl Future<Output = Infallible> + Send + use<> {
+        let sources = self.sources.clone();
+        async move { manager.follow(&sources).await }
     }
 
     /// The address of the run's actor that runs now.

@@ -38,13 +38,10 @@ use crate::chain_of;
 use crate::config::ClaimPolicy;
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
-use crate::telemetry::{Membership, TxOutcome};
+use crate::telemetry::{Membership, TxKind, TxOutcome};
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 64;
-
-/// The kind of transactions that claim, among those that are counted.
-const CLAIM: &str = "claim";
 
 /// The newest state of the coordinator account.
 pub struct CoordinatorSeen(pub Arc<CoordinatorAccount>);
@@ -153,14 +150,14 @@ impl RewardsActor {
                 self.standing.note_claim(claimed);
                 self.tell(claimed);
                 if let Some(signature) = &claimed.signature {
-                    self.links.events.tally().transaction(CLAIM, TxOutcome::Landed);
+                    self.links.events.tally().transaction(TxKind::Claim, TxOutcome::Landed);
                     let signature = signature.to_string();
                     self.links.events.report(NodeEvent::RewardsClaimed { amount: claimed.amount, signature });
                     self.report();
                 }
             }
             Err(error) => {
-                self.links.events.tally().transaction(CLAIM, TxOutcome::of(error));
+                self.links.events.tally().transaction(TxKind::Claim, TxOutcome::of(error));
                 tracing::warn!(actor = "rewards", error = %chain_of(error), "could not claim rewards");
             }
         }

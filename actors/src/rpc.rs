@@ -36,7 +36,7 @@ use crate::chain_of;
 use crate::engine::ChainAction;
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
-use crate::telemetry::TxOutcome;
+use crate::telemetry::{TxKind, TxOutcome};
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 128;
@@ -118,7 +118,7 @@ impl Handler<Ask<SubmitAction>> for RpcSupervisor {
     fn handle(&mut self, Ask(SubmitAction(action)): Ask<SubmitAction>, _: &mut Self::Context) -> Self::Result {
         let (rpc, context, events) = (self.rpc.clone(), self.context.clone(), self.events.clone());
         Box::pin(async move {
-            let kind = action.purpose();
+            let kind = TxKind::of(&action);
             let outcome = context.submit(&rpc, action).await;
             match &outcome {
                 Ok(Some(_)) => events.tally().transaction(kind, TxOutcome::Landed),

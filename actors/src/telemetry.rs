@@ -6,10 +6,13 @@
 mod catalogue;
 mod gather;
 mod health;
+mod kinds;
 mod otlp;
+mod pulse;
 mod report;
 mod server;
 mod sheet;
+mod systemd;
 mod tally;
 
 use std::io;
@@ -22,9 +25,12 @@ use actix::Arbiter;
 pub use catalogue::METRICS;
 pub use gather::Sources;
 pub use health::{CHAIN_SILENCE_SLOTS_MAX, Problem, Readiness};
+pub use kinds::TxKind;
 pub use otlp::OtlpConfig;
+pub(crate) use pulse::Pulse;
 pub use report::{ActorReport, EndpointReport, NodeReport};
 pub use sheet::{Kind, Metric, Sheet};
+pub use systemd::ServiceManager;
 pub use tally::{Membership, Tally, TxOutcome};
 
 use crate::chain_of;

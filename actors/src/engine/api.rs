@@ -19,6 +19,7 @@ use psyche_protocol::model::HubRepo;
 
 use super::leaving::Leaving;
 use super::snapshots::DiskSnapshot;
+use crate::telemetry::TxKind;
 
 /// What the clocks say when an event is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -460,13 +461,6 @@ impl ChainAction {
     /// What it is for, in a word or two, for logs and events.
     #[must_use]
     pub const fn purpose(&self) -> &'static str {
-        match self {
-            Self::Join => "join",
-            Self::Tick => "tick",
-            Self::WarmupWitness(_) => "warmup witness",
-            Self::Witness { .. } => "witness",
-            Self::Checkpoint(_) => "checkpoint",
-            Self::HealthCheck { .. } => "health check",
-        }
+        TxKind::of(self).name()
     }
 }

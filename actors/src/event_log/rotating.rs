@@ -85,7 +85,8 @@ fn ends_in_newline(path: &Path, len: u64) -> io::Result<bool> {
 }
 
 /// The full file `number`, of which 1 is the newest: `events.jsonl.1`.
-pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
+#[must_use]
+pub fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     name.into()

@@ -23,7 +23,7 @@ use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
 use crate::run::{self, CheckpointFolder, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan, UpdateLog};
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
-use crate::telemetry::{self, Sources};
+use crate::telemetry::{self, Pulse, Sources};
 use crate::trainer::{DeviceMesh, DeviceSettings, TrainerWorker};
 use crate::watcher::{CoordinatorWatcher, WatcherLinks};
 
@@ -109,7 +109,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (own_updates, updates) = (updates.range(), Arc::new(Mutex::new(updates)));
     let net_events = Arc::new(Mutex::new(net_events));
     let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots, updates, own_updates, placement };
-    let actors = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
+    let (actors, pulse) = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
     ground.events.report(NodeEvent::Started {
         address: config.wallet.address(),
         peer: ground.net.peer_key(),
@@ -124,7 +124,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         tally: ground.events.tally(),
         rpc: ground.rpc,
         net: ground.net,
-        run: actors.run.clone(),
+        pulse,
         vitals: Arc::clone(&actors.vitals),
         since: Instant::now(),
     };
@@ -177,7 +177,7 @@ fn start_actors(
     tokens: TokenSource,
     fatal: &mpsc::Sender<GaveUp>,
     finished: mpsc::Sender<End>,
-) -> Actors {
+) -> (Actors, Pulse) {
     let (bind_run, run_link) = RunLink::unbound();
     let rpc = start_rpc(config, ground, fatal);
     let gossip = start_gossip(ground, &run_link, fatal);
@@ -194,6 +194,7 @@ fn start_actors(
         snapshots: Arc::clone(&ground.snapshots),
         run: run_link.clone(),
     });
+    let mut pulse = vec![Pulse::of(&rpc), Pulse::of(&gossip), Pulse::of(&rewards)];
     let links = Links {
         rpc: rpc.clone(),
         rewards: rewards.clone(),
@@ -214,7 +215,9 @@ fn start_actors(
     bind_run.send_replace(Some(run.clone()));
     let watcher = start_watcher(ground, &run_link, &rewards, fatal);
     vitals.extend([run.vitals(), watcher.vitals()]);
-    Actors { run, rewards, rpc, watcher, net: ground.net.clone(), devices, vitals: vitals.into() }
+    pulse.extend([Pulse::of(&run), Pulse::of(&watcher)]);
+    let actors = Actors { run, rewards, rpc, watcher, net: ground.net.clone(), devices, vitals: vitals.into() };
+    (actors, Pulse::new(pulse))
 }
 
 fn start_rpc(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RpcSupervisor> {

@@ -10,18 +10,16 @@ use psyche_net::NetHandle;
 
 use super::catalogue as c;
 use super::health::{Facts, Readiness, readiness};
+use super::kinds::TxKind;
+use super::pulse::Pulse;
 use super::report::{ActorReport, EndpointReport, NodeReport};
 use super::sheet::Sheet;
-use super::tally::{Counts, Tally};
+use super::tally::{Counts, Tally, TxCounts};
 use crate::CLIENT_VERSION;
-use crate::run::{GetStatus, RunActor};
-use crate::supervisor::{AskError, Supervised, Vitals};
+use crate::supervisor::Vitals;
 
-/// How long the run's actor may take to answer before the node counts as stuck.
+/// How long an actor may take to answer before the node counts as stuck.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Kinds of transactions, so that all of their series are there from the start.
-const TRANSACTIONS: [&str; 6] = ["join", "tick", "warmup witness", "witness", "health check", "claim"];
 
 const PHASES: [Phase; 8] = [
     Phase::Uninitialized,
@@ -48,7 +46,7 @@ pub struct Sources {
     /// The peers.
     pub net: NetHandle,
     /// Who must answer.
-    pub run: Supervised<RunActor>,
+    pub(crate) pulse: Pulse,
     /// All actors.
     pub vitals: Arc<[Arc<Vitals>]>,
     /// When the node started.
@@ -61,11 +59,8 @@ impl Sources {
         if let Some(vitals) = self.vitals.iter().find(|vitals| vitals.given_up()) {
             return Err(format!("the {} actor died too often", vitals.name()));
         }
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.run.ask(GetStatus)).await {
-            // An actor that died is its supervisor's business, which restarts it.
-            Ok(Ok(_) | Err(AskError::Stopped { .. })) => Ok(()),
-            Err(_) => Err(format!("the run actor did not answer within {} s", ANSWER_TIMEOUT.as_secs())),
-        }
+        let stuck = |actor| format!("the {actor} actor did not answer within {} s", ANSWER_TIMEOUT.as_secs());
+        self.pulse.feel(ANSWER_TIMEOUT).await.map_err(stuck)
     }
 
     pub(super) fn readiness(&self) -> Readiness {
@@ -209,10 +204,16 @@ fn money(sheet: &mut Sheet, counts: &Counts) {
     sheet.put(&c::POINTS_CLAIMED, number(counts.claimed.0));
     sheet.put(&c::POINTS_CLAIMABLE, number(claimable(counts).0));
     sheet.put_known(&c::WALLET_LAMPORTS, counts.lamports.map(number));
-    let of = |kind| counts.transactions.get(kind).copied().unwrap_or_default();
-    TRANSACTIONS.iter().for_each(|kind| sheet.put_for(&c::TX_LANDED, [kind], number(of(kind).landed)));
-    TRANSACTIONS.iter().for_each(|kind| sheet.put_for(&c::TX_EXPIRED, [kind], number(of(kind).expired)));
-    TRANSACTIONS.iter().for_each(|kind| sheet.put_for(&c::TX_FAILED, [kind], number(of(kind).failed)));
+    // All of their series are there from the start.
+    let mut put = |metric, value: fn(TxCounts) -> u64| {
+        for kind in TxKind::ALL {
+            let of_kind = counts.transactions.get(kind).copied().unwrap_or_default();
+            sheet.put_for(metric, [kind.name()], number(value(of_kind)));
+        }
+    };
+    put(&c::TX_LANDED, |counts| counts.landed);
+    put(&c::TX_EXPIRED, |counts| counts.expired);
+    put(&c::TX_FAILED, |counts| counts.failed);
 }
 
 fn endpoints(sheet: &mut Sheet, endpoints: &[EndpointHealth]) {

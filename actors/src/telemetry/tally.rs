@@ -8,6 +8,7 @@ use psyche_chain::ChainError;
 use psyche_messages::events::LoggedEvent;
 use psyche_messages::{Digest, Epoch, NodeEvent, Phase, Points, Slot, Step};
 
+use super::kinds::TxKind;
 use super::sheet::Durations;
 
 /// Events that are remembered for `/status`.
@@ -90,7 +91,7 @@ pub(super) struct Counts {
     pub(super) slashed: Points,
     pub(super) claimed: Points,
     pub(super) lamports: Option<u64>,
-    pub(super) transactions: BTreeMap<&'static str, TxCounts>,
+    pub(super) transactions: BTreeMap<TxKind, TxCounts>,
     pub(super) warnings: u64,
     pub(super) latest: VecDeque<LoggedEvent>,
 }
@@ -139,8 +140,8 @@ impl Tally {
         self.counts().lamports = Some(lamports);
     }
 
-    /// A transaction of a kind, of which there are a few, ended.
-    pub fn transaction(&self, kind: &'static str, outcome: TxOutcome) {
+    /// A transaction ended.
+    pub fn transaction(&self, kind: TxKind, outcome: TxOutcome) {
         let mut counts = self.counts();
         let of_kind = counts.transactions.entry(kind).or_default();
         match outcome {

@@ -1,9 +1,12 @@
 //! `train` and `check-config`.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use psyche_actors::node::{End, checks};
+use psyche_actors::telemetry::ServiceManager;
 use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError};
 use psyche_chain::{Rpc, RpcConfig};
 use psyche_gpu::devices::Machine;
@@ -26,8 +29,10 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
         output::note(format_args!("{}", chosen.said));
         config.run_id = chosen.run_id;
     }
+    let manager = ServiceManager::from_environment().context("failed to talk to the service manager (NOTIFY_SOCKET)")?;
+    let manager = manager.map(Arc::new);
     loop {
-        match take_part(config.clone()).await? {
+        match take_part(config.clone(), manager.as_ref()).await? {
             // Every start looks at the run as it is now, and refuses what can't be trained.
             Err(NodeError::RunReplaced) => tracing::warn!("the run was closed and created anew: starting over"),
             ended => return ended.map_err(node_failed),
@@ -44,11 +49,20 @@ async fn choose_run(config: &NodeConfig) -> Result<Chosen> {
     choose(&rpc, config).await
 }
 
+/// Tells the service manager, if there is one, that the process is there.
+async fn starting(manager: Option<&Arc<ServiceManager>>) -> Infallible {
+    match manager {
+        Some(manager) => manager.starting().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs a node until the run is over for it, it can't go on, or somebody wants it to stop.
-async fn take_part(config: NodeConfig) -> Result<Result<(), NodeError>> {
+async fn take_part(config: NodeConfig, manager: Option<&Arc<ServiceManager>>) -> Result<Result<(), NodeError>> {
     let mut stop = Stop::listen()?;
     let started = tokio::select! {
         started = NodeBuilder::new(config).start() => started,
+        never = starting(manager) => match never {},
         signal = stop.requested() => {
             output::note(format_args!("{signal}: stopped before the node was up"));
             return Ok(Ok(()));
@@ -59,9 +73,20 @@ async fn take_part(config: NodeConfig) -> Result<Result<(), NodeError>> {
         Err(error) => return Ok(Err(error)),
     };
     tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
-    let end = tokio::select! {
-        end = node.wait() => end,
-        signal = stop.requested() => {
+    let telling = manager.map(|manager| tokio::spawn(node.tell(Arc::clone(manager))));
+    let ended = tokio::select! {
+        end = node.wait() => Ok(end),
+        signal = stop.requested() => Err(signal),
+    };
+    if let Some(telling) = telling {
+        telling.abort();
+    }
+    let end = match ended {
+        Ok(end) => end,
+        Err(signal) => {
+            if let Some(manager) = manager {
+                manager.stopping();
+            }
             output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
             node.stop(signal).await;
             return Ok(Ok(()));
