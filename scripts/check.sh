@@ -28,6 +28,13 @@ check formatting cargo fmt --all --check
 check "formatting of the programs" find programs -name '*.rs' -not -path '*/target/*' -exec rustfmt --edition 2024 --check {} +
 check lints lint
 check architecture cargo test --quiet --locked --workspace --test architecture
+observability() {
+  local code=0
+  docker/observability/check.sh || code=$?
+  # 3: promtool is not installed here, which the script has said.
+  [ "$code" -eq 0 ] || [ "$code" -eq 3 ]
+}
+check "alert rules" observability
 if command -v cargo-deny >/dev/null; then
   check "licences and bans" cargo deny --locked --offline --log-level error check licenses bans sources
 else

@@ -7,7 +7,7 @@ use psyche_chain::{ChainError, FrameworkRefusal, ProgramRefusal};
 use psyche_protocol::books::AuthorizerError;
 use psyche_protocol::machine::CoordinatorError;
 
-/// What the process's exit code means; documented in `--help`, docs/CLI.md and docs/OPERATING.md from [`CODES`].
+/// What the process's exit code means; documented in `--help`, docs/CLI.md and docs/OPERATORS.md from [`CODES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -207,11 +207,11 @@ mod tests {
 
     #[test]
     fn exit_codes_are_distinct_and_all_documented_for_operators() {
-        let guide = include_str!("../../docs/OPERATING.md");
+        let guide = include_str!("../../docs/OPERATORS.md");
         for (index, code) in CODES.iter().enumerate() {
             assert!(CODES[..index].iter().all(|other| other.number != code.number), "{code:?}");
             let row = format!("| {} |", code.number);
-            assert!(guide.lines().any(|line| line.starts_with(&row)), "docs/OPERATING.md has no row {row}");
+            assert!(guide.lines().any(|line| line.starts_with(&row)), "docs/OPERATORS.md has no row {row}");
         }
     }
 

@@ -138,6 +138,54 @@ async fn each_thing_that_is_wrong_has_its_line_and_its_exit_code() {
     change_run(&scene).await;
 }
 
+/// The checks of an answer, each once, in its order.
+fn order(answer: &Value) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for line in answer["checks"].as_array().unwrap() {
+        let name = line["check"].as_str().unwrap();
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// The checks as the operators' guide lists them, in its order.
+fn documented() -> Vec<&'static str> {
+    let (_, table) = include_str!("../../docs/OPERATORS.md").split_once("| checks | what is looked at |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn the_first_of_several_obstacles_gives_the_exit_code_in_the_documented_order() {
+    let scene = scene();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    scene.write("file", "", 0o644);
+    // In the order of the checks: key and variables, endpoints, the run, the balance, devices, disk, port.
+    let wrong = [
+        ("DATA_PARALLELISM", "0", 3),
+        ("RPC", "http://127.0.0.1:9", 7),
+        ("RUN_ID", "nowhere", 4),
+        ("WALLET_PRIVATE_KEY_PATH", "poor.json", 6),
+        ("DEVICE", "cuda:99", 3),
+        ("DATA_DIR", "file/data", 17),
+        ("P2P_PORT", &port, 18),
+    ];
+    let documented = documented();
+    assert!(documented.len() > 15, "{documented:?}");
+    for solved in 0..=wrong.len() {
+        let left: Vec<_> = wrong[solved..].iter().map(|(name, value, _)| (*name, *value)).collect();
+        let (code, answer) = answer(&scene, &left);
+        assert_eq!(code, wrong.get(solved).map_or(0, |(_, _, code)| *code), "{left:?}\n{answer:#}");
+        let mut expected = documented.iter();
+        for check in order(&answer) {
+            assert!(expected.any(|name| *name == check), "{check} comes later than docs/OPERATORS.md says: {answer:#}");
+        }
+    }
+}
+
 /// What the run's account can say against a join.
 async fn change_run(scene: &Scene) {
     let info = scene.rpc().run_info(&"open".parse().unwrap()).await.unwrap();

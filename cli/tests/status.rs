@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -105,12 +106,34 @@ fn collector() -> (String, std::thread::JoinHandle<String>) {
     (url, request)
 }
 
+/// Stands for systemd: everything that a node tells it.
+struct Systemd(UnixDatagram, String);
+
+impl Systemd {
+    fn listen(scene: &Scene) -> Self {
+        let socket = UnixDatagram::bind(scene.path("notify")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self(socket, String::new())
+    }
+
+    /// Whether a word was told by now.
+    fn was_told(&mut self, word: &str) -> bool {
+        let mut piece = [0; 1024];
+        while let Ok(length) = self.0.recv(&mut piece) {
+            self.1 += &text(&piece[..length]);
+            self.1.push('\n');
+        }
+        self.1.lines().any(|line| line == word)
+    }
+}
+
 fn start(scene: &Scene, collector: &str) -> Node {
     let mut command = command();
     command.current_dir(scene.path("")).arg("train").envs(scene.chain.variables());
     command.envs([("RUN_ID", RUN), ("WALLET_PRIVATE_KEY_PATH", "node.json"), ("DEVICE", "cpu"), ("DATA_DIR", "data")]);
     command.envs([("P2P_BIND", "127.0.0.1"), ("METRICS_BIND", "127.0.0.1:0"), ("DATA_PATH", "tokens/tokens.bin")]);
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_SERVICE_NAME", "node-of-the-test");
+    command.env("NOTIFY_SOCKET", scene.path("notify")).env("WATCHDOG_USEC", "1500000");
     Node(command.stdout(Stdio::null()).spawn().unwrap())
 }
 
@@ -189,6 +212,7 @@ fn shown(scene: &Scene, options: &str) -> String {
 fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
     let scene = scene();
     let (collector, pushed) = collector();
+    let mut systemd = Systemd::listen(&scene);
     let mut node = start(&scene, &collector);
     let noted: PathBuf = scene.path("data/http-address");
     let address = until("address", &mut node, || std::fs::read_to_string(&noted).ok().filter(|text| text.ends_with('\n')));
@@ -210,6 +234,12 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
         (code == 200 && readiness["state"] == "training" && series.iter().all(|series| moved(series))).then_some(page)
     });
     assert!(refusals > 0, "the node was ready before it had joined");
+    until("word for systemd", &mut node, || systemd.was_told("READY=1").then_some(()));
+    assert!(systemd.1.find("EXTEND_TIMEOUT_USEC=") < systemd.1.find("READY=1"), "{}", systemd.1);
+    assert_eq!(systemd.1.matches("READY=1").count(), 1, "{}", systemd.1);
+    systemd.1.clear();
+    until("sign of life", &mut node, || systemd.was_told("WATCHDOG=1").then_some(()));
+    until("state", &mut node, || systemd.was_told("STATUS=training").then_some(()));
     for series in [
         "psyche_steps_trained_total",
         "psyche_payload_bytes_total",
@@ -240,6 +270,7 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
     // SAFETY: the child is ours and has not been waited for.
     assert_eq!(unsafe { libc::kill(i32::try_from(node.0.id()).unwrap(), libc::SIGTERM) }, 0);
     assert_eq!(node.0.wait().unwrap().code(), Some(0));
+    assert!(systemd.was_told("STOPPING=1"), "{}", systemd.1);
     let told = status(&scene, "--data-dir data");
     assert_eq!(told.status.code(), Some(7));
     assert!(text(&told.stderr).contains("--node"), "a remedy is named: {}", text(&told.stderr));

@@ -101,7 +101,7 @@ pub enum GpuError {
     /// A driver and devices are there, but libtorch can't use them.
     #[error(
         "use CUDA: libtorch_cuda.so can't be loaded: {reason}; put the libraries of a PyTorch for CUDA into LD_LIBRARY_PATH \
-         (docs/OPERATING.md says how), or set DEVICE=cpu"
+         (docs/OPERATORS.md says how), or set DEVICE=cpu"
     )]
     NoTorchCuda {
         /// What the loader or libtorch said.

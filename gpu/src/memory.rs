@@ -1,6 +1,6 @@
 //! How much memory a rank needs, before it asks for any: what it holds all the time, and what a micro-batch adds.
 //!
-//! The formula stands in docs/OPERATING.md, term by term as here. What is held all the time is exact: it follows from the
+//! The formula stands in docs/OPERATORS.md, term by term as here. What is held all the time is exact: it follows from the
 //! division of the model over the ranks. What a micro-batch adds is a bound that is met within a few parts in a hundred
 //! where one kind of tensor dominates: it counts what the graph keeps for the backward pass, and the temporaries beside
 //! it at the two places where most is alive, the loss and the backward pass of one layer. Tests compare both with what

@@ -92,7 +92,7 @@ fn section(page: &mut String, program: &Command, command: &Command, above: &str)
 /// The text behind a command's options: its examples become a block of code; variables are the operator's guide's matter.
 fn after(page: &mut String, text: &str) {
     if text.starts_with("Variables:") {
-        page.push_str("\nEvery other setting is a variable: see [OPERATING.md](OPERATING.md).\n");
+        page.push_str("\nEvery other setting is a variable: see [OPERATORS.md](OPERATORS.md).\n");
         return;
     }
     let (before, block) = match text.split_once("Example:\n") {

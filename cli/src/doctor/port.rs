@@ -1,14 +1,15 @@
 //! The port for peers, and whether they reach it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use psyche_actors::NodeConfig;
 use psyche_messages::Address;
-use psyche_net::{Net, NetHandle};
-use tokio::time::{Instant, sleep, timeout};
+use psyche_net::{EventReceiver, Net, NetEvent, NetHandle};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Line, Verdict};
+use super::Line;
 use crate::exit::{Exit, Failure};
 
 /// How long peers have to say whether they reach this node.
@@ -116,22 +117,20 @@ async fn ask_peers(config: &NodeConfig, run: Address, own: &str) -> Line {
             let words = format!("{own}; not checked: failed to {}", psyche_actors::chain_of(&error));
             Line::not_checked("nat", words)
         }
-        Ok((handle, events)) => {
-            let line = reached(&handle, own).await;
+        Ok((handle, mut events)) => {
+            let line = reached(&handle, &mut events, own).await;
             let _closed = timeout(CLOSE_WITHIN, handle.shutdown()).await;
-            drop(events);
             line
         }
     }
 }
 
-async fn reached(handle: &NetHandle, own: &str) -> Line {
+/// Waits until peers say whether they reach this node, or some time has passed.
+async fn reached(handle: &NetHandle, events: &mut EventReceiver, own: &str) -> Line {
     let until = Instant::now() + REACHED_WITHIN;
-    let mut most = 0;
-    while Instant::now() < until {
-        let presence = handle.presence();
-        most = most.max(presence.peers.len());
-        if let Some(external) = presence.external.first() {
+    let mut answered = BTreeSet::new();
+    loop {
+        if let Some(external) = handle.presence().external.first() {
             let relayed = external.contains("/p2p-circuit");
             return if relayed {
                 Line::fine("nat", format!("{own}; peers reach this node through a relay"))
@@ -139,21 +138,39 @@ async fn reached(handle: &NetHandle, own: &str) -> Line {
                 Line::fine("nat", format!("{own}; peers reach this node from outside at {external}"))
             };
         }
-        sleep(LOOK_EVERY).await;
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(NetEvent::PeerConnected(peer)) => _ = answered.insert(peer),
+                Some(_) => {}
+                None => break,
+            },
+            () = sleep(LOOK_EVERY) => {}
+            () = sleep_until(until) => break,
+        }
     }
+    unreached(own, answered.len(), handle.presence().peers.len())
+}
+
+/// What can be said where nobody has reached this node: so many peers took its call, and so many still talk to it.
+fn unreached(own: &str, answered: usize, connected: usize) -> Line {
+    let within = REACHED_WITHIN.as_secs();
     let remedy = "forward P2P_PORT in the router and set P2P_EXTERNAL, or set P2P_RELAY";
-    if most > 0 {
-        let words = format!("{own}; {most} peers are connected, and none has reached this node from outside within 6 s");
+    if connected > 0 {
+        let words =
+            format!("{own}; {connected} peers are connected, and none has reached this node from outside within {within} s");
         return Line::warning("nat", words, remedy);
     }
-    let mut line = Line::not_checked(
-        "nat",
-        format!(
-            "{own}; not checked: no bootstrap peer or relay talked to this node within 6 s, as they do once it is a member"
-        ),
+    if answered == 0 {
+        let words = format!("{own}; no bootstrap peer or relay took a call within {within} s");
+        return Line::warning("nat", words, "check BOOTSTRAP_PEERS and P2P_RELAY, and that TCP and UDP may leave this machine");
+    }
+    let words = format!(
+        "{own}; unknown until a peer answers: {answered} took this node's call, so that it gets out, and hung up, as they do \
+         before a wallet is a member of the run"
     );
-    line.remedy = Some(remedy.to_owned());
-    debug_assert!(line.verdict == Verdict::NotChecked);
+    let mut line = Line::not_checked("nat", words);
+    line.remedy =
+        Some(format!("look again once the node is up (psyche-solana-client status); if it has no peers then, {remedy}"));
     line
 }
 
@@ -162,6 +179,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
     use super::*;
+    use crate::doctor::Verdict;
 
     #[test]
     fn private_shared_and_local_addresses_are_not_public() {
@@ -173,5 +191,47 @@ mod tests {
         for text in ["1.1.1.1", "100.128.0.1", "2606:4700::1111"] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
+    }
+
+    /// A node of the run with the account `run` that lets in only members, of whom there are none.
+    async fn closed_peer(folder: &std::path::Path, run: Address) -> (NetHandle, EventReceiver, String) {
+        let mut config = psyche_net::NetConfig::new(psyche_messages::Secret::new([7; 32]), run, folder.to_path_buf(), 0);
+        config.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".to_owned()];
+        let (handle, events) = Net::start(config).await.unwrap();
+        let mut presence = handle.watch_presence();
+        let ready = presence.wait_for(|presence| presence.ready).await.unwrap().listening[0].clone();
+        (handle, events, ready)
+    }
+
+    /// The configuration of a new wallet.
+    fn config(folder: &std::path::Path, bootstrap: &str) -> NodeConfig {
+        let (key, data) = (folder.join("id.json"), folder.join("data").display().to_string());
+        psyche_chain::Wallet::new().save(&key).unwrap();
+        let key = key.display().to_string();
+        let variables = [
+            ("RPC", "http://127.0.0.1:9"),
+            ("RUN_ID", "run"),
+            ("WALLET_PRIVATE_KEY_PATH", &key),
+            ("P2P_BIND", "127.0.0.1"),
+            ("BOOTSTRAP_PEERS", bootstrap),
+            ("DATA_DIR", &data),
+        ];
+        NodeConfig::from_variables(variables.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_wallet_that_is_no_member_hears_what_is_known_and_that_the_rest_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Address([3; 32]);
+        let (peer, _events, at) = closed_peer(&folder.path().join("peer"), run).await;
+        let config = config(folder.path(), &at);
+        let line = nat(&config, Some(run)).await.remove(0);
+        assert!(line.verdict == Verdict::NotChecked && line.exit_code == 0, "{line:?}");
+        assert!(line.result.contains("unknown until a peer answers: 1 took this node's call"), "{line:?}");
+        // The same address, at which nobody listens any more.
+        peer.shutdown().await;
+        let line = nat(&config, Some(run)).await.remove(0);
+        assert!(line.verdict == Verdict::Warning && line.result.contains("took a call within"), "{line:?}");
+        assert!(line.remedy.is_some_and(|remedy| remedy.contains("BOOTSTRAP_PEERS")));
     }
 }

@@ -98,7 +98,7 @@ const fn default_remedy(exit: Exit) -> &'static str {
         Exit::Disk => "name another folder as DATA_DIR, or give this user the right to write there",
         Exit::Unreachable => "check RPC, or name another provider as RPC_2",
         Exit::Configuration => "correct it, and run doctor again",
-        _ => "see the exit codes in docs/OPERATING.md",
+        _ => "see the exit codes in docs/OPERATORS.md",
     }
 }
 

@@ -136,7 +136,7 @@ fn quoted_after<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
 #[test]
 fn every_variable_and_event_is_in_the_operator_s_guide() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
-    let guide = read("docs/OPERATING.md");
+    let guide = read("docs/OPERATORS.md");
     let environment = read("actors/src/config/environment/variables.rs");
     // "RPC_2, RPC_3, …" names more than one.
     let variables = quoted_after(&environment, "name: \"").into_iter().flat_map(|names| names.split(", "));
@@ -144,14 +144,14 @@ fn every_variable_and_event_is_in_the_operator_s_guide() {
         variables.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || "_23".contains(c))).collect();
     assert!(variables.contains(&"RUN_ID"), "the list of variables was not found: {variables:?}");
     let missing = variables.iter().filter(|name| !guide.contains(&format!("`{name}`")) && **name != "WS_RPC_3");
-    assert_none("docs/OPERATING.md explains every variable", &missing.map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    assert_none("docs/OPERATORS.md explains every variable", &missing.map(|name| (*name).to_owned()).collect::<Vec<_>>());
 
     let events = read("messages/src/events.rs");
     let (_, body) = events.split_once("pub enum NodeEvent {").unwrap();
     let (body, _) = body.split_once("\n}").unwrap();
     let names = body.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
     let missing: Vec<_> = names.map(snake_case).filter(|name| !guide.contains(&format!("`{name}`"))).collect();
-    assert_none("docs/OPERATING.md lists every event", &missing);
+    assert_none("docs/OPERATORS.md lists every event", &missing);
 }
 
 fn snake_case(name: &str) -> String {
