@@ -23,6 +23,7 @@
 //! | `store`, `fetch`, `gossip` | announcements, blobs, messages that came too early or are repeated |
 //! | `training`, `witnessing` | this node's part in a round |
 //! | `pace` | how long each trainer usually takes |
+//! | `lead` | how long before the end of its training this node reports |
 //! | `applying`, `tally` | which results count, and when they are applied |
 //! | `updates`, `replay`, `ledger` | update logs: who has which, applying from them, the own one |
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
@@ -43,6 +44,7 @@ mod fetch;
 mod gossip;
 mod held;
 mod intake;
+mod lead;
 mod leaving;
 mod ledger;
 mod model;
@@ -80,6 +82,7 @@ use epoch::{EpochLog, ROUNDS_KEPT};
 use errands::Errands;
 use fetch::Fetches;
 use gossip::{Early, Outbox};
+use lead::Lead;
 pub use leaving::{Leaving, version_fits};
 pub use ledger::{LEDGER_STEPS_MAX, Ledger};
 use model::Model;
@@ -130,6 +133,7 @@ pub struct Engine {
     numbers: WitnessNumbers,
     witnessing: Witnessing,
     pace: Pace,
+    lead: Lead,
     errands: Errands,
     connected: BTreeSet<PeerKey>,
     connected_reported: Option<u16>,
@@ -180,6 +184,7 @@ impl Engine {
             numbers: WitnessNumbers::default(),
             witnessing: Witnessing::default(),
             pace: Pace::default(),
+            lead: Lead::default(),
             errands: Errands::default(),
             connected: BTreeSet::new(),
             connected_reported: None,

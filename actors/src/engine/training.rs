@@ -67,6 +67,7 @@ impl Engine {
             self.out.push(Effect::ResetMomentum);
         }
         self.my_rounds.insert(round, MyRound::Training { batch });
+        self.lead.begin_training(round, batch.samples(), self.now.mono_ms);
         self.busy = Some(Busy::Training { round, cancelled: false });
         self.out.push(Effect::Train { round, batch, schedule });
     }
@@ -114,6 +115,7 @@ impl Engine {
             return None;
         }
         self.busy = None;
+        self.lead.end_training(round, outcome == MyRound::Trained, self.now.mono_ms);
         match self.my_rounds.insert(round, outcome) {
             Some(MyRound::Training { batch }) => Some(batch),
             _ => None,

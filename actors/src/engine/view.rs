@@ -149,6 +149,9 @@ impl Engine {
         let finished = before.is_some_and(|before| before.0 == Phase::Cooldown && before.1 != view.epoch())
             && self.view.as_ref().is_some_and(|before| before.is_healthy(&self.me()));
         self.observe_epoch(&view.account, watched_before);
+        if let Some(lasted_ms) = witness_phase_over(before.map(|before| before.0), &view, since_ms, now_ms) {
+            self.lead.witness_phase_over(lasted_ms);
+        }
         let in_round = |phase| matches!(phase, Phase::RoundTrain | Phase::RoundWitness);
         let began = before.is_some_and(|before| before.2 != view.step() || !in_round(before.0));
         let begun = view.round().filter(|_| began);
@@ -221,6 +224,12 @@ impl Engine {
             self.report(NodeEvent::PeersChanged { connected });
         }
     }
+}
+
+/// How long RoundWitness lasted, if a round has followed it just now.
+fn witness_phase_over(before: Option<Phase>, view: &View, since_ms: u64, now_ms: u64) -> Option<u64> {
+    let over = before == Some(Phase::RoundWitness) && view.phase() == Phase::RoundTrain;
+    over.then(|| now_ms.saturating_sub(since_ms))
 }
 
 fn phase_changed(view: &View, slot: Slot) -> NodeEvent {

@@ -6,7 +6,7 @@ use psyche_protocol::layout::{Bloom, Witness, WitnessProof};
 use psyche_protocol::select::{merkle_root, participant_item};
 
 use super::Engine;
-use super::api::{ChainAction, Effect};
+use super::api::{ChainAction, Effect, WitnessNumbers};
 use super::duty::Duty;
 use super::epoch::RoundFacts;
 use super::rules::{self, BloomOf};
@@ -56,6 +56,7 @@ impl Engine {
         let Some(index) = log.facts_at(height).and_then(|facts| facts.index_of(&self.config.me)) else { return };
         let shown = view.account.current_round().witnesses.iter().any(|witness| witness.proof.index == index as u64);
         if shown {
+            self.lead.report_seen(round, self.now.mono_ms);
             return;
         }
         if self.witnessing.report.as_ref().is_none_or(|report| report.round != round) {
@@ -97,7 +98,8 @@ impl Engine {
         }
     }
 
-    /// Whether waiting longer is pointless: everyone's results are here, or the time is nearly over.
+    /// Whether waiting longer is pointless: everyone's results are here and this node trains no longer than the chain takes to
+    /// go on, or the time is nearly over.
     fn report_is_due(&self, round: RoundKey, about: Option<RoundKey>, about_facts: &RoundFacts) -> bool {
         let Some(view) = &self.view else { return false };
         if view.phase() == Phase::RoundWitness {
@@ -109,7 +111,8 @@ impl Engine {
         if elapsed_ms >= limit_s.saturating_mul(1_000 / 100 * PATIENCE_PERCENT) {
             return true;
         }
-        self.own_training_is_over(round) && about.is_none_or(|about| self.nobody_is_missing(about, about_facts))
+        let ready = self.own_training_is_over(round) || self.lead.is_time(round, self.now.mono_ms);
+        ready && about.is_none_or(|about| self.nobody_is_missing(about, about_facts))
     }
 
     /// Whether a quorum of a round's results is here, and of every other trainer nothing is to be expected: it says so, it
@@ -195,8 +198,11 @@ impl Engine {
         if !self.witnessing.duty.due(round, now_ms) {
             return;
         }
-        let action = ChainAction::Witness { witness: report.witness.clone(), metadata: self.numbers };
+        // The batch whose numbers these are may be the one before: training need not be over.
+        let metadata = WitnessNumbers { step: round.step, ..self.numbers };
+        let action = ChainAction::Witness { witness: report.witness.clone(), metadata };
         let id = self.send(action);
+        self.lead.report_sent(round, now_ms);
         self.witnessing.duty.sent(id, now_ms);
     }
 }
