@@ -14,6 +14,8 @@ use super::scenario::SEQUENCE;
 pub(crate) struct Trained {
     pub(crate) loss: f64,
     pub(crate) samples: u64,
+    /// When it was done, in milliseconds of Unix time.
+    pub(crate) ended_ms: u64,
     /// How long it took.
     pub(crate) took_ms: f64,
 }
@@ -65,7 +67,8 @@ impl Record {
                 #[expect(clippy::cast_precision_loss, reason = "samples of a batch are few")]
                 let tokens = (samples * u64::from(SEQUENCE)) as f64;
                 let took_ms = tokens * 1000.0 / f64::from(tokens_per_second);
-                self.trained.insert(step.0, Trained { loss: f64::from(loss), samples, took_ms });
+                let trained = Trained { loss: f64::from(loss), samples, ended_ms: line.unix_ms, took_ms };
+                self.trained.insert(step.0, trained);
             }
             NodeEvent::StepApplied { step, digest, .. } => {
                 self.applied.entry(step.0).or_default().insert(digest);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use psyche_messages::Phase;
 
-use super::record::Record;
+use super::record::{Record, Trained};
 
 #[cfg(test)]
 mod tests;
@@ -110,6 +110,19 @@ pub(crate) struct Utilisation {
     pub(crate) utilisation: f64,
 }
 
+#[expect(clippy::cast_precision_loss, reason = "minutes")]
+const fn milliseconds(ms: u64) -> f64 {
+    ms as f64
+}
+
+impl Trained {
+    /// The part of the training, in milliseconds, that lies between two times.
+    fn within(&self, from_ms: u64, to_ms: u64) -> f64 {
+        let ended = milliseconds(self.ended_ms);
+        (ended.min(milliseconds(to_ms)) - (ended - self.took_ms).max(milliseconds(from_ms))).max(0.0)
+    }
+}
+
 /// Training time by wall time, over every round that is followed by another one of its epoch. Warmup and Cooldown are no rounds.
 pub(crate) fn utilisation(records: &[Record]) -> Option<Utilisation> {
     let (mut wall_ms, mut training_ms, mut rounds) = (0.0, 0.0, 0_usize);
@@ -119,11 +132,10 @@ pub(crate) fn utilisation(records: &[Record]) -> Option<Utilisation> {
         for pair in begun.windows(2) {
             let ((from, step, phase), (to, next, ends)) = (pair[0], pair[1]);
             let follows = *phase == Phase::RoundTrain && *ends == Phase::RoundTrain && *next == step + 1;
-            if let Some(trained) = record.trained.get(step).filter(|_| follows) {
-                #[expect(clippy::cast_precision_loss, reason = "minutes in milliseconds")]
-                let lasted = (to - from) as f64;
-                wall_ms += lasted;
-                training_ms += trained.took_ms.min(lasted);
+            if follows && record.trained.contains_key(step) {
+                wall_ms += milliseconds(to.saturating_sub(*from));
+                // A node reports before its batch is done, so training reaches over the round's end.
+                training_ms += record.trained.values().map(|trained| trained.within(*from, *to)).sum::<f64>();
                 rounds += 1;
             }
         }

@@ -10,7 +10,7 @@ fn record() -> Record {
         let began = u64::from(step) * 10_000;
         record.phases.push((began, step, Phase::RoundTrain));
         record.phases.push((began + 9_500, step, Phase::RoundWitness));
-        let trained = Trained { loss: 5.0 - f64::from(step) * 0.1, samples: 4, took_ms: 9_000.0 };
+        let trained = Trained { loss: 5.0 - f64::from(step) * 0.1, samples: 4, ended_ms: began + 9_000, took_ms: 9_000.0 };
         record.trained.insert(step, trained);
         record.applied.entry(step).or_default().insert(Digest([1; 32]));
     }
@@ -53,5 +53,10 @@ fn a_loss_within_noise_holds_and_one_beyond_does_not() {
 fn utilisation_is_training_time_by_the_time_of_rounds_that_follow_each_other() {
     let told = utilisation(&[record()]);
     assert!(told.is_some_and(|told| told.rounds == 9 && (told.utilisation - 0.9).abs() < 1e-9), "{told:?}");
+    // Batches that reach over the end of their rounds count where they were trained: nine tenths still.
+    let mut overlapping = record();
+    overlapping.trained.values_mut().for_each(|trained| trained.ended_ms += 5_000);
+    let told = utilisation(&[overlapping]);
+    assert!(told.is_some_and(|told| (told.utilisation - (9.0 * 9.0 - 4.0) / 90.0).abs() < 1e-9), "{told:?}");
     assert_eq!(utilisation(&[Record::default()]), None);
 }
