@@ -9,6 +9,7 @@ mod sim;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use psyche_messages::RoundKey;
 use sim::faults::Faults;
 use sim::world::World;
 use sim::{for_each_seed, for_every_seed};
@@ -27,6 +28,29 @@ fn sim_without_faults_every_batch_of_every_witnessable_round_is_applied() {
         let points: Vec<(u64, u64)> = (0..world.nodes.len()).map(|node| world.chain.points(node)).collect();
         assert!(points.iter().any(|(earned, _)| *earned > 0), "{points:?}");
         assert!(points.iter().all(|(_, slashed)| *slashed == 0), "honest and well connected, but slashed: {points:?}");
+    });
+}
+
+#[test]
+fn sim_nodes_train_on_while_the_chain_closes_the_round() {
+    for_each_seed(6, |seed| {
+        let mut world = World::new(seed, 4, Faults { sample_ms: Some(4_000), ..Faults::NONE });
+        world.run();
+        let (mut waited_ms, mut trained_ms) = (0, 0);
+        let trained = &world.checks.trained;
+        for (node, round, began_ms, ended_ms) in trained {
+            let last = trained.iter().filter(|(_, other, ..)| other == round).all(|(.., other_ms)| other_ms <= ended_ms);
+            let next = RoundKey { epoch: round.epoch, step: round.step.next() };
+            let next = trained.iter().find(|(who, other, ..)| (who, *other) == (node, next));
+            // What a report and RoundWitness take is learnt in a run's first rounds.
+            if let Some((.., next_ms, _)) = next.filter(|_| last && round.step.0 > 3) {
+                waited_ms += next_ms - ended_ms;
+                trained_ms += ended_ms - began_ms;
+            }
+        }
+        assert!(trained_ms > 0, "no round followed another");
+        // The slowest waits for nobody but the chain, which needs three seconds a round; its batches take eight to twelve.
+        assert!(waited_ms * 10 < trained_ms, "the slowest waited {waited_ms} ms between {trained_ms} ms of training");
     });
 }
 

@@ -71,13 +71,15 @@ impl Lead {
     pub(super) fn is_time(&self, round: RoundKey, now_ms: u64) -> bool {
         let Some(training) = self.training.filter(|training| training.round == round) else { return false };
         let Some(lead_ms) = self.lead_ms() else { return false };
-        let Some(sample) = self.sample_times.usual() else { return false };
+        let Some(sample) = self.sample_times.at_quartile(1) else { return false };
         let ends_ms = training.began_ms.saturating_add(sample.saturating_mul(training.samples) / PARTS);
         now_ms.saturating_add(lead_ms) >= ends_ms
     }
 
+    /// Reporting too late costs time, and reporting too early costs nothing: the result is only needed in the round after. So
+    /// the chain is taken to need rather long, and training rather short.
     fn lead_ms(&self) -> Option<u64> {
-        Some(self.landing_ms.usual()?.saturating_add(self.witness_ms.usual()?))
+        Some(self.landing_ms.at_quartile(3)?.saturating_add(self.witness_ms.at_quartile(3)?))
     }
 }
 
@@ -93,11 +95,11 @@ impl Times {
         self.0.push_back(time);
     }
 
-    /// The median; of two in the middle the earlier, as reporting late costs time and reporting early does not.
-    fn usual(&self) -> Option<u64> {
+    /// The time that this share of the others does not exceed; none where too little is known.
+    fn at_quartile(&self, quartile: usize) -> Option<u64> {
         let mut times: Vec<u64> = self.0.iter().copied().collect();
         times.sort_unstable();
-        times.get((times.len().checked_sub(1)?) / 2).copied().filter(|_| times.len() >= NEEDED)
+        times.get(times.len().saturating_sub(1).saturating_mul(quartile).div_ceil(4)).copied().filter(|_| times.len() >= NEEDED)
     }
 }
 
@@ -162,7 +164,7 @@ mod tests {
             lead.report_sent(round(step), 0);
             lead.report_seen(round(step + 1), 100);
         }
-        assert_eq!((lead.sample_times.usual(), lead.landing_ms.usual()), (None, None));
+        assert_eq!((lead.sample_times.at_quartile(1), lead.landing_ms.at_quartile(3)), (None, None));
     }
 
     #[test]
@@ -173,13 +175,13 @@ mod tests {
             lead.report_sent(round(step), 3_000);
             lead.report_seen(round(step), 3_500);
         }
-        assert_eq!(lead.landing_ms.usual(), Some(2_500));
+        assert_eq!(lead.landing_ms.at_quartile(3), Some(2_500));
     }
 
     #[test]
     fn a_slower_machine_is_learnt() {
         let mut lead = known(8);
-        for step in 10..16 {
+        for step in 10..17 {
             lead.begin_training(round(step), 10, 0);
             lead.end_training(round(step), true, 5_000);
         }

@@ -25,6 +25,8 @@ pub(crate) struct Checks {
     pub may_begin_again: bool,
     /// How often witnesses had to be looked up in the history.
     pub rebuilds: u32,
+    /// Who trained in which round, from when to when, where that is exact.
+    pub trained: Vec<(usize, RoundKey, u64, u64)>,
     /// Batches that were trained without a result.
     pub skips: u32,
     /// How often parameters were loaded.
@@ -57,6 +59,7 @@ impl Checks {
             all_excused: false,
             may_begin_again: false,
             rebuilds: 0,
+            trained: Vec::new(),
             skips: 0,
             loads: 0,
             loaded: Vec::new(),

@@ -93,6 +93,8 @@ pub(crate) struct Faults {
     pub fail_fetch: u32,
     /// Longest training of a batch.
     pub training_ms: u64,
+    /// What every sample takes, exactly, instead.
+    pub sample_ms: Option<u64>,
     /// A node dies at this time and comes back after that.
     pub crash: Option<(u64, u64)>,
     /// All nodes die at this time and come back after that.
@@ -141,6 +143,7 @@ impl Faults {
         visits: Vec::new(),
         fail_fetch: 0,
         training_ms: 2_000,
+        sample_ms: None,
         crash: None,
         crash_of_all: None,
         keeps_disk: false,

@@ -287,6 +287,14 @@ impl World {
         self.nodes[node].ticket += 1;
         let (life, ticket) = (self.nodes[node].life, self.nodes[node].ticket);
         let waits = matches!(self.nodes[node].commands.front(), Some(Effect::LoadModel { .. } | Effect::TakeSnapshot { .. }));
+        if let (Some(sample_ms), Some(Effect::Train { round, batch, .. })) =
+            (self.faults.sample_ms, self.nodes[node].commands.front())
+        {
+            let (round, done_ms) = (*round, self.now_ms + sample_ms * batch.samples());
+            self.checks.trained.push((node, round, self.now_ms, done_ms));
+            self.at(done_ms, Happening::TrainerDone { node, life, ticket });
+            return;
+        }
         let from_ms = if waits { self.nodes[node].written_ms.max(self.now_ms) } else { self.now_ms };
         self.within(from_ms, most_ms, Happening::TrainerDone { node, life, ticket });
     }

@@ -216,7 +216,7 @@ impl World {
         lines
     }
 
-    fn at(&mut self, at_ms: u64, happening: Happening) {
+    pub(crate) fn at(&mut self, at_ms: u64, happening: Happening) {
         self.count += 1;
         self.queue.insert((at_ms, self.count), happening);
     }
