@@ -148,7 +148,7 @@ fn told(played: &Played) -> Value {
         "provider_outages": played.outages,
         "starts": played.records.iter().map(|record| record.starts).collect::<Vec<_>>(),
         "trained": played.records.iter().map(|record| record.trained.len()).collect::<Vec<_>>(),
-        "last_digest": played.records.iter().map(|r| r.applied.last_key_value().and_then(|(_, d)| d.last())).map(|d| d.map(|d| d.short().to_string())).collect::<Vec<_>>(),
+        "last_digest": played.records.iter().map(|r| r.held.last_key_value().and_then(|(_, d)| d.last())).map(|d| d.map(|d| d.short().to_string())).collect::<Vec<_>>(),
         "network": played.counts,
         "wall_s": played.wall.as_secs(),
     })

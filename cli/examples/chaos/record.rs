@@ -27,8 +27,8 @@ pub(crate) struct Record {
     /// Step, phase and clients, as it saw them last.
     pub(crate) position: Option<(u32, Phase, u16)>,
     pub(crate) trained: BTreeMap<u32, Trained>,
-    /// Every digest that it had after a step.
-    pub(crate) applied: BTreeMap<u32, BTreeSet<Digest>>,
+    /// Every digest that it had after a step, whether it applied that step or loaded parameters that contain it.
+    pub(crate) held: BTreeMap<u32, BTreeSet<Digest>>,
     /// Step and digest of its newest snapshot.
     pub(crate) snapshot: Option<(u64, String)>,
     /// When rounds began to train, and when epochs ended, by the machine's clock.
@@ -70,8 +70,8 @@ impl Record {
                 let trained = Trained { loss: f64::from(loss), samples, ended_ms: line.unix_ms, took_ms };
                 self.trained.insert(step.0, trained);
             }
-            NodeEvent::StepApplied { step, digest, .. } => {
-                self.applied.entry(step.0).or_default().insert(digest);
+            NodeEvent::StepApplied { step, digest, .. } | NodeEvent::ModelReady { step, digest, .. } => {
+                self.held.entry(step.0).or_default().insert(digest);
             }
             _ => {}
         }

@@ -34,7 +34,7 @@ pub(crate) fn losses(records: &[Record]) -> Vec<f64> {
 pub(crate) fn contradictions(records: &[Record]) -> Vec<String> {
     let mut found = Vec::new();
     let mut digests: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
-    for (step, seen) in records.iter().flat_map(|record| &record.applied) {
+    for (step, seen) in records.iter().flat_map(|record| &record.held) {
         digests.entry(*step).or_default().extend(seen.iter().map(ToString::to_string));
     }
     let differing: Vec<u32> = digests.iter().filter(|(_, seen)| seen.len() > 1).map(|(step, _)| *step).collect();
@@ -43,7 +43,7 @@ pub(crate) fn contradictions(records: &[Record]) -> Vec<String> {
     }
     let last = digests.keys().next_back().copied();
     for (number, record) in (1..).zip(records) {
-        let own = record.applied.keys().next_back().copied();
+        let own = record.held.keys().next_back().copied();
         if own.is_none() || own != last {
             found.push(format!("node {number} ends after step {own:?}, the run after {last:?}"));
         }

@@ -12,7 +12,7 @@ fn record() -> Record {
         record.phases.push((began + 9_500, step, Phase::RoundWitness));
         let trained = Trained { loss: 5.0 - f64::from(step) * 0.1, samples: 4, ended_ms: began + 9_000, took_ms: 9_000.0 };
         record.trained.insert(step, trained);
-        record.applied.entry(step).or_default().insert(Digest([1; 32]));
+        record.held.entry(step).or_default().insert(Digest([1; 32]));
     }
     record
 }
@@ -29,9 +29,9 @@ fn each_broken_promise_is_named() {
         change(&mut other);
         contradictions(&[record(), other]).join("; ")
     };
-    let differs = with(|node| node.applied.entry(4).or_default().extend([Digest([2; 32])]));
+    let differs = with(|node| node.held.entry(4).or_default().extend([Digest([2; 32])]));
     assert!(differs.contains("digests differ after 1 steps, first after step 4"), "{differs}");
-    let behind = with(|node| drop(node.applied.remove(&10)));
+    let behind = with(|node| drop(node.held.remove(&10)));
     assert!(behind.contains("node 2 ends after step Some(9), the run after Some(10)"), "{behind}");
     let gone = with(|node| node.position = Some((9, Phase::RoundTrain, 2)));
     assert!(gone.contains("node 2 did not see the end"), "{gone}");
