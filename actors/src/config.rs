@@ -2,6 +2,7 @@
 //!
 //! Values never appear in messages, since some of them are secrets and endpoint URLs carry keys.
 
+mod draft;
 mod environment;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,9 @@ use psyche_messages::{Address, RunId, Secret};
 use psyche_protocol::model::HubRepo;
 use thiserror::Error;
 
+pub(crate) use draft::Draft;
 pub use environment::{VARIABLES, Variable};
+pub(crate) use environment::{wallet_in, wallet_of};
 
 use crate::telemetry::{MetricsBind, OtlpConfig};
 
@@ -108,6 +111,14 @@ pub struct P2pConfig {
     pub serves_relay: bool,
     /// Multiaddresses under which others reach this node although it can't see them itself.
     pub external: Vec<String>,
+}
+
+impl Default for P2pConfig {
+    /// A free port of every interface, and nobody to ask.
+    fn default() -> Self {
+        let bind = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        Self { bind, port: 0, bootstrap: Vec::new(), relays: Vec::new(), serves_relay: false, external: Vec::new() }
+    }
 }
 
 /// What a compute unit of the node's transactions may cost, in millionths of a lamport.
@@ -204,7 +215,7 @@ impl NodeConfig {
     /// # Errors
     /// [`ConfigError`] with every violation.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        environment::read(variables)
+        environment::read(variables).finish()
     }
 
     /// The device of every rank on `machine`. Loads libtorch's CUDA half where one is to compute there, so it must come

@@ -3,6 +3,7 @@
 
 mod replay;
 mod rotating;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use tokio::sync::broadcast;
 
 pub use replay::{EVENT_LOG_FILE, Replay};
 pub use rotating::{Bounds, numbered};
+pub use stream::{Events, Heard};
 
 use crate::telemetry::Tally;
 use rotating::RotatingFile;

@@ -33,7 +33,8 @@ pub mod trainer;
 pub mod watcher;
 
 pub use config::{ConfigError, NodeConfig};
-pub use node::{NodeBuilder, NodeError, RunningNode};
+pub use event_log::{Events, Heard};
+pub use node::{Health, Node, NodeBuilder, NodeError, Outcome, ReadyNode};
 
 /// The version that a run's `client_version` is compared to.
 pub const CLIENT_VERSION: &str = env!("CARGO_PKG_VERSION");

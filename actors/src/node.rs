@@ -1,30 +1,28 @@
 //! A whole node: [`NodeBuilder`] turns a configuration into running actors on threads of their own, so that any service can
-//! embed one, whatever runtime it uses.
+//! embed one, whatever runtime it uses; [`Node`] is the host's handle.
 
+mod builder;
 pub mod checks;
+mod handle;
 mod start;
+mod thread;
+mod wallets;
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
+pub use builder::{NodeBuilder, ReadyNode};
+pub use handle::{Health, Node, Outcome};
 pub use start::{net_config, peer_seed};
 
-use actix::{Addr, System};
 use psyche_chain::ChainError;
-use psyche_messages::{Address, NodeEvent, PeerKey, RunId};
-use psyche_net::NetHandle;
+use psyche_messages::{Address, RunId};
 use thiserror::Error;
-use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::config::{ConfigError, NodeConfig};
-use crate::event_log::EventLog;
-use crate::rewards::{ClaimRewards, RewardsActor};
+use crate::config::ConfigError;
+use crate::rewards::RewardsActor;
 use crate::rpc::RpcSupervisor;
-use crate::run::{DeviceQueue, PlanError, RunActor};
+use crate::run::{PlanError, RunActor};
 use crate::supervisor::{GaveUp, Supervised, Vitals};
-use crate::telemetry::{self, Sources};
 use crate::watcher::CoordinatorWatcher;
 
 /// Why a node does not start, or stops.
@@ -116,40 +114,32 @@ pub enum NodeError {
     /// An actor died too often.
     #[error(transparent)]
     GaveUp(#[from] GaveUp),
+    /// Another node of this process takes part in the run with the same wallet.
+    #[error("join the run {run_id} as {wallet}: another node of this process does so already; give each node its own wallet")]
+    WalletInUse {
+        /// The wallet.
+        wallet: Address,
+        /// The run.
+        run_id: RunId,
+    },
+    /// The host's runtime ended while the node was at work on it.
+    #[error("reach the peers: the runtime that the host gave the node has ended; stop the node before its runtime")]
+    RuntimeGone,
+    /// The system has no thread to give.
+    #[error("start a thread")]
+    Thread(#[source] std::io::Error),
     /// The node's thread ended unasked.
     #[error("run the node: its thread ended")]
     Gone,
 }
 
-/// Starts nodes.
-#[derive(Clone, Debug)]
-pub struct NodeBuilder {
-    config: NodeConfig,
-}
-
-/// How a node's work ended.
+/// How a node's work ends, as its actors tell it.
 #[derive(Debug)]
 pub enum End {
     /// The run is over for this node: why, in words.
     Finished(String),
     /// The node can't go on.
     Failed(NodeError),
-}
-
-/// A node at work. Dropping it stops the node without ceremony; [`RunningNode::stop`] does it properly.
-pub struct RunningNode {
-    address: Address,
-    peer: PeerKey,
-    events: EventLog,
-    actors: Actors,
-    sources: Sources,
-    http: Option<SocketAddr>,
-    finished: mpsc::Receiver<End>,
-    fatal: mpsc::Receiver<GaveUp>,
-    system: System,
-    thread: Option<JoinHandle<()>>,
-    /// Keeps other nodes out of the data folder.
-    _lock: std::fs::File,
 }
 
 /// The addresses of a node's actors, for embedding services.
@@ -163,147 +153,5 @@ pub struct Actors {
     pub rpc: Supervised<RpcSupervisor>,
     /// The run's account.
     pub watcher: Supervised<CoordinatorWatcher>,
-    pub(crate) net: NetHandle,
-    pub(crate) devices: DeviceQueue,
     pub(crate) vitals: Arc<[Arc<Vitals>]>,
-}
-
-impl NodeBuilder {
-    /// A builder of nodes with this configuration.
-    #[must_use]
-    pub const fn new(config: NodeConfig) -> Self {
-        Self { config }
-    }
-
-    /// Checks what can be checked, joins the network, and starts to follow the run.
-    ///
-    /// # Errors
-    /// [`NodeError`] for whatever keeps the node from ever taking part.
-    pub async fn start(self) -> Result<RunningNode, NodeError> {
-        let (started, outcome) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("node".into()).spawn(move || {
-            let system = System::new();
-            let handle = System::current();
-            let runs = system.block_on(async move {
-                let outcome = start::start(self.config).await;
-                let up = outcome.is_ok();
-                // Nobody takes the outcome if the starter was dropped; then nobody wants the node either.
-                started.send(outcome.map(|parts| (parts, handle))).is_ok() && up
-            });
-            if runs && let Err(error) = system.run() {
-                tracing::error!(actor = "node", %error, "the node's thread failed");
-            }
-        });
-        let thread = thread.map_err(|source| NodeError::Folder { path: "(thread)".into(), source })?;
-        let (parts, system) = outcome.await.map_err(|_| NodeError::Gone)??;
-        let start::Parts { address, peer, events, actors, sources, http, finished, fatal, lock } = parts;
-        Ok(RunningNode {
-            address,
-            peer,
-            events,
-            actors,
-            sources,
-            http,
-            finished,
-            fatal,
-            system,
-            thread: Some(thread),
-            _lock: lock,
-        })
-    }
-}
-
-impl RunningNode {
-    /// The wallet's address.
-    #[must_use]
-    pub const fn address(&self) -> Address {
-        self.address
-    }
-
-    /// The node's peer key.
-    #[must_use]
-    pub const fn peer(&self) -> PeerKey {
-        self.peer
-    }
-
-    /// The node's events from now on.
-    #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
-        self.events.subscribe()
-    }
-
-    /// The node's actors.
-    #[must_use]
-    pub const fn actors(&self) -> &Actors {
-        &self.actors
-    }
-
-    /// Where health, metrics and status are served, if they are.
-    #[must_use]
-    pub const fn http(&self) -> Option<SocketAddr> {
-        self.http
-    }
-
-    /// What the node says of itself now; `/status` serves the same.
-    #[must_use]
-    pub fn report(&self) -> telemetry::NodeReport {
-        self.sources.report()
-    }
-
-    /// What `/metrics` serves, for services that export metrics themselves.
-    #[must_use]
-    pub fn metrics(&self) -> telemetry::Sheet {
-        self.sources.sheet()
-    }
-
-    /// Tells `manager` how the node fares, for as long as the returned future is polled.
-    pub fn tell(&self, manager: Arc<telemetry::ServiceManager>) -> impl Future<Output = Infallible> + Send + use<> {
-        let sources = self.sources.clone();
-        async move { manager.follow(&sources).await }
-    }
-
-    /// The address of the run's actor that runs now.
-    #[must_use]
-    pub fn run_addr(&self) -> Addr<RunActor> {
-        self.actors.run.addr()
-    }
-
-    /// Waits until the run is over for this node, or it can't go on. Safe to cancel.
-    pub async fn wait(&mut self) -> End {
-        tokio::select! {
-            end = self.finished.recv() => end.unwrap_or(End::Failed(NodeError::Gone)),
-            gave_up = self.fatal.recv() => End::Failed(gave_up.map_or(NodeError::Gone, NodeError::GaveUp)),
-        }
-    }
-
-    /// Claims what the wallet can claim now.
-    ///
-    /// # Errors
-    /// [`NodeError`] if the claim failed.
-    pub async fn claim_rewards(&self) -> Result<psyche_messages::Points, NodeError> {
-        match self.actors.rewards.ask(ClaimRewards).await {
-            Ok(claimed) => Ok(claimed?),
-            Err(_died) => Err(NodeError::Gone),
-        }
-    }
-
-    /// Finishes the micro-batch, leaves the network and stops.
-    pub async fn stop(mut self, reason: &str) {
-        self.actors.devices.cancel_any();
-        self.actors.net.shutdown().await;
-        self.events.report(NodeEvent::Stopped { reason: reason.to_owned() });
-        self.system.stop();
-        if let Some(thread) = self.thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!(actor = "node", "the node's thread panicked");
-            }
-        }
-    }
-}
-
-impl Drop for RunningNode {
-    fn drop(&mut self) {
-        self.system.stop();
-    }
 }

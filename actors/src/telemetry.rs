@@ -20,7 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use actix::Arbiter;
+use actix::ArbiterHandle;
 
 pub use catalogue::METRICS;
 pub use gather::Sources;
@@ -82,14 +82,14 @@ pub(crate) fn listen(bind: MetricsBind) -> io::Result<Option<TcpListener>> {
     Ok(Some(listener))
 }
 
-/// Starts to serve on a thread of its own, and names the address in the data folder.
+/// Starts to serve on the thread of `arbiter`, and names the address in the data folder.
 pub(crate) fn start(
+    arbiter: &ArbiterHandle,
     listener: Option<TcpListener>,
     otlp: Option<OtlpConfig>,
     sources: Sources,
     data_dir: &Path,
 ) -> Option<SocketAddr> {
-    let arbiter = Arbiter::new();
     if let Some(otlp) = otlp {
         arbiter.spawn(otlp::follow(otlp, sources.clone()));
     }

@@ -54,7 +54,7 @@ async fn endpoints_of_different_clusters_are_a_configuration_failure_that_names_
     let servers = [server(OTHER).await, server(ONE).await, server(ONE).await];
     let [odd, first, second] = servers.each_ref().map(|(url, _)| url.clone());
     let endpoints = [("RPC", odd.clone()), ("RPC_3", first.clone()), ("RPC_7", second.clone())];
-    let started = NodeBuilder::new(node_config(folder.path(), &endpoints)).start().await;
+    let started = NodeBuilder::from(node_config(folder.path(), &endpoints)).start().await;
     let Err(NodeError::Config(error)) = started else { panic!("the node started, or failed otherwise") };
     assert_eq!(error.violations.len(), 1);
     assert_eq!(error.violations[0].variable, "RPC");

@@ -30,7 +30,7 @@ use psyche_messages::{Address, RunId, Secret};
 use crate::args::{ChainArgs, Command, RunArgs, TrainArgs, TreasuryArgs, WalletArgs};
 pub(crate) use can_join::exit as join_exit;
 
-pub(crate) use crate::exit::{Exit, Failure, chain_failed, failed_to};
+pub(crate) use crate::exit::{Exit, Failure, chain_failed, chain_said, failed_to};
 use crate::work;
 
 /// Carries `command` out; `train` where there is none.

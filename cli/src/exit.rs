@@ -123,8 +123,13 @@ pub(crate) fn failed_to(error: impl std::error::Error + Send + Sync + 'static) -
 
 /// What the chain's answer means for the process, in one sentence with its remedy.
 pub(crate) fn chain_failed(error: ChainError) -> anyhow::Error {
-    let (exit, remedy) = verdict(&error);
-    let problem = psyche_actors::chain_of(&error);
+    chain_said(&error)
+}
+
+/// As [`chain_failed`], of an error that is somebody else's.
+pub(crate) fn chain_said(error: &ChainError) -> anyhow::Error {
+    let (exit, remedy) = verdict(error);
+    let problem = psyche_actors::chain_of(error);
     let remedy = if remedy.is_empty() { String::new() } else { format!("; {remedy}") };
     anyhow::Error::new(Failure::new(exit, format!("failed to {problem}{remedy}")))
 }

@@ -324,9 +324,11 @@ impl NetHandle {
     async fn wait_until_listening(&self) -> Result<(), NetError> {
         let mut presence = self.shared.presence.clone();
         let start = Instant::now();
-        let ready = tokio::time::timeout(LISTEN_TIMEOUT, presence.wait_for(|presence| presence.ready)).await;
+        // Only whether it is ready, not the guard of it, so that the future may move between threads.
+        let ready = async { presence.wait_for(|presence| presence.ready).await.map(drop) };
+        let ready = tokio::time::timeout(LISTEN_TIMEOUT, ready).await;
         match ready {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(NetError::Closed),
             Err(_) => {
                 self.shutdown().await;

@@ -3,12 +3,11 @@
 mod variables;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use psyche_chain::{EndpointPair, EndpointVariables, ProgramIds, Wallet};
+use psyche_chain::{EndpointVariables, ProgramIds, Wallet};
 use psyche_gpu::GpuError;
 use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, Secret};
@@ -20,7 +19,7 @@ use serde::Deserialize;
 pub use variables::{VARIABLES, Variable};
 
 use super::{
-    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ComputeConfig, ConfigError, FeeBounds, MICRO_BATCH_MAX, MeshShape, NodeConfig, P2pConfig,
+    BOOTSTRAP_PEERS_MAX, ClaimPolicy, ComputeConfig, ConfigError, Draft, FeeBounds, MICRO_BATCH_MAX, MeshShape, P2pConfig,
     PARALLELISM_MAX, Violation,
 };
 use crate::telemetry::{MetricsBind, OFF, OtlpConfig};
@@ -28,7 +27,12 @@ use crate::telemetry::{MetricsBind, OFF, OtlpConfig};
 /// Snapshots that stay on the disk unless the operator says otherwise: one to fall back on if the newest is damaged.
 const SNAPSHOTS_KEPT: u32 = 2;
 /// Most snapshots that may stay.
-const SNAPSHOTS_KEPT_MAX: u32 = 1000;
+pub(super) const SNAPSHOTS_KEPT_MAX: u32 = 1000;
+
+/// What names a run.
+pub(super) const RUN_ID_ACCEPTED: &str = "1 to 32 bytes of text are accepted";
+pub(super) const FLOOR: &str = "PRIORITY_FEE_FLOOR_MICRO_LAMPORTS";
+pub(super) const CAP: &str = "PRIORITY_FEE_CAP_MICRO_LAMPORTS";
 
 /// The variables as they come, before any check.
 #[derive(Debug, Default, Deserialize)]
@@ -78,12 +82,12 @@ impl<'de> Deserialize<'de> for RawKey {
 
 /// Collects violations while values are read.
 #[derive(Default)]
-struct Reader {
-    violations: Vec<Violation>,
+pub(crate) struct Reader {
+    pub(super) violations: Vec<Violation>,
 }
 
 impl Reader {
-    fn refuse(&mut self, variable: &str, problem: impl Into<String>) {
+    pub(super) fn refuse(&mut self, variable: &str, problem: impl Into<String>) {
         self.violations.push(Violation { variable: variable.to_owned(), problem: problem.into() });
     }
 
@@ -117,16 +121,21 @@ impl Reader {
         let Some(number) = self.parse::<u32>(variable, value, &accepted) else {
             return default;
         };
-        if !(1..=max).contains(&number) {
-            self.refuse(variable, format!("is out of range; {accepted}"));
-            return default;
+        self.within(variable, number, max).unwrap_or(default)
+    }
+
+    /// `number`, if it is from 1 to `max`.
+    pub(super) fn within(&mut self, variable: &str, number: u32, max: u32) -> Option<u32> {
+        let fits = (1..=max).contains(&number);
+        if !fits {
+            self.refuse(variable, format!("is out of range; a whole number from 1 to {max} is accepted"));
         }
-        number
+        fits.then_some(number)
     }
 }
 
-/// Reads a whole configuration; see [`NodeConfig::from_variables`].
-pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<NodeConfig, ConfigError> {
+/// Reads everything that `variables` say; see [`NodeConfig::from_variables`].
+pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Draft {
     let variables: BTreeMap<String, String> = variables.into_iter().collect();
     let mut reader = Reader::default();
     let endpoints = endpoints(&mut reader, &variables);
@@ -136,7 +145,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     });
     // Every field is an optional text, so that nothing can fail here and every violation is found below.
     let environment: Environment = envy::from_iter(variables).unwrap_or_default();
-    let run_id = reader.parse("RUN_ID", environment.run_id.as_ref(), "1 to 32 bytes of text are accepted");
+    let run_id = reader.parse("RUN_ID", environment.run_id.as_ref(), RUN_ID_ACCEPTED);
     if Reader::text(environment.run_id.as_ref()).is_none() {
         reader.refuse("RUN_ID", "is missing; set it to the run that this node is to join");
     }
@@ -154,43 +163,29 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     let fees = fees(&mut reader, &environment);
     let programs = programs(&mut reader, &environment);
     let authorizer = address(&mut reader, "AUTHORIZER", environment.authorizer.as_ref());
-    match (run_id, wallet) {
-        (Some(run_id), Some(wallet)) if reader.violations.is_empty() => Ok(NodeConfig {
-            endpoints: told(&endpoints),
-            endpoint_names: endpoints.names,
-            run_id,
-            authorizer,
-            wallet,
-            mesh,
-            device,
-            compute,
-            p2p,
-            identity,
-            data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
-            snapshots_kept: usize::try_from(kept).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
-            checkpoint_dir,
-            checkpoint_repo,
-            data_path: folder(environment.data_path.as_ref()),
-            models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
-            metrics,
-            otlp,
-            claim,
-            fees,
-            programs,
-        }),
-        _ => Err(ConfigError { violations: reader.violations }),
+    Draft {
+        endpoints,
+        run_id,
+        authorizer,
+        wallet,
+        mesh,
+        device,
+        compute,
+        p2p,
+        identity,
+        data_dir: folder(environment.data_dir.as_ref()).unwrap_or_else(|| "psyche-data".into()),
+        snapshots_kept: usize::try_from(kept).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
+        checkpoint_dir,
+        checkpoint_repo,
+        data_path: folder(environment.data_path.as_ref()),
+        models_dir: folder(environment.models_dir.as_ref()).unwrap_or_else(|| ".".into()),
+        metrics,
+        otlp,
+        claim,
+        fees,
+        programs,
+        violations: reader.violations,
     }
-}
-
-/// The pairs, once the operator has been told which of them serve only one purpose.
-fn told(endpoints: &EndpointVariables) -> Vec<EndpointPair> {
-    for missing in &endpoints.missing {
-        tracing::warn!("{missing}");
-    }
-    if endpoints.pairs.iter().all(|pair| pair.ws.is_none()) {
-        tracing::warn!("no websocket endpoint is set (WS_RPC): the run is followed by polling");
-    }
-    endpoints.pairs.clone()
 }
 
 fn folder(value: Option<&String>) -> Option<PathBuf> {
@@ -202,6 +197,11 @@ fn checkpoint_repo(reader: &mut Reader, environment: &Environment) -> Option<Hub
     if folder(environment.checkpoint_dir.as_ref()).is_none() {
         reader.refuse("CHECKPOINT_REPO", "is of no use without CHECKPOINT_DIR, from which it is filled");
     }
+    repo_named(reader, text)
+}
+
+/// The repository `owner/name`.
+pub(super) fn repo_named(reader: &mut Reader, text: &str) -> Option<HubRepo> {
     let is_name = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     let named = text.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name));
     let repo_id = FixedString::new(text).filter(|_| named);
@@ -234,29 +234,32 @@ fn wallet(reader: &mut Reader, environment: &Environment) -> Option<Wallet> {
     if let Some(RawKey(raw)) = &environment.raw_wallet_private_key
         && !raw.expose().trim().is_empty()
     {
-        return match Wallet::from_text(raw.expose()) {
-            Ok(wallet) => Some(wallet),
-            Err(_) => {
-                reader
-                    .refuse("RAW_WALLET_PRIVATE_KEY", "is no private key; a JSON array of 64 numbers, or base58, is accepted");
-                None
-            }
-        };
+        return wallet_of(reader, raw.expose());
     }
     let Some(path) = Reader::text(environment.wallet_private_key_path.as_ref()) else {
         reader.refuse("WALLET_PRIVATE_KEY_PATH", "is missing, and so is RAW_WALLET_PRIVATE_KEY; `wallet new` makes a key file");
         return None;
     };
-    match Wallet::from_file(Path::new(path)) {
-        Ok(wallet) => Some(wallet),
-        Err(error) => {
-            reader.refuse(
-                "WALLET_PRIVATE_KEY_PATH",
-                format!("names a file that cannot be used: failed to {}", crate::chain_of(&error)),
-            );
-            None
-        }
+    wallet_in(reader, Path::new(path))
+}
+
+/// The wallet in `text`.
+pub(crate) fn wallet_of(reader: &mut Reader, text: &str) -> Option<Wallet> {
+    let wallet = Wallet::from_text(text).ok();
+    if wallet.is_none() {
+        reader.refuse("RAW_WALLET_PRIVATE_KEY", "is no private key; a JSON array of 64 numbers, or base58, is accepted");
     }
+    wallet
+}
+
+/// The wallet in the file at `path`.
+pub(crate) fn wallet_in(reader: &mut Reader, path: &Path) -> Option<Wallet> {
+    let read = Wallet::from_file(path);
+    if let Err(error) = &read {
+        let problem = format!("names a file that cannot be used: failed to {}", crate::chain_of(error));
+        reader.refuse("WALLET_PRIVATE_KEY_PATH", problem);
+    }
+    read.ok()
 }
 
 fn mesh(reader: &mut Reader, environment: &Environment) -> MeshShape {
@@ -298,19 +301,26 @@ fn p2p(reader: &mut Reader, environment: &Environment) -> P2pConfig {
     let bind = reader.parse("P2P_BIND", environment.p2p_bind.as_ref(), "an IP address is accepted");
     let port = reader.parse("P2P_PORT", environment.p2p_port.as_ref(), "a port from 0 to 65535 is accepted");
     let bootstrap = list(environment.bootstrap_peers.as_ref());
-    let addressed = "holds an entry that is no multiaddress ending in /p2p/<peer id>";
-    check_list(reader, "BOOTSTRAP_PEERS", &bootstrap, BOOTSTRAP_PEERS_MAX, addressed, NetConfig::check_bootstrap);
     let mut relays = list(environment.p2p_relay.as_ref());
     let entries = relays.len();
     relays.retain(|relay| relay != "serve");
     let serves_relay = relays.len() < entries;
-    let direct = "holds an entry that is neither serve nor a relay's multiaddress ending in /p2p/<peer id>";
-    check_list(reader, "P2P_RELAY", &relays, RELAYS_MAX, direct, NetConfig::check_relay);
     let external = list(environment.p2p_external.as_ref());
+    let default = P2pConfig::default();
+    let (bind, port) = (bind.unwrap_or(default.bind), port.unwrap_or(default.port));
+    let p2p = P2pConfig { bind, port, bootstrap, relays, serves_relay, external };
+    check_p2p(reader, &p2p);
+    p2p
+}
+
+/// That every address is one.
+pub(super) fn check_p2p(reader: &mut Reader, p2p: &P2pConfig) {
+    let addressed = "holds an entry that is no multiaddress ending in /p2p/<peer id>";
+    check_list(reader, "BOOTSTRAP_PEERS", &p2p.bootstrap, BOOTSTRAP_PEERS_MAX, addressed, NetConfig::check_bootstrap);
+    let direct = "holds an entry that is neither serve nor a relay's multiaddress ending in /p2p/<peer id>";
+    check_list(reader, "P2P_RELAY", &p2p.relays, RELAYS_MAX, direct, NetConfig::check_relay);
     let plain = "holds an entry that is no multiaddress";
-    check_list(reader, "P2P_EXTERNAL", &external, BOOTSTRAP_PEERS_MAX, plain, NetConfig::check_external);
-    let bind = bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    P2pConfig { bind, port: port.unwrap_or(0), bootstrap, relays, serves_relay, external }
+    check_list(reader, "P2P_EXTERNAL", &p2p.external, BOOTSTRAP_PEERS_MAX, plain, NetConfig::check_external);
 }
 
 /// The entries of a list that is separated by commas.
@@ -377,8 +387,6 @@ fn claim(reader: &mut Reader, environment: &Environment) -> ClaimPolicy {
 }
 
 fn fees(reader: &mut Reader, environment: &Environment) -> FeeBounds {
-    const FLOOR: &str = "PRIORITY_FEE_FLOOR_MICRO_LAMPORTS";
-    const CAP: &str = "PRIORITY_FEE_CAP_MICRO_LAMPORTS";
     let accepted = "a whole number of millionths of a lamport is accepted";
     let (floor, cap) = (&environment.priority_fee_floor_micro_lamports, &environment.priority_fee_cap_micro_lamports);
     let defaults = FeeBounds::default();
@@ -386,10 +394,15 @@ fn fees(reader: &mut Reader, environment: &Environment) -> FeeBounds {
         floor_micro_lamports: reader.parse(FLOOR, floor.as_ref(), accepted).unwrap_or(defaults.floor_micro_lamports),
         cap_micro_lamports: reader.parse(CAP, cap.as_ref(), accepted).unwrap_or(defaults.cap_micro_lamports),
     };
+    check_fees(reader, bounds);
+    bounds
+}
+
+/// That the bounds leave anything between them.
+pub(super) fn check_fees(reader: &mut Reader, bounds: FeeBounds) {
     if bounds.cap_micro_lamports < bounds.floor_micro_lamports {
         reader.refuse(CAP, format!("is less than {FLOOR}"));
     }
-    bounds
 }
 
 /// The bounds of fees that `variables` name; see [`super::fees_from`].

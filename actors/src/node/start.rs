@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor as _, Arbiter};
+use actix::{Actor, Context};
 use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_data::TokenSource;
 use psyche_gpu::devices::Placement;
 use psyche_gpu::snapshot::{SnapshotStore, StoreSettings};
 use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret, Step};
-use psyche_net::{EventReceiver, Net, NetConfig, NetHandle};
+use psyche_net::{EventReceiver, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
+use super::thread::{Keep, NetRuntime, Threads};
 use super::{Actors, End, NodeError, checks};
 use crate::config::NodeConfig;
 use crate::engine::{Engine, EngineConfig, Patience};
@@ -45,17 +46,15 @@ const RESTART_BACKOFF: Backoff = match Backoff::new(Duration::from_millis(500), 
 const POLICY: RestartPolicy =
     RestartPolicy { restarts_max: RESTARTS_MAX, window: Duration::from_secs(600), backoff: RESTART_BACKOFF };
 
-/// What a started node consists of.
-pub(super) struct Parts {
+/// What a started node shows its host.
+pub(super) struct Shared {
+    pub(super) run_id: RunId,
     pub(super) address: Address,
     pub(super) peer: PeerKey,
     pub(super) events: EventLog,
     pub(super) actors: Actors,
     pub(super) sources: Sources,
     pub(super) http: Option<SocketAddr>,
-    pub(super) finished: mpsc::Receiver<End>,
-    pub(super) fatal: mpsc::Receiver<GaveUp>,
-    pub(super) lock: File,
 }
 
 /// What is known before any actor runs.
@@ -74,7 +73,7 @@ struct Ground {
 }
 
 /// Starts a node in the current actix system.
-pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
+pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRuntime) -> Result<(Shared, Keep), NodeError> {
     let (fatal_sender, fatal) = mpsc::channel(1);
     let (finished_sender, finished) = mpsc::channel(1);
     // First of all: nobody is asked for anything by a node that has no devices, and CUDA must come before any tensor.
@@ -95,7 +94,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (_slot, chain) = rpc.clock().await?;
     let mut net = net_config(&config, info.account);
     net.payload_len = Some(payload_len(&plan));
-    let (net, net_events) = Net::start(net).await?;
+    let (net, net_events) = runtime.start(net).await?;
     // A folder that served another run before keeps that run's snapshots to itself.
     let snapshots = Arc::new(SnapshotStore::open(StoreSettings {
         root: config.data_dir.join("snapshots").join(info.account.to_string()),
@@ -109,7 +108,8 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
     let (own_updates, updates) = (updates.range(), Arc::new(Mutex::new(updates)));
     let net_events = Arc::new(Mutex::new(net_events));
     let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots, updates, own_updates, placement };
-    let (actors, pulse) = start_actors(&config, &ground, tokens, &fatal_sender, finished_sender);
+    let crew = Crew { config: &config, ground: &ground, threads, fatal: fatal_sender };
+    let (actors, devices, pulse) = crew.start(tokens, finished_sender)?;
     ground.events.report(NodeEvent::Started {
         address: config.wallet.address(),
         peer: ground.net.peer_key(),
@@ -118,6 +118,7 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         tp: config.mesh.tp,
     });
     let (address, peer) = (config.wallet.address(), ground.net.peer_key());
+    let keep = Keep { finished, fatal, devices, net: ground.net.clone(), events: ground.events.clone(), lock };
     let sources = Sources {
         run_id: config.run_id.clone(),
         address,
@@ -128,8 +129,8 @@ pub(super) async fn start(config: NodeConfig) -> Result<Parts, NodeError> {
         vitals: Arc::clone(&actors.vitals),
         since: Instant::now(),
     };
-    let http = telemetry::start(listener, config.otlp.clone(), sources.clone(), &config.data_dir);
-    Ok(Parts { address, peer, events: ground.events, actors, sources, http, finished, fatal, lock })
+    let http = telemetry::start(&threads.arbiter()?, listener, config.otlp, sources.clone(), &config.data_dir);
+    Ok((Shared { run_id: config.run_id, address, peer, events: ground.events, actors, sources, http }, keep))
 }
 
 /// Makes the data folder this node's alone; the lock goes with the file that is returned.
@@ -171,163 +172,143 @@ pub fn net_config(config: &NodeConfig, run: Address) -> NetConfig {
     net
 }
 
-fn start_actors(
-    config: &NodeConfig,
-    ground: &Ground,
-    tokens: TokenSource,
-    fatal: &mpsc::Sender<GaveUp>,
-    finished: mpsc::Sender<End>,
-) -> (Actors, Pulse) {
-    let (bind_run, run_link) = RunLink::unbound();
-    let rpc = start_rpc(config, ground, fatal);
-    let gossip = start_gossip(ground, &run_link, fatal);
-    let rewards = start_rewards(config, ground, fatal);
-    let workers = start_workers(config, fatal);
-    let mut vitals: Vec<_> = workers.iter().map(Supervised::vitals).collect();
-    vitals.extend([rpc.vitals(), gossip.vitals(), rewards.vitals()]);
-    let devices = DeviceSettings { shape: config.mesh, placement: ground.placement.clone(), compute: config.compute };
-    let devices = DeviceQueue::start(DeviceParts {
-        mesh: DeviceMesh::new(workers, devices),
-        plan: Arc::clone(&ground.plan),
-        data: tokens,
-        gossip: gossip.clone(),
-        snapshots: Arc::clone(&ground.snapshots),
-        run: run_link.clone(),
-    });
-    let mut pulse = vec![Pulse::of(&rpc), Pulse::of(&gossip), Pulse::of(&rewards)];
-    let links = Links {
-        rpc: rpc.clone(),
-        rewards: rewards.clone(),
-        gossip,
-        devices: devices.clone(),
-        net: ground.net.clone(),
-        checkpoints: CheckpointFolder::new(
-            config.checkpoint_dir.clone().unwrap_or_else(|| config.data_dir.join("checkpoints")),
-            config.snapshots_kept,
-            Arc::clone(&ground.snapshots),
-        ),
-        updates: Arc::clone(&ground.updates),
-        plan: Arc::clone(&ground.plan),
-        events: ground.events.clone(),
-        finished,
-    };
-    let run = start_run(config, ground, links, fatal);
-    bind_run.send_replace(Some(run.clone()));
-    let watcher = start_watcher(ground, &run_link, &rewards, fatal);
-    vitals.extend([run.vitals(), watcher.vitals()]);
-    pulse.extend([Pulse::of(&run), Pulse::of(&watcher)]);
-    let actors = Actors { run, rewards, rpc, watcher, net: ground.net.clone(), devices, vitals: vitals.into() };
-    (actors, Pulse::new(pulse))
-}
-
-fn start_rpc(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RpcSupervisor> {
-    let context = ActionContext::new(config, &ground.info, ground.net.peer_key());
-    let (rpc, events) = (ground.rpc.clone(), ground.events.clone());
-    let arbiter = Arbiter::new();
-    let factory = move || {
-        RpcSupervisor::start_in_arbiter(&arbiter.handle(), {
-            let (rpc, context, events) = (rpc.clone(), context.clone(), events.clone());
-            move |_| RpcSupervisor::new(rpc, context, events)
-        })
-    };
-    Supervised::start("rpc", POLICY, factory, fatal.clone())
-}
-
-fn start_gossip(ground: &Ground, run: &RunLink, fatal: &mpsc::Sender<GaveUp>) -> Supervised<GradientGossip> {
-    let links = GossipLinks { net: ground.net.clone(), events: Arc::clone(&ground.net_events), run: run.clone() };
-    let arbiter = Arbiter::new();
-    let factory = move || {
-        GradientGossip::start_in_arbiter(&arbiter.handle(), {
-            let links = links.clone();
-            move |_| GradientGossip::new(links)
-        })
-    };
-    Supervised::start("gossip", POLICY, factory, fatal.clone())
-}
-
-fn start_rewards(config: &NodeConfig, ground: &Ground, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RewardsActor> {
-    let links = RewardsLinks {
-        rpc: ground.rpc.clone(),
-        wallet: config.wallet.clone(),
-        run: ground.info.clone(),
-        policy: config.claim,
-        events: ground.events.clone(),
-    };
-    let arbiter = Arbiter::new();
-    let factory = move || {
-        RewardsActor::start_in_arbiter(&arbiter.handle(), {
-            let links = links.clone();
-            move |_| RewardsActor::new(links)
-        })
-    };
-    Supervised::start("rewards", POLICY, factory, fatal.clone())
-}
-
-fn start_workers(config: &NodeConfig, fatal: &mpsc::Sender<GaveUp>) -> Vec<Supervised<TrainerWorker>> {
-    let ranks = usize::from(config.mesh.dp) * usize::from(config.mesh.tp);
-    let worker = |_| {
-        let arbiter = Arbiter::new();
-        Supervised::start("trainer", POLICY, move || TrainerWorker::start(&arbiter.handle()), fatal.clone())
-    };
-    (0..ranks).map(worker).collect()
-}
-
 /// The one length of every payload of the run.
 fn payload_len(plan: &RunPlan) -> u32 {
     u32::try_from(plan.layout.payload_len()).unwrap_or(u32::MAX)
 }
 
-fn start_run(config: &NodeConfig, ground: &Ground, links: Links, fatal: &mpsc::Sender<GaveUp>) -> Supervised<RunActor> {
-    // As far as the manifest tells; its files are verified when they are loaded.
-    let disk = ground.snapshots.newest().unwrap_or_else(|error| {
-        tracing::warn!(actor = "node", error = %crate::chain_of(&error), "the snapshots on disk can't be read");
-        None
-    });
-    let engine = EngineConfig {
-        me: config.wallet.address(),
-        peer: ground.net.peer_key(),
-        run_tag: ground.info.account,
-        payload_len: payload_len(&ground.plan),
-        manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
-        index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
-        disk: disk.as_ref().map(run::on_disk),
-        keeps_checkpoints: config.checkpoint_dir.is_some(),
-        checkpoint_repo: config.checkpoint_repo,
-        updates: ground.own_updates,
-        updates_len_max: u32::try_from(psyche_net::wire::UPDATES_BYTES_MAX).unwrap_or(u32::MAX),
-        patience: Patience::default(),
-    };
-    let chain = ground.chain;
-    let arbiter = Arbiter::new();
-    let factory = move || {
-        RunActor::start_in_arbiter(&arbiter.handle(), {
-            let (engine, links) = (Engine::new(engine.clone()), links.clone());
-            move |_| RunActor::new(engine, links, chain)
-        })
-    };
-    Supervised::start("run", POLICY, factory, fatal.clone())
+/// What actors are started with.
+struct Crew<'a> {
+    config: &'a NodeConfig,
+    ground: &'a Ground,
+    threads: &'a Threads,
+    fatal: mpsc::Sender<GaveUp>,
 }
 
-fn start_watcher(
-    ground: &Ground,
-    run: &RunLink,
-    rewards: &Supervised<RewardsActor>,
-    fatal: &mpsc::Sender<GaveUp>,
-) -> Supervised<CoordinatorWatcher> {
-    let links = WatcherLinks {
-        rpc: ground.rpc.clone(),
-        info: ground.info.clone(),
-        watch: WatchConfig::default(),
-        run: run.clone(),
-        rewards: rewards.clone(),
-        events: ground.events.clone(),
-    };
-    let arbiter = Arbiter::new();
-    let factory = move || {
-        CoordinatorWatcher::start_in_arbiter(&arbiter.handle(), {
-            let links = links.clone();
-            move |_| CoordinatorWatcher::new(links)
-        })
-    };
-    Supervised::start("watcher", POLICY, factory, fatal.clone())
+impl Crew<'_> {
+    /// An actor on a thread of its own, made anew by `make` as often as its budget allows.
+    fn one<A, M>(&self, name: &'static str, make: M) -> Result<Supervised<A>, NodeError>
+    where
+        A: Actor<Context = Context<A>>,
+        M: Fn() -> A + Clone + Send + Sync + 'static,
+    {
+        let arbiter = self.threads.arbiter()?;
+        let factory = move || {
+            let make = make.clone();
+            A::start_in_arbiter(&arbiter, move |_| make())
+        };
+        Ok(Supervised::start(name, POLICY, factory, self.fatal.clone()))
+    }
+
+    fn start(&self, tokens: TokenSource, finished: mpsc::Sender<End>) -> Result<(Actors, DeviceQueue, Pulse), NodeError> {
+        let Self { config, ground, .. } = self;
+        let (bind_run, run_link) = RunLink::unbound();
+        let rpc = self.rpc()?;
+        let gossip = self.gossip(&run_link)?;
+        let rewards = self.rewards()?;
+        let workers = self.workers()?;
+        let mut vitals: Vec<_> = workers.iter().map(Supervised::vitals).collect();
+        vitals.extend([rpc.vitals(), gossip.vitals(), rewards.vitals()]);
+        let settings = DeviceSettings { shape: config.mesh, placement: ground.placement.clone(), compute: config.compute };
+        let devices = DeviceQueue::start(DeviceParts {
+            mesh: DeviceMesh::new(workers, settings),
+            plan: Arc::clone(&ground.plan),
+            data: tokens,
+            gossip: gossip.clone(),
+            snapshots: Arc::clone(&ground.snapshots),
+            run: run_link.clone(),
+        });
+        let mut pulse = vec![Pulse::of(&rpc), Pulse::of(&gossip), Pulse::of(&rewards)];
+        let links = Links {
+            rpc: rpc.clone(),
+            rewards: rewards.clone(),
+            gossip,
+            devices: devices.clone(),
+            net: ground.net.clone(),
+            checkpoints: CheckpointFolder::new(
+                config.checkpoint_dir.clone().unwrap_or_else(|| config.data_dir.join("checkpoints")),
+                config.snapshots_kept,
+                Arc::clone(&ground.snapshots),
+            ),
+            updates: Arc::clone(&ground.updates),
+            plan: Arc::clone(&ground.plan),
+            events: ground.events.clone(),
+            finished,
+        };
+        let run = self.run(links)?;
+        bind_run.send_replace(Some(run.clone()));
+        let watcher = self.watcher(&run_link, &rewards)?;
+        vitals.extend([run.vitals(), watcher.vitals()]);
+        pulse.extend([Pulse::of(&run), Pulse::of(&watcher)]);
+        Ok((Actors { run, rewards, rpc, watcher, vitals: vitals.into() }, devices, Pulse::new(pulse)))
+    }
+
+    fn rpc(&self) -> Result<Supervised<RpcSupervisor>, NodeError> {
+        let context = ActionContext::new(self.config, &self.ground.info, self.ground.net.peer_key());
+        let (rpc, events) = (self.ground.rpc.clone(), self.ground.events.clone());
+        self.one("rpc", move || RpcSupervisor::new(rpc.clone(), context.clone(), events.clone()))
+    }
+
+    fn gossip(&self, run: &RunLink) -> Result<Supervised<GradientGossip>, NodeError> {
+        let (net, events) = (self.ground.net.clone(), Arc::clone(&self.ground.net_events));
+        let links = GossipLinks { net, events, run: run.clone() };
+        self.one("gossip", move || GradientGossip::new(links.clone()))
+    }
+
+    fn rewards(&self) -> Result<Supervised<RewardsActor>, NodeError> {
+        let links = RewardsLinks {
+            rpc: self.ground.rpc.clone(),
+            wallet: self.config.wallet.clone(),
+            run: self.ground.info.clone(),
+            policy: self.config.claim,
+            events: self.ground.events.clone(),
+        };
+        self.one("rewards", move || RewardsActor::new(links.clone()))
+    }
+
+    fn workers(&self) -> Result<Vec<Supervised<TrainerWorker>>, NodeError> {
+        let ranks = usize::from(self.config.mesh.dp) * usize::from(self.config.mesh.tp);
+        let worker = |_| {
+            let arbiter = self.threads.arbiter()?;
+            Ok(Supervised::start("trainer", POLICY, move || TrainerWorker::start(&arbiter), self.fatal.clone()))
+        };
+        (0..ranks).map(worker).collect()
+    }
+
+    fn run(&self, links: Links) -> Result<Supervised<RunActor>, NodeError> {
+        let Self { config, ground, .. } = self;
+        // As far as the manifest tells; its files are verified when they are loaded.
+        let disk = ground.snapshots.newest().unwrap_or_else(|error| {
+            tracing::warn!(actor = "node", error = %crate::chain_of(&error), "the snapshots on disk can't be read");
+            None
+        });
+        let engine = EngineConfig {
+            me: config.wallet.address(),
+            peer: ground.net.peer_key(),
+            run_tag: ground.info.account,
+            payload_len: payload_len(&ground.plan),
+            manifest_len_max: u32::try_from(psyche_net::wire::MANIFEST_BYTES_MAX).unwrap_or(u32::MAX),
+            index_len_max: u32::try_from(psyche_net::wire::INDEX_BYTES_MAX).unwrap_or(u32::MAX),
+            disk: disk.as_ref().map(run::on_disk),
+            keeps_checkpoints: config.checkpoint_dir.is_some(),
+            checkpoint_repo: config.checkpoint_repo,
+            updates: ground.own_updates,
+            updates_len_max: u32::try_from(psyche_net::wire::UPDATES_BYTES_MAX).unwrap_or(u32::MAX),
+            patience: Patience::default(),
+        };
+        let chain = ground.chain;
+        self.one("run", move || RunActor::new(Engine::new(engine.clone()), links.clone(), chain))
+    }
+
+    fn watcher(&self, run: &RunLink, rewards: &Supervised<RewardsActor>) -> Result<Supervised<CoordinatorWatcher>, NodeError> {
+        let links = WatcherLinks {
+            rpc: self.ground.rpc.clone(),
+            info: self.ground.info.clone(),
+            watch: WatchConfig::default(),
+            run: run.clone(),
+            rewards: rewards.clone(),
+            events: self.ground.events.clone(),
+        };
+        self.one("watcher", move || CoordinatorWatcher::new(links.clone()))
+    }
 }

@@ -83,6 +83,7 @@ pub(super) enum DeviceError {
 pub struct DeviceQueue {
     commands: mpsc::Sender<DeviceCommand>,
     shared: Arc<Shared>,
+    snapshots: Arc<AsyncMutex<Snapshots>>,
 }
 
 type Shared = Mutex<Training>;
@@ -92,6 +93,8 @@ type Shared = Mutex<Training>;
 struct Training {
     current: Option<(RoundKey, Arc<AtomicBool>)>,
     cancelled: Option<RoundKey>,
+    /// The node stops: nothing is trained any more.
+    stops: bool,
 }
 
 /// What the devices need beside commands.
@@ -116,8 +119,10 @@ impl DeviceQueue {
     pub fn start(parts: DeviceParts) -> Self {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::default());
-        drop(tokio::spawn(Worker::new(parts, Arc::clone(&shared)).serve(inbox)));
-        Self { commands, shared }
+        let worker = Worker::new(parts, Arc::clone(&shared));
+        let snapshots = Arc::clone(&worker.snapshots);
+        drop(tokio::spawn(worker.serve(inbox)));
+        Self { commands, shared, snapshots }
     }
 
     pub(super) fn push(&self, command: DeviceCommand) -> Result<(), DeviceCommand> {
@@ -135,15 +140,17 @@ impl DeviceQueue {
         }
     }
 
-    /// Stops whatever is being trained, so that the node can stop soon.
-    pub(crate) fn cancel_any(&self) {
+    /// Has the devices finish the micro-batch and train no more, and waits for the snapshot that is being written.
+    pub(crate) async fn settle(&self) {
         let current = {
-            let training = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut training = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            training.stops = true;
             training.current.as_ref().map(|(round, _)| *round)
         };
         if let Some(round) = current {
             self.cancel(round);
         }
+        drop(self.snapshots.lock().await);
     }
 }
 
@@ -289,7 +296,7 @@ impl Worker {
     /// The token that cancels `round`; `None` if it is cancelled already.
     fn begin(&self, round: RoundKey) -> Option<Arc<AtomicBool>> {
         let mut training = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if training.cancelled == Some(round) {
+        if training.stops || training.cancelled == Some(round) {
             return None;
         }
         let cancel = Arc::new(AtomicBool::new(false));

@@ -55,7 +55,7 @@ pub struct Sources {
 
 impl Sources {
     /// Whether the actors answer: why not, in words, otherwise.
-    pub(super) async fn live(&self) -> Result<(), String> {
+    pub(crate) async fn live(&self) -> Result<(), String> {
         if let Some(vitals) = self.vitals.iter().find(|vitals| vitals.given_up()) {
             return Err(format!("the {} actor died too often", vitals.name()));
         }
@@ -63,7 +63,7 @@ impl Sources {
         self.pulse.feel(ANSWER_TIMEOUT).await.map_err(stuck)
     }
 
-    pub(super) fn readiness(&self) -> Readiness {
+    pub(crate) fn readiness(&self) -> Readiness {
         self.readiness_of(&self.tally.read())
     }
 

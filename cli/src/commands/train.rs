@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use psyche_actors::node::{End, checks};
+use psyche_actors::node::checks;
 use psyche_actors::telemetry::ServiceManager;
-use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError};
+use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError, Outcome};
 use psyche_chain::{Rpc, RpcConfig};
 use psyche_gpu::devices::Machine;
 use psyche_messages::Address;
 use serde::Serialize;
 
-use super::{chain_failed, failed_to};
+use super::{chain_failed, chain_said};
 use crate::args::{CheckArgs, TrainArgs};
 use crate::doctor::choose::{Chosen, choose};
 use crate::doctor::{Settings, node_exit, port, variables};
@@ -34,8 +34,10 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
     loop {
         match take_part(config.clone(), manager.as_ref()).await? {
             // Every start looks at the run as it is now, and refuses what can't be trained.
-            Err(NodeError::RunReplaced) => tracing::warn!("the run was closed and created anew: starting over"),
-            ended => return ended.map_err(node_failed),
+            Err(error) if matches!(*error, NodeError::RunReplaced) => {
+                tracing::warn!("the run was closed and created anew: starting over");
+            }
+            ended => return ended.map_err(|error| node_failed(&error)),
         }
     }
 }
@@ -45,7 +47,7 @@ async fn choose_run(config: &NodeConfig) -> Result<Chosen> {
     let mut chain = RpcConfig::new(config.endpoints.clone());
     chain.programs = config.programs;
     let rpc = Rpc::new(chain).map_err(chain_failed)?;
-    checks::one_cluster(&rpc, config).await.map_err(node_failed)?;
+    checks::one_cluster(&rpc, config).await.map_err(|error| node_failed(&error))?;
     choose(&rpc, config).await
 }
 
@@ -58,50 +60,46 @@ async fn starting(manager: Option<&Arc<ServiceManager>>) -> Infallible {
 }
 
 /// Runs a node until the run is over for it, it can't go on, or somebody wants it to stop.
-async fn take_part(config: NodeConfig, manager: Option<&Arc<ServiceManager>>) -> Result<Result<(), NodeError>> {
+async fn take_part(config: NodeConfig, manager: Option<&Arc<ServiceManager>>) -> Result<Result<(), Arc<NodeError>>> {
     let mut stop = Stop::listen()?;
     let started = tokio::select! {
-        started = NodeBuilder::new(config).start() => started,
+        started = NodeBuilder::from(config).start() => started,
         never = starting(manager) => match never {},
         signal = stop.requested() => {
             output::note(format_args!("{signal}: stopped before the node was up"));
             return Ok(Ok(()));
         }
     };
-    let mut node = match started {
+    let node = match started {
         Ok(node) => node,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => return Ok(Err(Arc::new(error))),
     };
     tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
     let telling = manager.map(|manager| tokio::spawn(node.tell(Arc::clone(manager))));
     let ended = tokio::select! {
-        end = node.wait() => Ok(end),
+        outcome = node.wait() => Ok(outcome),
         signal = stop.requested() => Err(signal),
     };
     if let Some(telling) = telling {
         telling.abort();
     }
-    let end = match ended {
-        Ok(end) => end,
+    let outcome = match ended {
+        Ok(outcome) => outcome,
         Err(signal) => {
             if let Some(manager) = manager {
                 manager.stopping();
             }
             output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
-            node.stop(signal).await;
-            return Ok(Ok(()));
+            node.stop(signal).await
         }
     };
-    Ok(match end {
-        End::Finished(reason) => {
+    Ok(match outcome {
+        Outcome::Finished { reason } => {
             output::note(format_args!("the run is over for this node: {reason}"));
-            node.stop(&reason).await;
             Ok(())
         }
-        End::Failed(error) => {
-            node.stop(&psyche_actors::chain_of(&error)).await;
-            Err(error)
-        }
+        Outcome::Stopped { .. } => Ok(()),
+        Outcome::Failed(error) => Err(error),
     })
 }
 
@@ -129,7 +127,7 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
     let config = configuration(args.train)?;
     let mesh = config.mesh;
     let machine = Machine::look();
-    let placement = config.placement(&machine).map_err(|error| node_failed(error.into()))?;
+    let placement = config.placement(&machine).map_err(|error| node_failed(&error.into()))?;
     let precision = placement.seats.first().map(|seat| config.compute.precision_on(seat));
     let checked = Checked {
         run_id: config.run_id.to_string(),
@@ -173,10 +171,11 @@ fn configuration_failed(error: ConfigError) -> anyhow::Error {
     Failure::new(Exit::Configuration, format!("failed to {error}")).into()
 }
 
-fn node_failed(error: NodeError) -> anyhow::Error {
-    match (node_exit(&error), error) {
-        (Some(exit), error) => Failure::new(exit, format!("failed to {}", psyche_actors::chain_of(&error))).into(),
-        (None, NodeError::Chain(error)) => chain_failed(error),
-        (None, error) => failed_to(error),
-    }
+fn node_failed(error: &NodeError) -> anyhow::Error {
+    let exit = match (node_exit(error), error) {
+        (Some(exit), _) => exit,
+        (None, NodeError::Chain(error)) => return chain_said(error),
+        (None, _) => Exit::Failure,
+    };
+    Failure::new(exit, format!("failed to {}", psyche_actors::chain_of(error))).into()
 }
