@@ -51,6 +51,10 @@ const PENDING_MAX: u32 = 128;
 /// A connection over which nothing happens is kept this long; members are re-dialled anyway.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Before the version, and before the number of the start, in what a node calls itself.
+const PROGRAM: &str = "psyche-solana-client/";
+const LIFE: &str = " life/";
+
 /// What a node does for others, and whom it admits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Role {
@@ -116,7 +120,7 @@ fn behaviour(
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX));
     let blobs =
         request_response::Config::default().with_request_timeout(REQUEST_TIMEOUT).with_max_concurrent_streams(BLOB_STREAMS_MAX);
-    let agent = concat!("psyche-solana-client/", env!("CARGO_PKG_VERSION")).to_owned();
+    let agent = agent(rand::random());
     let identify = identify::Config::new("/psyche-solana-client/1".to_owned(), keypair.public())
         .with_agent_version(agent)
         .with_push_listen_addr_updates(true);
@@ -138,6 +142,17 @@ fn behaviour(
     }
 }
 
+/// What a node calls itself: program, version, and a number of its own for every time that it starts.
+fn agent(life: u64) -> String {
+    format!("{PROGRAM}{}{LIFE}{life:016x}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The number of a start in what a peer calls itself, if it is of our kind.
+pub(crate) fn life_of(agent: &str) -> Option<u64> {
+    let (_, life) = agent.strip_prefix(PROGRAM)?.split_once(LIFE)?;
+    u64::from_str_radix(life, 16).ok().filter(|_| life.len() == 16)
+}
+
 fn kademlia(keypair: &Keypair, run_tag: &Address) -> Result<kad::Behaviour<MemoryStore>, NetError> {
     let protocol = StreamProtocol::try_from_owned(format!("/psyche-solana-client/kad/1/{run_tag}"))
         .map_err(|error| NetError::Setup { part: "discovery", source: boxed(error) })?;
@@ -151,4 +166,19 @@ fn kademlia(keypair: &Keypair, run_tag: &Address) -> Result<kad::Behaviour<Memor
     // Every node answers, also behind addresses that nobody has confirmed.
     kad.set_mode(Some(kad::Mode::Server));
     Ok(kad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_start_is_found_in_what_a_node_calls_itself_and_nowhere_else() {
+        for life in [0, 1, u64::MAX] {
+            assert_eq!(life_of(&agent(life)), Some(life));
+        }
+        let odd = ["", "psyche-solana-client/0.1.0", "other/0.1.0 life/0000000000000001", "psyche-solana-client/0.1.0 life/1"];
+        let long = format!("{PROGRAM}0.1.0{LIFE}{}", "0".repeat(1 << 16));
+        assert!(odd.into_iter().chain([long.as_str()]).all(|agent| life_of(agent).is_none()));
+    }
 }

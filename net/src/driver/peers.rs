@@ -12,7 +12,7 @@ use libp2p::{Multiaddr, PeerId, identify, kad, ping, relay};
 use rand::Rng;
 
 use super::Driver;
-use crate::behaviour::SCORE_PER_POINT;
+use crate::behaviour::{SCORE_PER_POINT, life_of};
 use crate::conduct::Offence;
 use crate::handle::{NetEvent, Presence};
 use crate::identity::peer_key_of_id;
@@ -31,6 +31,8 @@ pub(super) struct Link {
     /// How near the other end is.
     scope: Scope,
     relayed: bool,
+    /// Which start of the peer's process it belongs to, once the peer has said so.
+    life: Option<u64>,
 }
 
 impl Driver {
@@ -84,7 +86,7 @@ impl Driver {
             // Another attempt at a direct connection begins; what was there before it is not needed for that.
             self.close_relayed(&peer);
         }
-        self.links.insert(connection, Link { peer, scope, relayed });
+        self.links.insert(connection, Link { peer, scope, relayed, life: None });
         self.dialer.connected(&peer, Instant::now());
         let first = self.connected.insert(peer, key).is_none();
         let upgraded = !relayed && self.close_relayed(&peer);
@@ -235,6 +237,9 @@ impl Driver {
     pub(super) fn on_identify(&mut self, event: identify::Event) {
         let identify::Event::Received { peer_id, info, connection_id } = event else { return };
         let scope = self.links.get(&connection_id).map_or(Scope::World, |link| link.scope);
+        if let Some(life) = life_of(&info.agent_version) {
+            self.note_life(&peer_id, &connection_id, life);
+        }
         let speaks_kad = self.swarm.behaviour().kad.protocol_names().iter().any(|name| info.protocols.contains(name));
         if !info.protocols.contains(&transfer::PROTOCOL) {
             tracing::debug!(peer = %peer_id, agent = info.agent_version, "peer speaks no blobs");
@@ -244,6 +249,21 @@ impl Driver {
                 self.learn(&peer_id, address.clone());
             }
             self.heard(&peer_id, address);
+        }
+    }
+
+    /// Begins anew with a peer whose process died and came back before this node had noticed. Connections to a dead process look
+    /// alive until they time out, and whatever keeps state by peer (gossip has told its subscriptions, to the dead one) would go on
+    /// as if nothing had been: the peer would hear nothing from here for good.
+    fn note_life(&mut self, peer: &PeerId, connection: &ConnectionId, life: u64) {
+        if let Some(link) = self.links.get_mut(connection) {
+            link.life = Some(life);
+        }
+        let dead = |link: &Link| link.peer == *peer && link.life.is_some_and(|other| other != life);
+        if self.links.values().any(dead) {
+            tracing::info!(peer = %peer, "peer has started anew, all connections to it begin again");
+            // An error if there is none any more.
+            let _connected = self.swarm.disconnect_peer_id(*peer);
         }
     }
 

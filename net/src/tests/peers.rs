@@ -90,6 +90,29 @@ async fn a_lost_peer_is_dialled_until_it_is_back_and_hears_what_it_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_dies_and_comes_back_unnoticed_hears_and_is_heard() {
+    let mut a = start(1, QUIC, &[]).await;
+    let bootstrap = a.net.presence().listening;
+    let start_b = move || {
+        // Threads of its own, so that it can end as a process that is killed: without a word to anybody.
+        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let dir = TempDir::new().unwrap();
+        let config = NetConfig { bootstrap: bootstrap.clone(), ..config(2, QUIC, &[], &dir) };
+        let (net, events) = threads.block_on(Net::start(config)).unwrap();
+        (threads, Node { net, events, dir })
+    };
+    let (threads, b) = tokio::task::spawn_blocking(start_b.clone()).await.unwrap();
+    let said = b.net.publish(digest(1)).await.unwrap();
+    assert_eq!(a.hears().await, said);
+    threads.shutdown_background();
+    let (threads, mut b) = tokio::task::spawn_blocking(start_b).await.unwrap();
+    let (from_b, from_a) = (b.net.publish(digest(2)).await.unwrap(), a.net.publish(digest(3)).await.unwrap());
+    assert_eq!(a.hears().await, from_b);
+    assert_eq!(b.hears().await, from_a);
+    threads.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_shutdown_everything_answers_closed() {
     let mut a = start(1, TCP, &[]).await;
     a.net.shutdown().await;
