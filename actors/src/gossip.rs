@@ -4,7 +4,7 @@
 //! # In (message → reply)
 //! [`Publish`] → the signed message; [`StoreBlob`], [`StoreFile`] → the blob's name; [`FetchBlob`], [`CopyBlob`] → nothing;
 //! [`ReadBlob`] → the bytes, if they are here; [`EncodeManifest`], [`DecodeManifest`]; [`SetMembers`]; [`HearAgain`];
-//! [`ForgetRounds`]; [`Unpin`].
+//! [`ForgetRounds`]; [`Unpin`]; [`Blame`].
 //!
 //! # Out
 //! What peers say and who comes and goes, to `RunActor`.
@@ -31,7 +31,7 @@ use psyche_net::{BlobError, EventReceiver, FetchError, NetError, NetEvent, NetHa
 use tokio::sync::Mutex;
 
 use crate::chain_of;
-use crate::engine::Event;
+use crate::engine::{Event, Lie};
 use crate::envelope::Ask;
 use crate::run::{Happened, RunLink};
 
@@ -69,6 +69,15 @@ pub struct FetchBlob {
     pub providers: Vec<PeerKey>,
     /// The round after which it is of no use; without one it stays until [`Unpin`].
     pub round: Option<RoundKey>,
+}
+
+/// Charges a peer for what it signed and what is not so.
+#[derive(Clone, Copy, Debug)]
+pub struct Blame {
+    /// Who.
+    pub peer: PeerKey,
+    /// What about.
+    pub lie: Lie,
 }
 
 /// Copies a stored blob to a file.
@@ -125,6 +134,9 @@ impl Command for StoreFile {
 }
 impl Command for FetchBlob {
     type Reply = Result<(), FetchError>;
+}
+impl Command for Blame {
+    type Reply = ();
 }
 impl Command for CopyBlob {
     type Reply = Result<(), NetError>;
@@ -274,6 +286,23 @@ impl Handler<Ask<CopyBlob>> for GradientGossip {
                 Ok(())
             });
             copied.await.unwrap_or(Err(NetError::Closed))
+        })
+    }
+}
+
+impl Handler<Ask<Blame>> for GradientGossip {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Ask(Blame { peer, lie }): Ask<Blame>, _: &mut Self::Context) -> Self::Result {
+        let net = self.links.net.clone();
+        let lie = match lie {
+            Lie::Mislabelled => psyche_net::Lie::Mislabelled,
+            Lie::FalseLog => psyche_net::Lie::FalseLog,
+        };
+        Box::pin(async move {
+            if let Err(error) = net.blame(peer, lie).await {
+                tracing::warn!(actor = "gossip", %peer, error = %chain_of(&error), "a liar is not charged");
+            }
         })
     }
 }

@@ -118,6 +118,18 @@ fn sim_a_slanderer_has_nobody_slashed() {
 }
 
 #[test]
+fn sim_who_announces_a_manifest_as_its_payload_pays_and_holds_nobody_up() {
+    let blames = AtomicU64::new(0);
+    for_each_seed(6, |seed| {
+        let mut world = World::new(seed, 4 + seed as usize % 2, Faults::lossy(seed).with_mislabelled_manifests());
+        world.run();
+        // Whoever is blamed is the liar: any other blame fails at once.
+        blames.fetch_add(world.checks.blames.len() as u64, Relaxed);
+    });
+    assert!(blames.into_inner() > 0 || sim::verbose(), "nobody was ever blamed");
+}
+
+#[test]
 fn sim_who_has_no_result_now_and_then_and_says_so_stays_in_the_run() {
     let total = AtomicU64::new(0);
     for_each_seed(6, |seed| {

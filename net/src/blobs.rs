@@ -31,7 +31,7 @@ pub(crate) use bits::Bits;
 use claims::Claims;
 pub use error::BlobError;
 use incoming::Incoming;
-use index::{Entry, Index, Kept, Victim};
+use index::{Entry, Index, Kept, Unfinished, Victim};
 use partial::PARTIAL_DIR;
 pub(crate) use partial::Transfer;
 use tree::TreeBuilder;
@@ -97,15 +97,16 @@ impl BlobStore {
                 continue;
             };
             let side = partial::side_path(&self.inner.dir, &hash);
-            let len = partial::len_in(&side).ok().flatten().filter(|_| partial::data_path(&self.inner.dir, &hash).exists());
+            let len =
+                partial::len_in(&side).ok().flatten().filter(|len| partial::data_path(&self.inner.dir, &hash, *len).exists());
             let mut index = self.lock();
             let room = self.inner.bytes_max.saturating_sub(index.stored).saturating_sub(index.reserved);
             match len {
-                Some(_) if index.partials.contains_key(&hash) => {}
+                Some(len) if index.partials.contains_key(&(hash, len)) => {}
                 Some(len) if len <= room && !index.entries.contains_key(&hash) => {
                     let touched = file.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
                     index.reserved += len;
-                    index.partials.insert(hash, Kept { len, touched, open: None });
+                    index.partials.insert((hash, len), Kept { touched, open: None });
                 }
                 _ => useless.push(file.path()),
             }
@@ -254,16 +255,16 @@ impl BlobStore {
             .partials
             .iter()
             .filter(|(_, kept)| kept.open.is_none() && old(kept.touched))
-            .map(|(hash, _)| *hash)
+            .map(|(name, _)| *name)
             .collect();
-        idle.iter().for_each(|hash| self.abandon(hash));
+        idle.iter().for_each(|name| self.abandon(name));
         self.drop_where(|entry| entry.tag.is_none() && old(entry.touched))
     }
 
     /// How much of an unfinished blob is here, in bytes to within a quarter MiB, while it is fetched.
     #[must_use]
     pub fn progress(&self, hash: &BlobHash) -> Option<u64> {
-        let open = self.lock().partials.get(hash)?.open.clone()?;
+        let open = self.lock().partials.iter().find(|((name, _), kept)| name == hash && kept.open.is_some())?.1.open.clone()?;
         let groups = open.have().count();
         Some((u64::from(groups) * u64::from(GROUP_BYTES)).min(open.tree().len()))
     }
@@ -271,7 +272,7 @@ impl BlobStore {
     /// Group `group` of the blob `hash` of `total` bytes, for a peer.
     pub(crate) fn read_group(&self, hash: &BlobHash, total: u64, group: u32) -> Result<Found, BlobError> {
         if let Some(open) = self.open_partial(hash, total) {
-            let path = partial::data_path(&self.inner.dir, hash);
+            let path = partial::data_path(&self.inner.dir, hash, total);
             if let Some(bytes) = open.read(group).map_err(io_error(&path))? {
                 return Ok(Found::Bytes(bytes));
             }
@@ -315,7 +316,7 @@ impl BlobStore {
         if index.entries.contains_key(hash) {
             return None;
         }
-        index.partials.get(hash)?.open.clone().filter(|open| open.tree().len() == total)
+        index.partials.get(&(*hash, total))?.open.clone()
     }
 
     /// The tree of the blob `hash`, if it is there and `total` bytes long.
@@ -358,16 +359,18 @@ impl BlobStore {
     }
 
     /// Drops what is there of an unfinished blob that nobody fetches.
-    fn abandon(&self, hash: &BlobHash) {
+    fn abandon(&self, name: &Unfinished) {
         let mut index = self.lock();
-        if index.forget_partial(hash) {
-            self.unlink_partial(hash);
+        if index.forget_partial(name) {
+            self.unlink_partial(name);
         }
     }
 
-    fn unlink_partial(&self, hash: &BlobHash) {
-        remove(&partial::data_path(&self.inner.dir, hash));
-        remove(&partial::side_path(&self.inner.dir, hash));
+    fn unlink_partial(&self, (hash, len): &Unfinished) {
+        remove(&partial::data_path(&self.inner.dir, hash, *len));
+        if groups_of(*len) > 1 {
+            remove(&partial::side_path(&self.inner.dir, hash));
+        }
     }
 
     fn touch(&self, hash: &BlobHash) -> bool {
@@ -411,9 +414,9 @@ impl BlobStore {
                     index.remove(&hash);
                     self.unlink(&hash);
                 }
-                Victim::Partial(hash) => {
-                    index.forget_partial(&hash);
-                    self.unlink_partial(&hash);
+                Victim::Partial(name) => {
+                    index.forget_partial(&name);
+                    self.unlink_partial(&name);
                 }
             }
         }

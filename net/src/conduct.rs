@@ -22,13 +22,17 @@ pub(crate) enum Offence {
     WrongLength,
     /// It served bytes that don't have the hash it was asked for.
     WrongBytes,
+    /// It announced a blob as what it is not.
+    Mislabelled,
+    /// Its update log is false.
+    FalseLog,
 }
 
 impl Offence {
     const fn points(self) -> u32 {
         match self {
-            Self::InvalidGossip | Self::WrongLength => 2,
-            Self::WrongBytes => 5,
+            Self::InvalidGossip | Self::WrongLength | Self::Mislabelled => 2,
+            Self::WrongBytes | Self::FalseLog => 5,
         }
     }
 }

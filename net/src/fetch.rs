@@ -48,7 +48,7 @@ const OFFER_EVERY: Duration = Duration::from_secs(2);
 /// Transfers under way, and who is not asked again for what.
 #[derive(Default)]
 pub(crate) struct Fetches {
-    running: HashMap<BlobHash, Weak<tokio::sync::Mutex<()>>>,
+    running: HashMap<(BlobHash, u64), Weak<tokio::sync::Mutex<()>>>,
     refused: HashSet<(BlobHash, PeerKey)>,
     refused_order: VecDeque<(BlobHash, PeerKey)>,
     /// What the last transfer has learnt of the peers.
@@ -56,14 +56,15 @@ pub(crate) struct Fetches {
 }
 
 impl Fetches {
-    /// The lock that transfers of `hash` hold, so that a second one waits for the first and then finds the blob.
-    fn lock_of(&mut self, hash: BlobHash) -> Arc<tokio::sync::Mutex<()>> {
-        if let Some(lock) = self.running.get(&hash).and_then(Weak::upgrade) {
+    /// The lock that transfers of `hash` with `len` bytes hold, so that a second one waits for the first and then finds the
+    /// blob. A hash belongs to one length: whoever announces another one is waited for by nobody.
+    fn lock_of(&mut self, hash: BlobHash, len: u64) -> Arc<tokio::sync::Mutex<()>> {
+        if let Some(lock) = self.running.get(&(hash, len)).and_then(Weak::upgrade) {
             return lock;
         }
         self.running.retain(|_, lock| lock.strong_count() > 0);
         let lock = Arc::default();
-        self.running.insert(hash, Arc::downgrade(&lock));
+        self.running.insert((hash, len), Arc::downgrade(&lock));
         lock
     }
 
@@ -129,7 +130,7 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     async fn run(&self, tally: &mut Tally) -> Result<(), FetchError> {
-        let lock = self.fetches().lock_of(self.hash);
+        let lock = self.fetches().lock_of(self.hash, self.len);
         let _only = lock.lock().await;
         let _permit = self.shared.fetch_permits.acquire().await.map_err(|_| FetchError::Closed)?;
         if self.is_stored().await? {

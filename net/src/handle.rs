@@ -55,6 +55,15 @@ pub enum NetEvent {
     Listening(String),
 }
 
+/// What a peer signed and is not so, as the node found out ([`NetHandle::blame`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It announced a blob as what it is not: two points.
+    Mislabelled,
+    /// Its update log does not lead where it says: five points.
+    FalseLog,
+}
+
 /// Who is there, and where this node is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Presence {
@@ -268,6 +277,21 @@ impl NetHandle {
     /// [`FetchError`] if nobody provided it in time, or it can't be stored.
     pub async fn fetch(&self, hash: BlobHash, len: u64, providers: &[PeerKey], timeout: Duration) -> Result<(), FetchError> {
         fetch::fetch(&self.shared, self.peer_key(), hash, len, providers, timeout).await
+    }
+
+    /// Charges `peer` for a lie that only those find out who look into blobs. At ten points it is kept out for some minutes.
+    ///
+    /// # Errors
+    /// [`NetError::Closed`] after a shutdown.
+    pub async fn blame(&self, peer: PeerKey, lie: Lie) -> Result<(), NetError> {
+        let offence = match lie {
+            Lie::Mislabelled => Offence::Mislabelled,
+            Lie::FalseLog => Offence::FalseLog,
+        };
+        match peer_id_of(&peer) {
+            Some(id) => self.send(Command::Offence(id, offence)).await,
+            None => Ok(()),
+        }
     }
 
     /// How many bytes of blobs went out and came in.

@@ -33,7 +33,7 @@ mod tests;
 pub use blobs::{BlobError, BlobStore};
 pub use config::{NetConfig, RELAYS_MAX};
 pub use error::{FetchError, NetError};
-pub use handle::{EventReceiver, Net, NetEvent, NetHandle, Presence};
+pub use handle::{EventReceiver, Lie, Net, NetEvent, NetHandle, Presence};
 pub use identity::peer_key_of;
 pub use traffic::BlobTraffic;
 pub use transfer::{Part, PartRequest, PartResponse};

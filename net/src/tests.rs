@@ -4,7 +4,9 @@
 
 mod blobs;
 mod gossip;
+mod lies;
 mod peers;
+mod stalls;
 
 use std::future::Future;
 use std::time::Duration;

@@ -123,6 +123,8 @@ pub enum Event {
     ManifestFetched {
         /// The blob.
         blob: BlobHash,
+        /// The length with which it was asked for, in bytes.
+        len: u32,
         /// What it lists. The signature of every entry has been checked; a manifest with a bad one is malformed.
         outcome: Result<Manifest, FetchFault>,
     },
@@ -255,7 +257,7 @@ pub enum FetchOutcome {
 pub enum FetchFault {
     /// No provider served it; trying again may help.
     Unavailable,
-    /// It is here, but its content breaks the rules; it always will.
+    /// It is here, but has another length, or its content breaks the rules; it always will.
     Malformed,
 }
 
@@ -363,6 +365,13 @@ pub enum Effect {
         /// What it does.
         action: ChainAction,
     },
+    /// A peer signed what is not so: have the network score it down, and keep it out if it goes on.
+    Blame {
+        /// Who.
+        peer: PeerKey,
+        /// What about.
+        lie: Lie,
+    },
     /// Only these peers belong to the run now. This node is not among them.
     SetMembers(Vec<PeerKey>),
     /// Nothing of the rounds before this one is needed any more: blobs and what the update log says of them may go.
@@ -376,6 +385,15 @@ pub enum Effect {
     },
     /// The run goes on, but not with this node as it is; no effect follows.
     Leave(Leaving),
+}
+
+/// What a peer signed and is not so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// A blob that it announced is not what it said.
+    Mislabelled,
+    /// Its update log is false.
+    FalseLog,
 }
 
 /// Where parameters come from.

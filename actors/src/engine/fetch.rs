@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use psyche_messages::{BlobHash, PeerKey, Step};
+use psyche_messages::{Address, BlobHash, PeerKey, RoundKey, Step};
 
 use super::api::{Effect, FetchFault, Fetching};
 
@@ -16,6 +16,31 @@ const ANSWER_MS: u64 = 60_000;
 const PAUSE_MS: u64 = 300;
 /// Longest pause after a failure.
 const PAUSE_MS_MAX: u64 = 5_000;
+
+/// What a blob is wanted as. One that is announced as two things is two: whoever announces a manifest as a payload, or with
+/// another length, has nobody wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    /// A payload; all payloads of a run have the same length.
+    Payload(BlobHash),
+    /// A manifest of that length.
+    Manifest(BlobHash, u32),
+}
+
+impl Wanted {
+    const fn of(blob: BlobHash, len: u32, what: &Fetching) -> Self {
+        match what {
+            Fetching::Payload(_) => Self::Payload(blob),
+            Fetching::Manifest { .. } => Self::Manifest(blob, len),
+        }
+    }
+
+    const fn blob(&self) -> BlobHash {
+        match self {
+            Self::Payload(blob) | Self::Manifest(blob, _) => *blob,
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Job {
@@ -38,17 +63,17 @@ enum JobState {
     Malformed,
 }
 
-/// Every blob of the rounds in work, by name.
+/// Every blob of the rounds in work.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
-    jobs: BTreeMap<BlobHash, Job>,
+    jobs: BTreeMap<Wanted, Job>,
 }
 
 impl Fetches {
     /// Asks for a blob, or adds providers to one that is asked for already.
     pub(super) fn want(&mut self, blob: BlobHash, len: u32, what: Fetching, providers: &[PeerKey], now_ms: u64) {
         let full = self.jobs.len() >= JOBS_MAX;
-        let job = match self.jobs.entry(blob) {
+        let job = match self.jobs.entry(Wanted::of(blob, len, &what)) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(_) if full => return,
             std::collections::btree_map::Entry::Vacant(entry) => {
@@ -64,8 +89,9 @@ impl Fetches {
 
     /// Notes a blob that this node made itself.
     pub(super) fn own(&mut self, blob: BlobHash, len: u32, what: Fetching) {
-        if self.jobs.len() < JOBS_MAX || self.jobs.contains_key(&blob) {
-            self.jobs.insert(blob, Job { what, len, providers: Vec::new(), state: JobState::Here, failures: 0 });
+        let wanted = Wanted::of(blob, len, &what);
+        if self.jobs.len() < JOBS_MAX || self.jobs.contains_key(&wanted) {
+            self.jobs.insert(wanted, Job { what, len, providers: Vec::new(), state: JobState::Here, failures: 0 });
         }
     }
 
@@ -74,27 +100,49 @@ impl Fetches {
         self.jobs.len()
     }
 
-    /// Whether a blob is here and well-formed.
-    pub(super) fn is_here(&self, blob: &BlobHash) -> bool {
-        self.jobs.get(blob).is_some_and(|job| job.state == JobState::Here)
+    /// Whether a payload is here and well-formed.
+    pub(super) fn is_here(&self, payload: &BlobHash) -> bool {
+        self.jobs.get(&Wanted::Payload(*payload)).is_some_and(|job| job.state == JobState::Here)
     }
 
-    /// Whether a blob is here and useless.
-    pub(super) fn is_malformed(&self, blob: &BlobHash) -> bool {
-        self.jobs.get(blob).is_some_and(|job| job.state == JobState::Malformed)
+    /// Whether what was announced as a payload is here and is none.
+    pub(super) fn is_malformed(&self, payload: &BlobHash) -> bool {
+        self.jobs.get(&Wanted::Payload(*payload)).is_some_and(|job| job.state == JobState::Malformed)
     }
 
-    /// What a blob was asked for as, while its answer is awaited.
-    pub(super) fn asked_for(&self, blob: &BlobHash) -> Option<&Fetching> {
-        self.jobs
-            .get(blob)
-            .filter(|job| matches!(job.state, JobState::Asked { .. } | JobState::Due { .. }))
-            .map(|job| &job.what)
+    /// Whose payload is awaited under this name, and of which round.
+    pub(super) fn awaited_payload(&self, payload: &BlobHash) -> Option<(Address, RoundKey)> {
+        match self.awaited(&Wanted::Payload(*payload))? {
+            Fetching::Payload(result) => Some((result.trainer, result.round)),
+            Fetching::Manifest { .. } => None,
+        }
     }
 
-    /// Notes what became of a fetch.
-    pub(super) fn finish(&mut self, blob: &BlobHash, outcome: Result<(), FetchFault>, now_ms: u64) {
-        let Some(job) = self.jobs.get_mut(blob) else { return };
+    /// Of which round a manifest of this name and length is awaited.
+    pub(super) fn awaited_manifest(&self, blob: &BlobHash, len: u32) -> Option<RoundKey> {
+        match self.awaited(&Wanted::Manifest(*blob, len))? {
+            Fetching::Manifest { round, .. } => Some(*round),
+            Fetching::Payload(_) => None,
+        }
+    }
+
+    fn awaited(&self, wanted: &Wanted) -> Option<&Fetching> {
+        let job = self.jobs.get(wanted)?;
+        matches!(job.state, JobState::Asked { .. } | JobState::Due { .. }).then_some(&job.what)
+    }
+
+    /// Notes what became of the fetch of a payload.
+    pub(super) fn finish_payload(&mut self, payload: BlobHash, outcome: Result<(), FetchFault>, now_ms: u64) {
+        self.finish(&Wanted::Payload(payload), outcome, now_ms);
+    }
+
+    /// Notes what became of the fetch of a manifest.
+    pub(super) fn finish_manifest(&mut self, blob: BlobHash, len: u32, outcome: Result<(), FetchFault>, now_ms: u64) {
+        self.finish(&Wanted::Manifest(blob, len), outcome, now_ms);
+    }
+
+    fn finish(&mut self, wanted: &Wanted, outcome: Result<(), FetchFault>, now_ms: u64) {
+        let Some(job) = self.jobs.get_mut(wanted) else { return };
         if matches!(job.state, JobState::Here | JobState::Malformed) {
             return;
         }
@@ -111,7 +159,7 @@ impl Fetches {
 
     /// Emits the fetches that are due.
     pub(super) fn drive(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        for (blob, job) in &mut self.jobs {
+        for (wanted, job) in &mut self.jobs {
             if let JobState::Asked { at_ms } = job.state
                 && now_ms >= at_ms.saturating_add(ANSWER_MS)
             {
@@ -123,7 +171,7 @@ impl Fetches {
                 let turn = job.failures as usize % job.providers.len();
                 let mut providers = job.providers.clone();
                 providers.rotate_left(turn);
-                out.push(Effect::Fetch { blob: *blob, len: job.len, providers, what: job.what.clone() });
+                out.push(Effect::Fetch { blob: wanted.blob(), len: job.len, providers, what: job.what.clone() });
             }
         }
     }
@@ -139,7 +187,9 @@ impl Fetches {
 
 #[cfg(test)]
 mod tests {
-    use psyche_messages::RoundKey;
+    #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+
+    use psyche_messages::{BatchInterval, ResultAnnounced};
 
     use super::*;
 
@@ -147,6 +197,30 @@ mod tests {
 
     fn manifest() -> Fetching {
         Fetching::Manifest { round: RoundKey::new(0, 4), root: [0; 32] }
+    }
+
+    fn payload() -> Fetching {
+        Fetching::Payload(ResultAnnounced {
+            round: RoundKey::new(0, 4),
+            trainer: Address([3; 32]),
+            batch: BatchInterval::new(0, 1).unwrap(),
+            payload: BLOB,
+            payload_len: 9,
+        })
+    }
+
+    #[test]
+    fn a_blob_that_is_announced_as_several_things_is_fetched_as_each_of_them() {
+        let (liar, honest) = (PeerKey([1; 32]), PeerKey([2; 32]));
+        let mut fetches = Fetches::default();
+        fetches.want(BLOB, 9, payload(), &[liar], 0);
+        fetches.want(BLOB, 8, manifest(), &[liar], 0);
+        fetches.want(BLOB, 7, manifest(), &[honest], 0);
+        assert_eq!(asked(&mut fetches, 0), [vec![liar], vec![honest], vec![liar]]);
+        fetches.finish_manifest(BLOB, 7, Ok(()), 1);
+        fetches.finish_manifest(BLOB, 8, Err(FetchFault::Malformed), 1);
+        assert!(!fetches.is_here(&BLOB) && !fetches.is_malformed(&BLOB), "as a payload it is still awaited");
+        assert_eq!(fetches.awaited_manifest(&BLOB, 7), None);
     }
 
     fn asked(fetches: &mut Fetches, now_ms: u64) -> Vec<Vec<PeerKey>> {
@@ -164,24 +238,24 @@ mod tests {
         fetches.want(BLOB, 9, manifest(), &[a, b], 0);
         assert_eq!(asked(&mut fetches, 0), [vec![a, b]]);
         assert!(asked(&mut fetches, 1).is_empty());
-        fetches.finish(&BLOB, Err(FetchFault::Unavailable), 10);
+        fetches.finish_manifest(BLOB, 9, Err(FetchFault::Unavailable), 10);
         assert!(asked(&mut fetches, 309).is_empty());
         assert_eq!(asked(&mut fetches, 310), [vec![b, a]]);
-        fetches.finish(&BLOB, Err(FetchFault::Unavailable), 400);
+        fetches.finish_manifest(BLOB, 9, Err(FetchFault::Unavailable), 400);
         assert!(asked(&mut fetches, 999).is_empty());
         assert_eq!(asked(&mut fetches, 1000), [vec![a, b]]);
-        fetches.finish(&BLOB, Ok(()), 1001);
-        assert!(fetches.is_here(&BLOB));
+        fetches.finish_manifest(BLOB, 9, Ok(()), 1001);
+        assert_eq!(fetches.awaited_manifest(&BLOB, 9), None);
         assert!(asked(&mut fetches, 1_000_000).is_empty());
     }
 
     #[test]
     fn a_malformed_blob_stays_malformed() {
         let mut fetches = Fetches::default();
-        fetches.want(BLOB, 9, manifest(), &[PeerKey([1; 32])], 0);
+        fetches.want(BLOB, 9, payload(), &[PeerKey([1; 32])], 0);
         assert_eq!(asked(&mut fetches, 0).len(), 1);
-        fetches.finish(&BLOB, Err(FetchFault::Malformed), 1);
-        fetches.finish(&BLOB, Ok(()), 2);
+        fetches.finish_payload(BLOB, Err(FetchFault::Malformed), 1);
+        fetches.finish_payload(BLOB, Ok(()), 2);
         assert!(fetches.is_malformed(&BLOB) && !fetches.is_here(&BLOB));
         fetches.forget_before(Step(5));
         assert!(!fetches.is_malformed(&BLOB));

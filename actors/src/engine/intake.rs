@@ -4,8 +4,9 @@ use psyche_messages::{
     Address, BlobHash, Evidence, Manifest, ManifestAnnounced, ManifestEntry, PeerKey, ResultAnnounced, RoundKey, RoundMessage,
     SignedRoundMessage, Step,
 };
+use psyche_protocol::select::merkle_root;
 
-use super::api::{FetchFault, FetchOutcome, Fetching};
+use super::api::{Effect, FetchFault, FetchOutcome, Fetching, Lie};
 use super::store::{self, Refusal};
 use super::{Busy, Engine};
 
@@ -163,36 +164,49 @@ impl Engine {
     }
 
     pub(super) fn on_fetched(&mut self, blob: BlobHash, outcome: FetchOutcome) {
-        let (trainer, round) = match self.fetches.asked_for(&blob) {
-            Some(Fetching::Payload(result)) => (result.trainer, result.round),
-            _ => return,
-        };
+        let Some((trainer, round)) = self.fetches.awaited_payload(&blob) else { return };
         let outcome = match outcome {
             FetchOutcome::Valid => Ok(()),
             FetchOutcome::Fault(fault) => Err(fault),
         };
         if outcome == Err(FetchFault::Malformed) {
             self.warn(format!("the payload {} of trainer {trainer} is malformed", blob.short()));
+            // Each of them signed that this is its result of this round.
+            let authors = self.stores.get(&round).map(|store| store.authors_of(blob)).unwrap_or_default();
+            self.blame_for(authors, Lie::Mislabelled);
         }
         if outcome.is_ok()
             && let Some(age_ms) = self.stores.get(&round).and_then(|store| store.age_ms(self.now.mono_ms))
         {
             self.pace.note(trainer, age_ms);
         }
-        self.fetches.finish(&blob, outcome, self.now.mono_ms);
+        self.fetches.finish_payload(blob, outcome, self.now.mono_ms);
     }
 
-    pub(super) fn on_manifest_fetched(&mut self, blob: BlobHash, outcome: Result<Manifest, FetchFault>) {
-        let Some(Fetching::Manifest { round, root }) = self.fetches.asked_for(&blob).cloned() else { return };
+    pub(super) fn on_manifest_fetched(&mut self, blob: BlobHash, len: u32, outcome: Result<Manifest, FetchFault>) {
+        let Some(round) = self.fetches.awaited_manifest(&blob, len) else { return };
         let now_ms = self.now.mono_ms;
-        let manifest = match outcome {
-            Ok(manifest) => manifest,
-            Err(fault) => return self.fetches.finish(&blob, Err(fault), now_ms),
-        };
+        if outcome == Err(FetchFault::Unavailable) {
+            return self.fetches.finish_manifest(blob, len, Err(FetchFault::Unavailable), now_ms);
+        }
+        let manifest = outcome.ok().filter(|manifest| manifest.round == round);
         let facts = self.locate(round).and_then(|(at, height)| self.logs.get(at)?.facts_at(height).cloned());
-        let Some(facts) = facts else { return self.fetches.finish(&blob, Err(FetchFault::Malformed), now_ms) };
         let store = self.stores.entry(round).or_default();
-        let fits = manifest.round == round && store.take_manifest(&manifest, &facts, &self.config, |found| *found == root);
-        self.fetches.finish(&blob, if fits { Ok(()) } else { Err(FetchFault::Malformed) }, now_ms);
+        let root = manifest.as_ref().map(|manifest| merkle_root(&manifest.leaves(&self.config.run_tag)));
+        let liars = store.false_offers(blob, len, root);
+        let fits = match (&manifest, &facts) {
+            // Under the root that it has, whoever said that it has another one.
+            (Some(manifest), Some(facts)) => store.take_manifest(manifest, facts, &self.config, |_| true),
+            _ => false,
+        };
+        self.fetches.finish_manifest(blob, len, if fits { Ok(()) } else { Err(FetchFault::Malformed) }, now_ms);
+        self.blame_for(liars, Lie::Mislabelled);
+    }
+
+    /// Has the network charge peers for what they signed and what is not so.
+    pub(super) fn blame_for(&mut self, liars: Vec<PeerKey>, lie: Lie) {
+        for peer in liars.into_iter().filter(|peer| *peer != self.config.peer).collect::<Vec<_>>() {
+            self.out.push(Effect::Blame { peer, lie });
+        }
     }
 }

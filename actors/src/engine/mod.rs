@@ -68,8 +68,8 @@ use psyche_messages::events::Phase;
 use psyche_messages::{BlobHash, Digest, NodeEvent, PeerKey, RoundKey, RoundMessage, Step};
 
 pub use api::{
-    ChainAction, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, LoadFrom, Now, Patience, SendId, SendOutcome,
-    StepSchedule, WitnessNumbers,
+    ChainAction, Effect, EngineConfig, Event, FetchFault, FetchOutcome, Fetching, Lie, LoadFrom, Now, Patience, SendId,
+    SendOutcome, StepSchedule, WitnessNumbers,
 };
 
 pub use held::Held;
@@ -214,7 +214,7 @@ impl Engine {
             Event::Message(signed) => self.hear(signed),
             Event::Published(signed) => self.on_published(signed),
             Event::Fetched { blob, outcome } => self.on_fetched(blob, outcome),
-            Event::ManifestFetched { blob, outcome } => self.on_manifest_fetched(blob, outcome),
+            Event::ManifestFetched { blob, len, outcome } => self.on_manifest_fetched(blob, len, outcome),
             Event::ManifestStored { round, blob, len } => self.on_manifest_stored(round, blob, len),
             Event::Trained { round, payload, payload_len, loss, tokens_per_second } => {
                 self.on_trained(round, payload, payload_len, loss, tokens_per_second);

@@ -11,7 +11,7 @@ use psyche_messages::{
     AppliedStep, Digest, DigestAnnounced, NodeEvent, PeerKey, ResultAnnounced, RoundKey, RoundMessage, Step, UpdatesAnnounced,
 };
 
-use super::api::{Effect, FetchFault, LoadFrom, StepSchedule};
+use super::api::{Effect, FetchFault, Lie, LoadFrom, StepSchedule};
 use super::ledger::LEDGER_STEPS_MAX;
 use super::model::Trouble;
 use super::updates::Replay;
@@ -173,6 +173,7 @@ impl Engine {
         } else {
             self.updates.refuse(author);
             self.warn(format!("the update log of {author} is not used any more: {why}"));
+            self.out.push(Effect::Blame { peer: author, lie: Lie::FalseLog });
         }
     }
 

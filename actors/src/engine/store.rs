@@ -58,7 +58,8 @@ pub(super) struct RoundStore {
     /// Who says that no result will come.
     skips: BTreeSet<Address>,
     offers: BTreeMap<Address, Offer>,
-    manifest_offers: BTreeMap<BlobHash, ManifestOffer>,
+    /// By all that is said of the blob: a lie about one stands beside the truth, and not in its place.
+    manifest_offers: BTreeMap<(BlobHash, u32, [u8; 32]), ManifestOffer>,
     manifests: BTreeMap<[u8; 32], Vec<Candidate>>,
 }
 
@@ -159,7 +160,7 @@ impl RoundStore {
     pub(super) fn offer_manifest(&mut self, announced: ManifestAnnounced, from: PeerKey) {
         let of_witness = self.manifest_offers.values().filter(|offer| offer.announced.witness == announced.witness);
         let full = of_witness.count() >= MANIFESTS_PER_WITNESS_MAX;
-        match self.manifest_offers.entry(announced.blob) {
+        match self.manifest_offers.entry((announced.blob, announced.blob_len, announced.root)) {
             std::collections::btree_map::Entry::Occupied(entry) => {
                 let offer = entry.into_mut();
                 if offer.providers.len() < PROVIDERS_MAX && !offer.providers.contains(&from) {
@@ -176,6 +177,20 @@ impl RoundStore {
     /// Where a manifest with this root is said to be.
     pub(super) fn manifest_offers(&self, root: [u8; 32]) -> impl Iterator<Item = &ManifestOffer> {
         self.manifest_offers.values().filter(move |offer| offer.announced.root == root)
+    }
+
+    /// Who said of the blob of a manifest, of `len` bytes as it turned out, that it has another root than `root`; where it
+    /// is no manifest at all, everybody who said that it was one.
+    pub(super) fn false_offers(&self, blob: BlobHash, len: u32, root: Option<[u8; 32]>) -> Vec<PeerKey> {
+        let of_blob =
+            self.manifest_offers.values().filter(|offer| offer.announced.blob == blob && offer.announced.blob_len == len);
+        of_blob.filter(|offer| Some(offer.announced.root) != root).flat_map(|offer| offer.providers.clone()).collect()
+    }
+
+    /// Who announced `payload` as its result.
+    pub(super) fn authors_of(&self, payload: BlobHash) -> Vec<PeerKey> {
+        let entries = self.offers.values().flat_map(|offer| core::iter::once(&offer.entry).chain(&offer.rival));
+        entries.filter(|entry| entry.result.payload == payload).map(|entry| entry.from).collect()
     }
 
     /// Takes in a manifest whose entries' signatures are checked, if `is_wanted` approves of the root that its entries have.

@@ -5,13 +5,14 @@ use std::future::Future;
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
 use psyche_chain::ChainError;
 use psyche_messages::{AppliedStep, BlobHash, Manifest, NodeEvent, PeerKey, Retry, RoundKey, RoundMessage, Step};
+use psyche_net::FetchError;
 
 use super::device::DeviceCommand;
 use super::updates::fetch_log;
 use super::{Links, RunActor};
 use crate::CLIENT_VERSION;
 use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, Fetching, Leaving, SendId, SendOutcome};
-use crate::gossip::{FetchBlob, ForgetRounds, Publish, ReadBlob, SetMembers, StoreBlob};
+use crate::gossip::{Blame, FetchBlob, ForgetRounds, Publish, ReadBlob, SetMembers, StoreBlob};
 use crate::node::{End, NodeError};
 use crate::rewards::SettleRewards;
 use crate::rpc::{RebuildWitnesses, SubmitAction};
@@ -41,6 +42,7 @@ impl RunActor {
                 };
                 self.spawn_event(rebuild, ctx);
             }
+            Effect::Blame { peer, lie } => self.spawn_event(ask_gossip(links, Blame { peer, lie }), ctx),
             Effect::SetMembers(members) => self.spawn_event(ask_gossip(links, SetMembers(members)), ctx),
             Effect::ForgetRoundsBefore(round) => {
                 let forget = async move {
@@ -131,29 +133,35 @@ async fn fetch(links: Links, blob: BlobHash, len: u32, providers: Vec<PeerKey>, 
     };
     let fetched = links.gossip.ask(FetchBlob { blob, len: u64::from(len), providers, round: Some(round) }).await;
     let bytes = match fetched {
-        Ok(Ok(())) => links.gossip.ask(ReadBlob(blob)).await.ok().flatten(),
-        Ok(Err(_)) | Err(_) => None,
+        Ok(Ok(())) => links.gossip.ask(ReadBlob(blob)).await.ok().flatten().ok_or(FetchFault::Unavailable),
+        // It is here, and is not as long as was said.
+        Ok(Err(FetchError::Length { .. })) => Err(FetchFault::Malformed),
+        Ok(Err(_)) | Err(_) => Err(FetchFault::Unavailable),
     };
     Some(match what {
         Fetching::Payload(_) => {
-            let outcome = match bytes {
-                None => FetchOutcome::Fault(FetchFault::Unavailable),
-                Some(bytes) => {
+            let checked = match bytes {
+                Err(fault) => Err(fault),
+                Ok(bytes) => {
                     let plan = links.plan;
                     let checked = tokio::task::spawn_blocking(move || plan.layout.validate(&bytes).is_ok()).await;
-                    if checked.unwrap_or(false) { FetchOutcome::Valid } else { FetchOutcome::Fault(FetchFault::Malformed) }
+                    // A check that was not carried out says nothing about the payload, nor about its author.
+                    checked
+                        .map_err(|_died| FetchFault::Unavailable)
+                        .and_then(|fits| fits.then_some(()).ok_or(FetchFault::Malformed))
                 }
             };
-            Event::Fetched { blob, outcome }
+            Event::Fetched { blob, outcome: checked.map_or_else(FetchOutcome::Fault, |()| FetchOutcome::Valid) }
         }
         Fetching::Manifest { .. } => {
             let outcome = match bytes {
-                None => Err(FetchFault::Unavailable),
-                Some(bytes) => {
-                    links.gossip.ask(crate::gossip::DecodeManifest(bytes)).await.ok().flatten().ok_or(FetchFault::Malformed)
-                }
+                Err(fault) => Err(fault),
+                Ok(bytes) => match links.gossip.ask(crate::gossip::DecodeManifest(bytes)).await {
+                    Ok(decoded) => decoded.ok_or(FetchFault::Malformed),
+                    Err(_lost) => Err(FetchFault::Unavailable),
+                },
             };
-            Event::ManifestFetched { blob, outcome }
+            Event::ManifestFetched { blob, len, outcome }
         }
     })
 }

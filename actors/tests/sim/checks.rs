@@ -37,6 +37,8 @@ pub(crate) struct Checks {
     pub replays: Vec<(Step, Step)>,
     /// How often a false log was served.
     pub false_logs: u32,
+    /// Who had whom scored down.
+    pub blames: Vec<(usize, usize)>,
     /// Nodes whose parameters are wrong, with the step in work when they became so.
     wrong: BTreeMap<usize, Step>,
     /// The step in work when a node's parameters became wrong, and when they were right again.
@@ -65,6 +67,7 @@ impl Checks {
             loaded: Vec::new(),
             replays: Vec::new(),
             false_logs: 0,
+            blames: Vec::new(),
             wrong: BTreeMap::new(),
             healings: Vec::new(),
             adoptions: 0,
@@ -88,6 +91,13 @@ impl Checks {
         assert!(self.may_begin_again, "node {node} takes older parameters for those after step {step}");
         self.models.insert(step, model.clone());
         self.adoptions += 1;
+    }
+
+    /// A node has another one scored down.
+    pub(crate) fn blame(&mut self, node: usize, other: usize) {
+        let excused = self.all_excused || self.may_begin_again || self.excused.contains(&node) || self.excused.contains(&other);
+        assert!(excused, "node {node} has node {other} scored down, which is honest");
+        self.blames.push((node, other));
     }
 
     /// A node holds these parameters after `step`.

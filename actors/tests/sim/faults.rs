@@ -28,10 +28,12 @@ pub(crate) enum Lie {
     Absent,
     /// Announces its result for a batch that is another trainer's.
     WrongBatch,
+    /// Announces the others' manifest as its payload.
+    Mislabel,
 }
 
 impl Lie {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Equivocate,
         Self::FalseDigest,
         Self::VouchForAll,
@@ -43,6 +45,7 @@ impl Lie {
         Self::Absent,
         Self::WrongBatch,
         Self::FalseLog,
+        Self::Mislabel,
     ];
 }
 
@@ -328,6 +331,11 @@ impl Faults {
 
     pub(crate) fn with_false_log(mut self) -> Self {
         self.lie = Some(Lie::FalseLog);
+        self
+    }
+
+    pub(crate) fn with_mislabelled_manifests(mut self) -> Self {
+        self.lie = Some(Lie::Mislabel);
         self
     }
 

@@ -27,7 +27,8 @@ impl World {
             | Effect::TakeSnapshot { .. } => self.command(node, effect),
             Effect::CancelTraining { round } => self.cancel(node, round),
             Effect::Publish(message) => self.publish(node, message),
-            Effect::Fetch { blob, providers, what, .. } => self.fetch(node, blob, &providers, &what),
+            Effect::Fetch { blob, len, providers, what } => self.fetch(node, (blob, len), &providers, &what),
+            Effect::Blame { peer, .. } => self.blame(node, peer),
             Effect::StoreManifest(manifest) => {
                 let blob = training::manifest_blob(&manifest);
                 let event = Event::ManifestStored { round: manifest.round, blob, len: 100 };
@@ -166,6 +167,14 @@ impl World {
         {
             result.payload = old;
         }
+        if self.lies(node, Lie::Mislabel)
+            && let Some(manifest) = self.nodes.iter().flat_map(|node| &node.blobs).find_map(|(name, blob)| match blob {
+                Blob::Manifest(manifest) if manifest.round.step.next() == result.round.step => Some(*name),
+                _ => None,
+            })
+        {
+            result.payload = manifest;
+        }
         if let Some(other) = other {
             if self.lies(node, Lie::Copy)
                 && let Some(copied) = self.nodes.iter().find_map(|node| node.blobs.get(&other.payload).cloned())
@@ -199,7 +208,13 @@ impl World {
         rival
     }
 
-    fn fetch(&mut self, node: usize, blob: BlobHash, providers: &[PeerKey], what: &Fetching) {
+    /// A node has another one scored down: only liars, and those whose parameters broke, are ever found out.
+    fn blame(&mut self, node: usize, whom: PeerKey) {
+        let other = (0..self.nodes.len()).find(|other| peer(*other) == whom).expect("peers are nodes");
+        self.checks.blame(node, other);
+    }
+
+    fn fetch(&mut self, node: usize, (blob, len): (BlobHash, u32), providers: &[PeerKey], what: &Fetching) {
         let life = self.nodes[node].life;
         let served = (0..self.nodes.len())
             .filter(|other| providers.contains(&peer(*other)) && self.connected(node, *other))
@@ -214,14 +229,13 @@ impl World {
             (Fetching::Payload(_), Some(Blob::Payload(bytes))) if training::is_payload(&bytes) => {
                 Event::Fetched { blob, outcome: FetchOutcome::Valid }
             }
-            (Fetching::Payload(_), Some(Blob::Payload(_))) => {
-                Event::Fetched { blob, outcome: FetchOutcome::Fault(FetchFault::Malformed) }
-            }
-            (Fetching::Payload(_), _) => Event::Fetched { blob, outcome: FetchOutcome::Fault(unavailable) },
+            (Fetching::Payload(_), Some(_)) => Event::Fetched { blob, outcome: FetchOutcome::Fault(FetchFault::Malformed) },
+            (Fetching::Payload(_), None) => Event::Fetched { blob, outcome: FetchOutcome::Fault(unavailable) },
             (Fetching::Manifest { .. }, Some(Blob::Manifest(manifest))) => {
-                Event::ManifestFetched { blob, outcome: Ok(manifest) }
+                Event::ManifestFetched { blob, len, outcome: Ok(manifest) }
             }
-            (Fetching::Manifest { .. }, _) => Event::ManifestFetched { blob, outcome: Err(unavailable) },
+            (Fetching::Manifest { .. }, Some(_)) => Event::ManifestFetched { blob, len, outcome: Err(FetchFault::Malformed) },
+            (Fetching::Manifest { .. }, None) => Event::ManifestFetched { blob, len, outcome: Err(unavailable) },
         };
         let delay_ms = self.delay_ms(self.faults.delay_ms) * 2;
         self.soon(delay_ms, Happening::Tell { node, life, event });

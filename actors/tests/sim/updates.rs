@@ -41,6 +41,8 @@ fn sim_a_log_that_lies_costs_its_author_and_another_one_is_taken() {
         world.run();
         if world.checks.false_logs > 0 {
             assert!(world.checks.warned("is not used any more"), "nobody noticed");
+            let liar = world.nodes.len() - 1;
+            assert!(world.checks.blames.iter().any(|(_, other)| *other == liar), "the network was not told");
         }
         served.fetch_add(u64::from(world.checks.false_logs), Relaxed);
     });

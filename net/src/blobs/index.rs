@@ -25,23 +25,25 @@ pub(super) struct Entry {
 /// An unfinished blob.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) len: u64,
     pub(super) touched: SystemTime,
     /// Its open files, while a transfer is under way.
     pub(super) open: Option<Arc<Partial>>,
 }
 
+/// Names an unfinished blob: what is said to be of another length is another one, and can't disturb this.
+pub(super) type Unfinished = (BlobHash, u64);
+
 /// What has to go for others to fit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Victim {
     Blob(BlobHash),
-    Partial(BlobHash),
+    Partial(Unfinished),
 }
 
 #[derive(Debug)]
 pub(super) struct Index {
     pub(super) entries: HashMap<BlobHash, Entry>,
-    pub(super) partials: HashMap<BlobHash, Kept>,
+    pub(super) partials: HashMap<Unfinished, Kept>,
     pub(super) claims: Claims,
     /// Bytes of all entries.
     pub(super) stored: u64,
@@ -77,37 +79,37 @@ impl Index {
         self.reserved -= len;
     }
 
-    /// Length of an unfinished blob that nobody works on.
-    pub(super) fn kept_len(&self, hash: &BlobHash) -> Option<u64> {
-        self.partials.get(hash).filter(|kept| kept.open.is_none()).map(|kept| kept.len)
+    /// Whether there is something of an unfinished blob that nobody works on.
+    pub(super) fn is_idle(&self, name: &Unfinished) -> bool {
+        self.partials.get(name).is_some_and(|kept| kept.open.is_none())
     }
 
     /// Notes that a transfer works on `partial`; its room is set aside already.
     pub(super) fn activate(&mut self, hash: BlobHash, len: u64, partial: Arc<Partial>) {
-        self.partials.insert(hash, Kept { len, touched: SystemTime::now(), open: Some(partial) });
+        self.partials.insert((hash, len), Kept { touched: SystemTime::now(), open: Some(partial) });
     }
 
     /// Notes that nobody works on `partial` any more; false if it was finished.
-    pub(super) fn park(&mut self, hash: &BlobHash, partial: &Arc<Partial>) -> bool {
-        let kept = self.partials.get_mut(hash);
+    pub(super) fn park(&mut self, name: &Unfinished, partial: &Arc<Partial>) -> bool {
+        let kept = self.partials.get_mut(name);
         let kept = kept.filter(|kept| kept.open.as_ref().is_some_and(|open| Arc::ptr_eq(open, partial)));
         kept.map(|kept| (kept.open, kept.touched) = (None, SystemTime::now())).is_some()
     }
 
     /// Forgets an unfinished blob that nobody works on; whether there was one.
-    pub(super) fn forget_partial(&mut self, hash: &BlobHash) -> bool {
-        let idle = self.kept_len(hash);
-        if let Some(len) = idle {
-            self.partials.remove(hash);
-            self.release(len);
+    pub(super) fn forget_partial(&mut self, name: &Unfinished) -> bool {
+        let idle = self.is_idle(name);
+        if idle {
+            self.partials.remove(name);
+            self.release(name.1);
         }
-        idle.is_some()
+        idle
     }
 
     /// Turns an unfinished blob into a blob.
     pub(super) fn complete(&mut self, hash: BlobHash, tree: Arc<Tree>) {
-        if let Some(kept) = self.partials.remove(&hash) {
-            self.release(kept.len);
+        if self.partials.remove(&(hash, tree.len())).is_some() {
+            self.release(tree.len());
         }
         self.insert_verified(hash, tree);
     }
@@ -116,9 +118,9 @@ impl Index {
     pub(super) fn unclaimed(&self) -> (Option<Victim>, u64) {
         let blobs = self.entries.iter().filter(|(_, entry)| entry.pins == 0 && entry.tag.is_none());
         let idle = self.partials.iter().filter(|(_, kept)| kept.open.is_none());
-        let bytes = blobs.clone().map(|(_, entry)| entry.len).chain(idle.clone().map(|(_, kept)| kept.len)).sum();
+        let bytes = blobs.clone().map(|(_, entry)| entry.len).chain(idle.clone().map(|((_, len), _)| *len)).sum();
         let blobs = blobs.map(|(hash, entry)| (entry.touched, *hash, Victim::Blob(*hash)));
-        let idle = idle.map(|(hash, kept)| (kept.touched, *hash, Victim::Partial(*hash)));
+        let idle = idle.map(|(name, kept)| (kept.touched, name.0, Victim::Partial(*name)));
         let oldest = blobs.chain(idle).min_by_key(|(touched, hash, _)| (*touched, *hash));
         (oldest.map(|(.., victim)| victim), bytes)
     }

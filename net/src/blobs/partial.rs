@@ -30,8 +30,11 @@ pub(super) struct Partial {
     have: Mutex<Bits>,
 }
 
-pub(super) fn data_path(dir: &Path, hash: &BlobHash) -> PathBuf {
-    dir.join(PARTIAL_DIR).join(hash.to_string())
+/// Where the bytes lie. A blob of one group can't be taken up again, and its length is no more than what was announced: so that
+/// nobody disturbs a transfer by announcing another one, it has a file of its own.
+pub(super) fn data_path(dir: &Path, hash: &BlobHash, len: u64) -> PathBuf {
+    let name = if groups_of(len) > 1 { hash.to_string() } else { format!("{hash}.{len}") };
+    dir.join(PARTIAL_DIR).join(name)
 }
 
 pub(super) fn side_path(dir: &Path, hash: &BlobHash) -> PathBuf {
@@ -61,7 +64,7 @@ impl Partial {
     /// Starts with nothing but the tree.
     fn create(dir: &Path, hash: &BlobHash, tree: Arc<Tree>) -> io::Result<Self> {
         let open = |path: &Path| OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-        let data = open(&data_path(dir, hash))?;
+        let data = open(&data_path(dir, hash, tree.len()))?;
         let groups = tree.groups();
         let side = if groups > 1 {
             let mut content = tree.len().to_le_bytes().to_vec();
@@ -83,7 +86,7 @@ impl Partial {
             return Ok(None);
         }
         let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
-        let (data, side) = (open(&data_path(dir, hash))?, open(&side_path)?);
+        let (data, side) = (open(&data_path(dir, hash, len))?, open(&side_path)?);
         let mut content = Vec::new();
         (&side).read_to_end(&mut content)?;
         let groups = groups_of(len);
@@ -151,7 +154,7 @@ pub(crate) struct Transfer {
 impl Transfer {
     /// Takes up an earlier transfer of the blob, if there is one of that length.
     pub(crate) fn resume(store: &BlobStore, hash: BlobHash, len: u64) -> Result<Option<Self>, BlobError> {
-        if store.lock().kept_len(&hash).is_none() {
+        if !store.lock().is_idle(&(hash, len)) {
             return Ok(None);
         }
         let dir = &store.inner.dir;
@@ -162,7 +165,7 @@ impl Transfer {
             None
         });
         let Some(partial) = partial.map(Arc::new) else {
-            store.abandon(&hash);
+            store.abandon(&(hash, len));
             return Ok(None);
         };
         store.lock().activate(hash, len, Arc::clone(&partial));
@@ -171,8 +174,8 @@ impl Transfer {
 
     /// Starts a transfer of the blob whose tree is known, and sets its room aside.
     pub(crate) fn begin(store: &BlobStore, hash: BlobHash, tree: Tree) -> Result<Self, BlobError> {
-        store.abandon(&hash);
         let len = tree.len();
+        store.abandon(&(hash, len));
         store.reserve(len)?;
         let dir = &store.inner.dir;
         match Partial::create(dir, &hash, Arc::new(tree)) {
@@ -183,7 +186,7 @@ impl Transfer {
             }
             Err(error) => {
                 store.lock().release(len);
-                Err(io_error(&data_path(dir, &hash))(error))
+                Err(io_error(&data_path(dir, &hash, len))(error))
             }
         }
     }
@@ -195,7 +198,7 @@ impl Transfer {
 
     /// Keeps `bytes` if they are group `index`; whether they are.
     pub(crate) fn write(&self, index: u32, bytes: &[u8]) -> Result<bool, BlobError> {
-        self.partial.write(index, bytes).map_err(io_error(&data_path(&self.store.inner.dir, &self.hash)))
+        self.partial.write(index, bytes).map_err(io_error(&self.data_path()))
     }
 
     /// Turns the complete file into the blob.
@@ -203,7 +206,7 @@ impl Transfer {
         if !self.partial.have().is_full() {
             return Err(BlobError::Wrong { hash: self.hash });
         }
-        let (from, to) = (data_path(&self.store.inner.dir, &self.hash), self.store.file_of(&self.hash));
+        let (from, to) = (self.data_path(), self.store.file_of(&self.hash));
         let mut index = self.store.lock();
         fs::rename(&from, &to).map_err(io_error(&to))?;
         index.complete(self.hash, Arc::clone(&self.partial.tree));
@@ -211,14 +214,19 @@ impl Transfer {
         let _removed = fs::remove_file(side_path(&self.store.inner.dir, &self.hash));
         Ok(())
     }
+
+    fn data_path(&self) -> PathBuf {
+        data_path(&self.store.inner.dir, &self.hash, self.partial.tree.len())
+    }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
         let keeps = self.partial.side.is_some() && self.partial.have().count() > 0;
-        let known = self.store.lock().park(&self.hash, &self.partial);
+        let name = (self.hash, self.partial.tree.len());
+        let known = self.store.lock().park(&name, &self.partial);
         if known && !keeps {
-            self.store.abandon(&self.hash);
+            self.store.abandon(&name);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::transfer::PartResponse;
 use crate::{BlobError, FetchError};
 
 /// Bytes without repetition.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes

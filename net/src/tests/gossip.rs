@@ -108,13 +108,13 @@ async fn gossip_of_strangers_counts_once_they_are_members() {
 }
 
 /// A peer that speaks gossip and sends what it likes.
-struct Liar {
+pub(super) struct Liar {
     swarm: Swarm<Behaviour>,
-    signer: Signer,
+    pub(super) signer: Signer,
 }
 
 impl Liar {
-    async fn meet(seed: u8, victim: &Node) -> Self {
+    pub(super) async fn meet(seed: u8, victim: &Node) -> Self {
         let secret = Secret::new([seed; 32]);
         let mut swarm = behaviour::build(keypair_of(&secret), &RUN, Role::default()).unwrap();
         swarm.dial(victim.net.presence().listening[0].parse::<libp2p::Multiaddr>().unwrap()).unwrap();
@@ -126,12 +126,12 @@ impl Liar {
         liar
     }
 
-    async fn until(&mut self, mut condition: impl FnMut(&SwarmEvent<BehaviourEvent>) -> bool) {
+    pub(super) async fn until(&mut self, mut condition: impl FnMut(&SwarmEvent<BehaviourEvent>) -> bool) {
         let swarm = &mut self.swarm;
         in_time("an event of the liar", async { while !condition(&swarm.select_next_some().await) {} }).await;
     }
 
-    fn say(&mut self, bytes: Vec<u8>) {
+    pub(super) fn say(&mut self, bytes: Vec<u8>) {
         self.swarm.behaviour_mut().gossip.publish(topic_of(&RUN), bytes).unwrap();
     }
 
@@ -195,7 +195,7 @@ async fn forged_foreign_and_oversized_messages_are_refused_and_their_sender_kept
 }
 
 /// What a trainer, a witness and a server of snapshots announce, with lengths.
-fn announcements(step: u32, payload_len: u32, blob_len: usize, index_len: usize) -> [RoundMessage; 3] {
+pub(super) fn announcements(step: u32, payload_len: u32, blob_len: usize, index_len: usize) -> [RoundMessage; 3] {
     let (round, blob, address) = (RoundKey::new(1, step), BlobHash([5; 32]), Address([6; 32]));
     let (blob_len, index_len) = (u32::try_from(blob_len).unwrap(), u32::try_from(index_len).unwrap());
     let batch = BatchInterval::new(0, 3).unwrap();

@@ -18,7 +18,7 @@ impl fmt::Debug for Event {
             Self::Message(signed) => write!(f, "Message {{ from: {}, {:?} }}", signed.from, signed.message),
             Self::Published(signed) => write!(f, "Published {{ {:?} }}", signed.message),
             Self::Fetched { blob, outcome } => write!(f, "Fetched {{ blob: {}, {outcome:?} }}", blob.short()),
-            Self::ManifestFetched { blob, outcome } => match outcome {
+            Self::ManifestFetched { blob, outcome, .. } => match outcome {
                 Ok(manifest) => write!(f, "ManifestFetched {{ blob: {}, entries: {} }}", blob.short(), manifest.entries.len()),
                 Err(fault) => write!(f, "ManifestFetched {{ blob: {}, {fault:?} }}", blob.short()),
             },
@@ -74,6 +74,7 @@ impl fmt::Debug for Effect {
                 write!(f, "StoreManifest {{ round: {}, entries: {} }}", manifest.round, manifest.entries.len())
             }
             Self::Apply { round, results, .. } => write!(f, "Apply {{ round: {round}, results: {} }}", results.len()),
+            Self::Blame { peer, lie } => write!(f, "Blame {{ peer: {peer}, {lie:?} }}"),
             Self::WriteCheckpoint { round } => write!(f, "WriteCheckpoint {{ round: {round} }}"),
             Self::LogUpdate(step) => write!(f, "LogUpdate {{ round: {}, results: {} }}", step.round, step.results.len()),
             Self::FetchUpdates { author, from, .. } => write!(f, "FetchUpdates {{ author: {author}, from: {from} }}"),

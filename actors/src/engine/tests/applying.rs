@@ -1,10 +1,10 @@
 //! Which results are applied, and when.
 
-use psyche_messages::{BlobHash, Digest, Manifest, ManifestAnnounced, ManifestEntry, RoundKey, RoundMessage};
+use psyche_messages::{BlobHash, Digest, Manifest, ManifestAnnounced, ManifestEntry, ResultAnnounced, RoundKey, RoundMessage};
 use psyche_protocol::layout::RunState;
 
-use super::desk::{Desk, address, applied, peer, warned};
-use crate::engine::{Effect, Event, FetchFault, FetchOutcome, Fetching};
+use super::desk::{Desk, PAYLOAD_LEN, address, applied, blamed, fetched, peer, warned};
+use crate::engine::{Effect, Event, FetchFault, FetchOutcome, Fetching, Lie};
 
 const FIRST: RoundKey = RoundKey::new(0, 1);
 
@@ -59,7 +59,7 @@ fn a_result_that_was_missed_is_found_through_the_witnesses_manifest() {
         signature: [from(result.trainer); 64],
     };
     let manifest = Manifest { round: FIRST, entries: results.iter().map(entry).collect() };
-    let effects = desk.tell(Event::ManifestFetched { blob, outcome: Ok(manifest) });
+    let effects = desk.tell(Event::ManifestFetched { blob, len: 77, outcome: Ok(manifest) });
     let wanted = Fetching::Payload(missed.clone());
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Fetch { what, .. } if *what == wanted)), "{effects:?}");
     let effects = desk.tell(Event::Fetched { blob: missed.payload, outcome: FetchOutcome::Valid });
@@ -80,11 +80,59 @@ fn a_manifest_under_another_root_is_refused() {
     desk.next_round(&results);
     desk.show();
     let other = Manifest { round: FIRST, entries: Vec::new() };
-    let effects = desk.tell(Event::ManifestFetched { blob, outcome: Ok(other) });
+    let effects = desk.tell(Event::ManifestFetched { blob, len: 77, outcome: Ok(other) });
     assert!(applied(&effects).is_empty());
+    assert_eq!(blamed(&effects), [(peer(1), Lie::Mislabelled)]);
     assert!(applied(&desk.wait_ms(10_000)).is_empty());
     let effects = desk.wait_ms(12_000);
     assert!(warned(&effects, "manifests are missing"), "{effects:?}");
+}
+
+#[test]
+fn whoever_announces_a_manifest_as_something_else_pays_and_holds_nobody_up() {
+    let mut desk = Desk::in_training(4);
+    desk.show();
+    let mut results = vec![desk.train(), desk.receive(1)];
+    let missed = desk.result(2);
+    results.push(missed.clone());
+    desk.next_round(&[]);
+    desk.show();
+    let root = desk.report(1, &results, &[]).broadcast_merkle;
+    let blob = BlobHash([42; 32]);
+    // As its payload, with another length, and under another root: all before the honest witness says what it is.
+    let announced = |client, root, blob_len| {
+        RoundMessage::Manifest(ManifestAnnounced { round: FIRST, witness: address(client), root, blob, blob_len })
+    };
+    let mislabelled = ResultAnnounced { payload: blob, ..desk.result(3) };
+    let effects = desk.hear(3, RoundMessage::Result(mislabelled));
+    assert_eq!(fetched(&effects), [(blob, PAYLOAD_LEN)]);
+    desk.hear(3, announced(3, root, 76));
+    desk.hear(3, announced(3, [13; 32], 77));
+    desk.hear(1, announced(1, root, 77));
+    desk.train();
+    desk.next_round(&results);
+    let effects = desk.show();
+    assert!(fetched(&effects).contains(&(blob, 77)), "{effects:?}");
+
+    results.sort_by_key(|result| result.batch.start());
+    let from = |signer| (0..4).find(|client| address(*client) == signer).unwrap();
+    let entry = |result: &ResultAnnounced| ManifestEntry {
+        from: peer(from(result.trainer)),
+        result: result.clone(),
+        signature: [from(result.trainer); 64],
+    };
+    let manifest = Manifest { round: FIRST, entries: results.iter().map(entry).collect() };
+    let effects = desk.tell(Event::ManifestFetched { blob, len: 77, outcome: Ok(manifest) });
+    assert!(fetched(&effects).contains(&(missed.payload, PAYLOAD_LEN)), "the manifest counts: {effects:?}");
+    assert_eq!(blamed(&effects), [(peer(3), Lie::Mislabelled)]);
+    // The blob is here now, and everything else that was said of it turns out to be false.
+    let effects = desk.tell(Event::ManifestFetched { blob, len: 76, outcome: Err(FetchFault::Malformed) });
+    assert_eq!(blamed(&effects), [(peer(3), Lie::Mislabelled)]);
+    let effects = desk.tell(Event::Fetched { blob, outcome: FetchOutcome::Fault(FetchFault::Malformed) });
+    assert_eq!(blamed(&effects), [(peer(3), Lie::Mislabelled)]);
+    let effects = desk.tell(Event::Fetched { blob: missed.payload, outcome: FetchOutcome::Valid });
+    assert_eq!(applied(&effects), [(FIRST, 3)]);
+    assert!(blamed(&effects).is_empty());
 }
 
 #[test]

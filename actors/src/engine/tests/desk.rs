@@ -17,7 +17,7 @@ use psyche_protocol::model::*;
 use psyche_protocol::select::{Selection, merkle_root, participant_item};
 
 use crate::engine::rules::{self, BloomOf};
-use crate::engine::{Effect, Engine, EngineConfig, Event, FetchOutcome, Now, Patience};
+use crate::engine::{Effect, Engine, EngineConfig, Event, FetchOutcome, Lie, Now, Patience};
 
 const START: i64 = 1_700_000_000;
 pub(super) const PAYLOAD_LEN: u32 = 8;
@@ -263,6 +263,18 @@ pub(super) fn applied(effects: &[Effect]) -> Vec<(RoundKey, usize)> {
         _ => None,
     };
     effects.iter().filter_map(apply).collect()
+}
+
+/// The blobs that `effects` fetch, with their lengths.
+pub(super) fn fetched(effects: &[Effect]) -> Vec<(BlobHash, u32)> {
+    let fetch = |effect: &Effect| if let Effect::Fetch { blob, len, .. } = effect { Some((*blob, *len)) } else { None };
+    effects.iter().filter_map(fetch).collect()
+}
+
+/// Whom `effects` blame for what.
+pub(super) fn blamed(effects: &[Effect]) -> Vec<(PeerKey, Lie)> {
+    let blame = |effect: &Effect| if let Effect::Blame { peer, lie } = effect { Some((*peer, *lie)) } else { None };
+    effects.iter().filter_map(blame).collect()
 }
 
 /// Whether `effects` warn with these words.

@@ -67,7 +67,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (blob(), outcome()).prop_map(|(blob, outcome)| Event::Fetched { blob, outcome }),
         1 => (blob(), round(), prop::collection::vec(result(), 0..4)).prop_map(move |(blob, round, results)| {
             let entries = results.into_iter().map(entry).collect();
-            Event::ManifestFetched { blob, outcome: Ok(Manifest { round, entries }) }
+            Event::ManifestFetched { blob, len: 9, outcome: Ok(Manifest { round, entries }) }
         }),
         1 => (round(), blob()).prop_map(|(round, blob)| Event::ManifestStored { round, blob, len: 9 }),
         1 => (round(), blob(), any::<f32>()).prop_map(|(round, payload, loss)| {
