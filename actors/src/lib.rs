@@ -36,6 +36,11 @@ pub use config::{ConfigError, NodeConfig};
 pub use event_log::{Events, Heard};
 pub use node::{Health, Node, NodeBuilder, NodeError, Outcome, ReadyNode};
 
+/// The guide for hosts, whose code is compiled as a test of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/EMBEDDING.md")]
+pub struct EmbeddingGuide;
+
 /// The version that a run's `client_version` is compared to.
 pub const CLIENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 

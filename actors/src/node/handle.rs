@@ -94,6 +94,12 @@ impl Node {
         self.peer
     }
 
+    /// Multiaddresses at which peers reach the node, with its peer id: what others name as bootstrap peers.
+    #[must_use]
+    pub fn listening(&self) -> Vec<String> {
+        self.sources.net.presence().listening
+    }
+
     /// The node's events from now on.
     #[must_use]
     pub fn events(&self) -> Events {
