@@ -57,3 +57,14 @@ pub fn chain_of(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_guide_for_hosts_shows_a_whole_one_in_under_25_lines() {
+        let guide = include_str!("../../docs/EMBEDDING.md");
+        let code: Vec<_> = guide.lines().skip_while(|line| !line.starts_with("```rust")).skip(1).collect();
+        let lines = code.iter().take_while(|line| !line.starts_with("```")).count();
+        assert!((1..25).contains(&lines), "{lines} lines");
+    }
+}
