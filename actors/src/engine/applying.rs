@@ -270,6 +270,13 @@ impl Engine {
         }
         self.busy = None;
         self.model.lose();
+        // What is taken for stored may be gone; and the log that was being replayed needs it again, which another one may not.
+        if let Some(pending) = self.updates.pending.take() {
+            pending.results.iter().for_each(|result| self.fetches.lost(&result.payload, self.now.mono_ms));
+        }
+        if let Some(author) = self.updates.replay.as_ref().map(|replay| replay.author) {
+            self.leave_log(author);
+        }
         self.warn(format!("the results of round {round} could not be applied, so the parameters are given up: {reason}"));
     }
 }

@@ -157,6 +157,13 @@ impl Fetches {
         };
     }
 
+    /// A payload that was here is gone, as the disk tells: it is asked for again.
+    pub(super) fn lost(&mut self, payload: &BlobHash, now_ms: u64) {
+        if let Some(job) = self.jobs.get_mut(&Wanted::Payload(*payload)).filter(|job| job.state == JobState::Here) {
+            job.state = JobState::Due { at_ms: now_ms.saturating_add(PAUSE_MS) };
+        }
+    }
+
     /// Emits the fetches that are due.
     pub(super) fn drive(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         for (wanted, job) in &mut self.jobs {

@@ -316,7 +316,7 @@ impl Engine {
         let replayed = self.updates.replay.as_ref().and(self.model.step).map_or(oldest, Step::next);
         self.fetches.forget_before(oldest.min(replayed));
         self.snapshots.forget(step);
-        let kept = oldest.min(self.updates_kept_from());
+        let kept = oldest.min(replayed).min(self.updates_kept_from());
         let epoch = self.locate_step(kept).and_then(|(at, _)| self.logs.get(at)).map(|log| log.epoch);
         let epoch = epoch.or_else(|| self.logs.front().map(|log| log.epoch)).unwrap_or_default();
         self.out.push(Effect::ForgetRoundsBefore(RoundKey { epoch, step: kept }));

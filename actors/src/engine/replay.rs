@@ -159,7 +159,7 @@ impl Engine {
     }
 
     /// Uses another log for now.
-    fn leave_log(&mut self, author: PeerKey) {
+    pub(super) fn leave_log(&mut self, author: PeerKey) {
         self.end_replay();
         self.updates.pause(author, self.now.mono_ms);
     }

@@ -155,6 +155,22 @@ fn a_payload_that_cannot_be_had_stops_the_node_but_not_for_good() {
     assert_eq!(applied(&effects), [(FIRST, 3)]);
 }
 
+#[test]
+fn a_payload_that_is_gone_from_the_disk_is_fetched_again() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let results = desk.exchange();
+    desk.next_round(&[]);
+    desk.show();
+    desk.exchange();
+    desk.next_round(&results);
+    assert_eq!(applied(&desk.show()), [(FIRST, 3)]);
+    let effects = desk.tell(Event::ApplyFailed { round: FIRST, reason: "find the payload".to_owned() });
+    assert!(warned(&effects, "the parameters are given up"));
+    let asked: Vec<_> = fetched(&desk.wait_ms(1_000)).into_iter().map(|(blob, _)| blob).collect();
+    assert!(results[1..].iter().all(|result| asked.contains(&result.payload)), "{asked:?}");
+}
+
 /// Ends the epoch after its second round. Either all clients report and the engine sees it, or only two do, and the engine
 /// sees the first.
 fn end_of_epoch(seen: bool) -> (Desk, Vec<Effect>) {
