@@ -41,7 +41,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     // Metrics are one of the service's own routes, and peers are served by the service's own threads.
     let builder = NodeBuilder::from_env().telemetry(MetricsBind::Off).runtime(tokio::runtime::Handle::current());
-    let node = Arc::new(builder.start().await?);
+    let node = Arc::new(builder.log_name("embedded").start().await?);
     writeln!(std::io::stdout(), "{} trains {}: http://{address}", node.address(), node.run_id())?;
     let server = hyper::Server::from_tcp(listener)?.serve(routes(Arc::clone(&node)).into_make_service());
     let ended = async {

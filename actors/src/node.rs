@@ -4,6 +4,7 @@
 mod builder;
 pub mod checks;
 mod handle;
+mod name;
 mod start;
 mod thread;
 mod wallets;

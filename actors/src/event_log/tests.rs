@@ -65,3 +65,22 @@ fn a_log_that_is_not_there_is_told_at_once() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(Replay::open(folder.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
+
+#[test]
+fn a_listener_that_lags_is_told_how_much_it_missed_and_holds_nobody_up() {
+    let log = EventLog::open(None).unwrap();
+    let (ended, end) = tokio::sync::watch::channel(false);
+    let mut events = Events::new(log.subscribe(), end);
+    let more = u32::try_from(LISTENER_LAG_MAX).unwrap() + 10;
+    for number in 0..more {
+        log.report(warning(number));
+    }
+    ended.send_replace(true);
+    let mut heard = Vec::new();
+    while let Some(next) = futures::executor::block_on(events.next()) {
+        heard.push(next);
+    }
+    assert!(matches!(heard[0], Heard::Missed(10)), "{:?}", heard[0]);
+    assert_eq!(heard.len(), 1 + LISTENER_LAG_MAX);
+    assert!(matches!(heard.last(), Some(Heard::Event(last)) if *last == warning(more - 1)));
+}

@@ -20,6 +20,7 @@ use crate::telemetry::{MetricsBind, OtlpConfig};
 pub struct NodeBuilder {
     draft: Draft,
     runtime: Option<Handle>,
+    name: Option<String>,
 }
 
 /// A configuration that can be used, ready to start; see [`NodeBuilder::build`].
@@ -28,6 +29,7 @@ pub struct NodeBuilder {
 pub struct ReadyNode {
     pub(super) config: NodeConfig,
     pub(super) runtime: Option<Handle>,
+    pub(super) name: Option<String>,
 }
 
 impl Default for NodeBuilder {
@@ -38,7 +40,7 @@ impl Default for NodeBuilder {
 
 impl From<NodeConfig> for NodeBuilder {
     fn from(config: NodeConfig) -> Self {
-        Self { draft: Draft::of_config(config), runtime: None }
+        Self { draft: Draft::of_config(config), runtime: None, name: None }
     }
 }
 
@@ -48,7 +50,7 @@ impl NodeBuilder {
     pub fn new() -> Self {
         let mut draft = Draft::of([]);
         draft.metrics = MetricsBind::Off;
-        Self { draft, runtime: None }
+        Self { draft, runtime: None, name: None }
     }
 
     /// What the process's environment says, as the command `train` reads it. Variables that are no text are none of ours.
@@ -61,7 +63,7 @@ impl NodeBuilder {
 
     /// What `variables` say, pairs of name and value; unknown names are ignored.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { draft: Draft::of(variables), runtime: None }
+        Self { draft: Draft::of(variables), runtime: None, name: None }
     }
 
     /// The run to join (`RUN_ID`).
@@ -215,12 +217,19 @@ impl NodeBuilder {
         self
     }
 
+    /// The name under which the lines of the node's own threads appear in the host's log: they are in a span `node` with
+    /// it. For hosts with several nodes; without one there is no span.
+    pub fn log_name(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
     /// Checks everything that can be checked without asking anybody.
     ///
     /// # Errors
     /// [`ConfigError`] with every violation.
     pub fn build(self) -> Result<ReadyNode, ConfigError> {
-        Ok(ReadyNode { config: self.draft.finish()?, runtime: self.runtime })
+        Ok(ReadyNode { config: self.draft.finish()?, runtime: self.runtime, name: self.name })
     }
 
     /// [`NodeBuilder::build`] and [`ReadyNode::start`].

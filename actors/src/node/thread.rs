@@ -14,11 +14,12 @@ use psyche_messages::NodeEvent;
 use psyche_net::{EventReceiver, Net, NetConfig, NetError, NetHandle};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use super::builder::ReadyNode;
 use super::handle::{Control, Node, Outcome};
 use super::wallets::Claim;
-use super::{End, NodeError, start};
+use super::{End, NodeError, name, start};
 use crate::event_log::EventLog;
 use crate::run::DeviceQueue;
 use crate::supervisor::GaveUp;
@@ -27,21 +28,32 @@ use crate::supervisor::GaveUp;
 const LEAVE_WITHIN: Duration = Duration::from_secs(12);
 
 /// The threads of a node's actors.
-#[derive(Default)]
-pub(super) struct Threads(Mutex<Vec<Arbiter>>);
+pub(super) struct Threads {
+    arbiters: Mutex<Vec<Arbiter>>,
+    /// What every one of them is in.
+    span: Span,
+}
 
 impl Threads {
     /// One more. It ends with the node's system.
     pub(super) fn arbiter(&self) -> Result<ArbiterHandle, NodeError> {
         let arbiter = Arbiter::try_new().map_err(NodeError::Thread)?;
-        let handle = arbiter.handle();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
+        let (handle, span) = (arbiter.handle(), self.span.clone());
+        handle.spawn_fn(move || name::enter(&span));
+        self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).push(arbiter);
         Ok(handle)
+    }
+
+    /// The last thing that they are to do before they are stopped.
+    fn finish(&self) {
+        for arbiter in self.arbiters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            arbiter.spawn_fn(name::leave);
+        }
     }
 
     /// Waits for the end of all of them.
     fn join(self) {
-        for arbiter in self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for arbiter in self.arbiters.into_inner().unwrap_or_else(PoisonError::into_inner) {
             if arbiter.join().is_err() {
                 tracing::error!(actor = "node", "a thread of the node panicked");
             }
@@ -131,14 +143,18 @@ fn live(ready: ReadyNode, started: Started, line: Line) {
         // Whoever called the start off does not want to know.
         Err(error) => return drop(started.send(Err(error))),
     };
-    let (system, threads) = (System::new(), Threads::default());
+    let span = name::span(ready.name.as_deref());
+    name::enter(&span);
+    let (system, threads) = (System::new(), Threads { arbiters: Mutex::default(), span });
     let Line { stop, outcome, silent } = line;
     let ended = system.block_on(begin_and_attend(ready, &threads, started, stop));
+    threads.finish();
     System::current().stop();
     if let Err(error) = system.run() {
         tracing::error!(actor = "node", %error, "the node's system did not stop as it should");
     }
     threads.join();
+    name::leave();
     silent.send_replace(true);
     match ended {
         Ok((ended, lock)) => {

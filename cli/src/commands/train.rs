@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use psyche_actors::node::checks;
@@ -20,6 +21,9 @@ use crate::doctor::{Settings, node_exit, port, variables};
 use crate::exit::{Exit, Failure};
 use crate::signals::Stop;
 use crate::{output, work};
+
+/// How long a node that is stopped may take: SIGTERM ends the process within 20 s, whatever its devices compute.
+const LEAVE_WITHIN: Duration = Duration::from_secs(17);
 
 pub(crate) async fn run(args: TrainArgs) -> Result<()> {
     let Settings { mut config, run_named } = Settings::read(args).map_err(configuration_failed)?;
@@ -90,7 +94,12 @@ async fn take_part(config: NodeConfig, manager: Option<&Arc<ServiceManager>>) ->
                 manager.stopping();
             }
             output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
-            node.stop(signal).await
+            let stopped = tokio::time::timeout(LEAVE_WITHIN, node.stop(signal)).await;
+            stopped.unwrap_or_else(|_elapsed| {
+                // What a device computes can't always be interrupted, and whoever stops a container does not wait.
+                output::note(format_args!("leaving before the devices are done: the next start goes on from what is saved"));
+                Outcome::Stopped { reason: signal.to_owned() }
+            })
         }
     };
     Ok(match outcome {

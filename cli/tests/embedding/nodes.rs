@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use psyche_actors::rpc::GetEndpointHealth;
 use psyche_actors::telemetry::MetricsBind;
 use psyche_actors::{Events, Heard, Node, Outcome};
 use psyche_messages::{Digest, NodeEvent, Phase, Step};
@@ -78,6 +79,8 @@ fn two_nodes_in_one_process_train_together_to_the_end_and_leave_the_process_as_i
             assert!(metrics.contains(&address), "a node exports what is its own: {metrics}");
             assert_eq!(node.status().address, node.address());
             assert!(node.health().await.live);
+            let endpoints = node.actors().rpc.ask(GetEndpointHealth).await.unwrap();
+            assert_eq!(endpoints.len(), 1, "its actors answer: {endpoints:?}");
         }
         let listeners = [&one, &two].map(|node| tokio::spawn(applied(node.events())));
         let ends = tokio::join!(one.wait(), two.wait());

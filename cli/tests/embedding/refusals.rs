@@ -1,12 +1,16 @@
 //! What a host can do wrong, and hears.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::executor::block_on;
+use psyche_actors::config::P2pConfig;
+use psyche_actors::telemetry::MetricsBind;
 use psyche_actors::{NodeBuilder, NodeError, Outcome};
 use psyche_messages::Secret;
 
-use crate::support::Scene;
+use crate::support::{Scene, silent_server};
 use crate::{RUN, alone, node, scene};
 
 #[test]
@@ -50,7 +54,7 @@ fn what_code_sets_anew_is_right_whatever_the_variables_said() {
         .run_id(RUN)
         .wallet_file(scene.path("key.json"))
         .micro_batch(4)
-        .p2p(psyche_actors::config::P2pConfig::default())
+        .p2p(P2pConfig::default())
         .devices("cpu".parse().unwrap())
         .endpoint("http://127.0.0.1:2", "ws://127.0.0.1:3")
         .build()
@@ -135,4 +139,49 @@ fn a_node_whose_hosts_runtime_ends_says_so_and_gives_everything_back() {
         std::thread::yield_now();
     };
     assert!(matches!(block_on(third.stop("the test")), Outcome::Stopped { .. }));
+}
+
+#[test]
+fn a_start_that_is_called_off_holds_nothing() {
+    let scene = Scene::empty();
+    scene.good("wallet new --out one.json");
+    let silent = silent_server();
+    let starting = |rpc: &str| {
+        NodeBuilder::new()
+            .run_id(RUN)
+            .endpoint(rpc, "")
+            .wallet_file(scene.path("one.json"))
+            .data_dir(scene.path("data"))
+            .devices("cpu:1".parse().unwrap())
+            .start()
+    };
+    // Asked once, and dropped before anybody answers.
+    assert!(starting(&silent).now_or_never().is_none());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = block_on(starting(scene.chain.rpc())) {
+        match error {
+            NodeError::FolderInUse { .. } | NodeError::WalletInUse { .. } => assert!(Instant::now() < deadline),
+            NodeError::NoRun { .. } => return,
+            error => panic!("{error:?}"),
+        }
+        std::thread::yield_now();
+    }
+    panic!("a node started without its run");
+}
+
+#[test]
+fn ports_that_another_node_has_are_refused_by_what_they_are_for() {
+    let _alone = alone();
+    let scene = scene(2, 5, &["one", "two"]);
+    let first = node(&scene, "one", Vec::new()).telemetry(MetricsBind::At("127.0.0.1:0".parse().unwrap()));
+    let first = block_on(first.start()).unwrap();
+    let metrics = MetricsBind::At(first.http().unwrap());
+    let error = block_on(node(&scene, "two", Vec::new()).telemetry(metrics).start()).unwrap_err();
+    assert!(matches!(error, NodeError::Metrics(_)), "{error:?}");
+    let listening = first.listening();
+    let port = listening.iter().find_map(|address| address.split("/tcp/").nth(1)?.split('/').next()?.parse().ok()).unwrap();
+    let p2p = P2pConfig { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port, ..P2pConfig::default() };
+    let error = block_on(node(&scene, "two", Vec::new()).p2p(p2p).start()).unwrap_err();
+    assert!(matches!(error, NodeError::Net(_)), "{error:?}");
+    assert!(matches!(block_on(first.stop("the test")), Outcome::Stopped { .. }));
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use psyche_actors::telemetry::NodeReport;
@@ -18,6 +19,8 @@ const IS_SERVICE: &str = "PSYCHE_TEST_SERVICE";
 #[test]
 fn the_service_itself() {
     if std::env::var_os(IS_SERVICE).is_some() {
+        // As a host does, if it wants to see anything.
+        tracing_subscriber::fmt().with_ansi(false).init();
         let ended = embed::main();
         assert!(ended.is_ok(), "{ended:?}");
     }
@@ -27,6 +30,7 @@ fn the_service_itself() {
 struct Service {
     child: Child,
     address: String,
+    log: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Drop for Service {
@@ -45,10 +49,11 @@ impl Service {
         command.envs([("P2P_BIND", "127.0.0.1"), ("DATA_PATH", "tokens/tokens.bin")]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| Some(line.unwrap().split_once("http://")?.1.to_owned()));
-        // Whatever it says later is read, so that it can say it.
-        drop(std::thread::spawn(move || lines.count()));
-        Self { child, address: address.expect("the service says where it is") }
+        let place = format!(" trains {RUN}: http://");
+        let address = lines.find_map(|line| Some(line.unwrap().split_once(&place)?.1.to_owned()));
+        // Read as it comes, so that it is never held up.
+        let log = Some(std::thread::spawn(move || lines.map_while(Result::ok).collect()));
+        Self { child, address: address.expect("the service says where it is"), log }
     }
 
     fn connect(&self, method: &str, path: &str) -> BufReader<TcpStream> {
@@ -117,4 +122,10 @@ fn the_example_leaves_cleanly_at_sigterm() {
     assert!(service.child.wait().unwrap().success());
     let log = std::fs::read_to_string(scene.path("data/events.jsonl")).unwrap();
     assert!(log.lines().last().unwrap().contains("SIGTERM"), "{log}");
+    let lines = service.log.take().unwrap().join().unwrap();
+    let of_actors: Vec<_> = lines.iter().filter(|line| line.contains(" psyche_actors::")).collect();
+    assert!(of_actors.iter().any(|line| line.contains("the node stops")), "{lines:#?}");
+    for line in of_actors {
+        assert!(line.contains("node{name=\"embedded\"}"), "every thread of the node's is in its span: {line}");
+    }
 }
