@@ -179,7 +179,7 @@ fn ports_that_another_node_has_are_refused_by_what_they_are_for() {
     let error = block_on(node(&scene, "two", Vec::new()).telemetry(metrics).start()).unwrap_err();
     assert!(matches!(error, NodeError::Metrics(_)), "{error:?}");
     let listening = first.listening();
-    let port = listening.iter().find_map(|address| address.split("/tcp/").nth(1)?.split('/').next()?.parse().ok()).unwrap();
+    let port = listening.iter().find_map(|address| address.split("/udp/").nth(1)?.split('/').next()?.parse().ok()).unwrap();
     let p2p = P2pConfig { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port, ..P2pConfig::default() };
     let error = block_on(node(&scene, "two", Vec::new()).p2p(p2p).start()).unwrap_err();
     assert!(matches!(error, NodeError::Net(_)), "{error:?}");
