@@ -6,6 +6,7 @@ mod checkpoint;
 mod deploy;
 mod devices;
 mod doctor;
+mod generate;
 mod help;
 mod identity;
 mod init_model;
@@ -64,6 +65,7 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
         Command::Deploy(args) => deploy::run(args).await,
         Command::Tokenize(args) => tokenize::run(&args),
         Command::InitModel(args) => init_model::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::PrintAllHelp => help::run(),
         #[cfg(feature = "localnet")]
         Command::Localnet(args) => localnet::run(args).await,

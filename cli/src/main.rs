@@ -11,6 +11,7 @@ mod compare;
 mod doctor;
 mod env_file;
 mod exit;
+mod generate;
 mod output;
 #[cfg(feature = "localnet")]
 mod programs;

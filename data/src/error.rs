@@ -115,3 +115,7 @@ pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataError {
     let path = path.to_owned();
     move |source| DataError::Io { path, source }
 }
+
+pub(crate) fn refused(action: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> DataError {
+    move |source| DataError::Tokenizer { action, source }
+}

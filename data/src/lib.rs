@@ -2,14 +2,16 @@
 //! No tensors.
 //!
 //! - [`tokens`]: samples by global index, the same on every node.
-//! - [`tokenize`]: text files to a tokenizer and a token file.
+//! - [`tokenize`]: text files to a tokenizer and a token file; [`TextTokenizer`] uses one.
 
 mod error;
 mod order;
+mod text;
 pub mod tokenize;
 pub mod tokens;
 
 pub use error::DataError;
 pub use psyche_protocol::model::{Shuffle, TokenSize};
+pub use text::TextTokenizer;
 pub use tokenize::{DatasetManifest, Progress, Vocabulary, tokenize};
 pub use tokens::{TokenConfig, TokenSource};

@@ -14,7 +14,7 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer, TokenizerBuilder};
 
-use crate::error::{DataError, io_error};
+use crate::error::{DataError, io_error, refused};
 
 /// Stands after each text. A tokenizer that is loaded need not know it.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -308,10 +308,6 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
 
 fn partial_of(path: &Path) -> PathBuf {
     path.with_extension("partial")
-}
-
-fn refused(action: &'static str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> DataError {
-    move |source| DataError::Tokenizer { action, source }
 }
 
 #[cfg(test)]

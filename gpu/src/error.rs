@@ -121,6 +121,12 @@ pub enum GpuError {
         /// Setting and range.
         problem: String,
     },
+    /// A model that can't go on from the given tokens.
+    #[error("generate text: {problem}")]
+    Generate {
+        /// Why.
+        problem: String,
+    },
     /// A file that can't be read or written.
     #[error("access {path}")]
     Io {

@@ -11,6 +11,7 @@ pub mod digest;
 mod error;
 pub mod exact;
 mod flat;
+pub mod generate;
 pub mod init;
 mod layout;
 pub mod memory;

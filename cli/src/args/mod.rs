@@ -26,7 +26,7 @@ pub(crate) use owner::{CheckpointArgs, CloseRunArgs, CreateRunArgs, RatesArgs, S
 pub(crate) use rewards::{ClaimArgs, TopUpArgs};
 pub(crate) use runs::{DumpRunArgs, DumpUserArgs, ListRunsArgs};
 pub(crate) use status::StatusArgs;
-pub(crate) use tools::{DeployArgs, InitModelArgs, TokenizeArgs};
+pub(crate) use tools::{DeployArgs, GenerateArgs, InitModelArgs, TokenizeArgs};
 #[cfg(feature = "localnet")]
 pub(crate) use tools::{LocalnetArgs, LocalnetEndpointArgs};
 pub(crate) use wallet::{AirdropArgs, BalanceArgs, CreateTokenArgs, MintTokensArgs, NewWalletArgs, WalletCommand};
@@ -136,6 +136,8 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Write a model's initial weights: the same bits on every machine.
     InitModel(InitModelArgs),
+    /// Let a model write: text that goes on from a prompt.
+    Generate(GenerateArgs),
     /// Start a local Solana chain with the programs in place.
     #[cfg(feature = "localnet")]
     Localnet(LocalnetArgs),

@@ -8,7 +8,7 @@ use clap::Args;
 #[cfg(feature = "localnet")]
 use psyche_messages::Address;
 
-use super::{ChainArgs, WalletArgs};
+use super::{ChainArgs, JsonArgs, WalletArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -66,6 +66,51 @@ pub(crate) struct InitModelArgs {
     /// Folder for config.json and the weights.
     #[arg(long, env = "INIT_MODEL_OUT", value_name = "DIR")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+DIR holds config.json, the weights as safetensors, and tokenizer.json: a
+checkpoint, a snapshot of a node, the folder `trained` of a testnet, or a
+LLaMA from elsewhere. Each token takes a whole forward pass on the CPU: this
+is for looking at a model, not for serving it. --temperature 0 takes the
+likeliest token every time.
+
+Example:
+  psyche-solana-client generate --checkpoint testnet-out/trained \\
+    --prompt 'In the beginning' --tokens 60")]
+pub(crate) struct GenerateArgs {
+    /// Folder of the model.
+    #[arg(long, env = "GENERATE_CHECKPOINT", value_name = "DIR")]
+    pub(crate) checkpoint: PathBuf,
+    /// Text to go on from; without it the model begins a text of its own.
+    #[arg(long, env = "GENERATE_PROMPT", default_value = "", value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// Most tokens to write.
+    #[arg(long, env = "GENERATE_TOKENS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4096), value_name = "N")]
+    pub(crate) tokens: u16,
+    /// How freely tokens are drawn: 0 takes the likeliest one, 1 draws by the model's own chances.
+    #[arg(long, env = "GENERATE_TEMPERATURE", default_value_t = 0.8, value_parser = temperature, value_name = "T")]
+    pub(crate) temperature: f32,
+    /// Draw only from so many of the likeliest tokens; 0 draws from all.
+    #[arg(long, env = "GENERATE_TOP_K", default_value_t = 40, value_name = "K")]
+    pub(crate) top_k: u16,
+    /// The same seed writes the same text.
+    #[arg(long, env = "GENERATE_SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The tokenizer, where it is not in DIR.
+    #[arg(long, env = "GENERATE_TOKENIZER", value_name = "FILE")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
+}
+
+/// Above a few, every token is as likely as any other.
+fn temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=10.0).contains(&value) => Ok(value),
+        _ => Err("a number from 0 to 10 is accepted".to_owned()),
+    }
 }
 
 /// How the local chain is started.

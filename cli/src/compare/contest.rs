@@ -167,22 +167,7 @@ impl Course<'_> {
     }
 
     fn setup(&self, weights: &Path) -> Result<RankSetup> {
-        let topology = Topology::new(1, 1).map_err(failed_to)?;
-        let mesh = mesh(topology, Duration::from_secs(600)).into_iter().next().context("a mesh without ranks")?;
-        let device = DeviceSpec::Cpu(None).resolve(1).map_err(failed_to)?.into_iter().next().context("no device")?;
-        Ok(RankSetup {
-            mesh,
-            device,
-            config: self.config.clone(),
-            optimizer: self.distro,
-            sequence_len: self.samples.seq_len() as usize,
-            micro_batch_size: MICRO_BATCH,
-            precision: Precision::F32,
-            checkpointing: false,
-            spikes: None,
-            threads: Threads::ONE,
-            weights: weights.to_owned(),
-        })
+        alone(self.config, self.distro, self.samples.seq_len() as usize, weights)
     }
 
     /// A cosine from the highest rate to a tenth of it, after a short warmup; the same for everybody.
@@ -208,6 +193,34 @@ impl Course<'_> {
         let tokens = u64::from(step + 1) * u64::from(self.batch) * u64::from(self.samples.seq_len());
         Point { step: step + 1, tokens, training, held_out }
     }
+}
+
+/// What one CPU device starts with that trains a model alone.
+///
+/// # Errors
+/// If this machine has no such device.
+pub(crate) fn alone(
+    config: &LlamaConfig,
+    optimizer: OptimizerConfig,
+    sequence_len: usize,
+    weights: &Path,
+) -> Result<RankSetup> {
+    let topology = Topology::new(1, 1).map_err(failed_to)?;
+    let mesh = mesh(topology, Duration::from_secs(600)).into_iter().next().context("a mesh without ranks")?;
+    let device = DeviceSpec::Cpu(None).resolve(1).map_err(failed_to)?.into_iter().next().context("no device")?;
+    Ok(RankSetup {
+        mesh,
+        device,
+        config: config.clone(),
+        optimizer,
+        sequence_len,
+        micro_batch_size: MICRO_BATCH,
+        precision: Precision::F32,
+        checkpointing: false,
+        spikes: None,
+        threads: Threads::ONE,
+        weights: weights.to_owned(),
+    })
 }
 
 fn apply(nodes: &mut [Rank], results: Option<ApplyPlan>) -> Result<()> {

@@ -18,6 +18,7 @@ use psyche_messages::BatchInterval;
 use psyche_protocol::model::{Shuffle, TokenSize};
 
 pub(crate) use args::CompareArgs;
+pub(crate) use contest::alone;
 use contest::{Contestant, Course};
 use table::Run;
 

@@ -35,13 +35,16 @@ pub(crate) struct TestnetArgs {
     /// Print the summary as one JSON object on stdout.
     #[arg(long, env = "TESTNET_JSON", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) json: bool,
-    /// Folder for wallets, logs, the plot and the summary; what an earlier testnet left there is removed.
+    /// Folder for wallets, logs, the report, the plot, the trained model and the summary; what an earlier testnet left there is removed.
     #[arg(long, env = "TESTNET_OUT", default_value = "testnet-out", value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// How many seconds the chain's clock advances in a real second.
     #[arg(long, env = "TESTNET_CHAIN_SPEED", default_value_t = 8.0, value_name = "X", value_parser = chain_speed)]
     pub(crate) chain_speed: f64,
-    /// Keep the nodes' snapshots and blobs; wallets, logs and events are always kept.
+    /// Leave the AdamW curve out of the report: it trains the same model again, alone, for at most two minutes.
+    #[arg(long, env = "TESTNET_NO_REFERENCE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) no_reference: bool,
+    /// Keep the nodes' snapshots and blobs; wallets, logs and events, the report and the trained model are always kept.
     #[arg(long, env = "TESTNET_KEEP", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) keep: bool,
 }

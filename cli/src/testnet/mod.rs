@@ -2,7 +2,8 @@
 //!
 //! What is decided is decided in pure modules: [`plan`] (who starts with which variables), [`board`] (what nodes have told),
 //! [`verdict`] (whether it was good). Around them, [`folder`], [`prepare`], [`fleet`], [`follow`] and [`network`] touch
-//! files, chain and processes; [`progress`] and [`plot`] show it.
+//! files, chain and processes; [`progress`] and [`plot`] show it. When the nodes have stopped, [`reference`] and [`sample`]
+//! compute what [`report`] holds beside the nodes' own words.
 
 mod args;
 mod board;
@@ -14,15 +15,20 @@ mod plan;
 mod plot;
 mod prepare;
 mod progress;
+mod reference;
+mod report;
+mod sample;
 mod verdict;
 
 use std::io;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use psyche_chain::{Rpc, ops};
 use psyche_localnet::Localnet;
-use psyche_messages::Address;
+use psyche_messages::{Address, Step};
 
 pub(crate) use args::TestnetArgs;
 use board::NodeBoard;
@@ -32,11 +38,17 @@ use plan::Plan;
 pub(crate) use prepare::TEXT;
 use prepare::Wallets;
 use progress::Progress;
+use reference::Reference;
+use report::{Costs, Facts};
+use sample::Sample;
 use verdict::{Account, Summary};
 
 use crate::commands::{chain_failed, failed_to};
 use crate::output;
 use crate::signals::Stop;
+
+/// How often it is told how far the computing for the report is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs a network to its end. Await it on the main thread: nodes live as long as the thread that starts them.
 pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
@@ -67,15 +79,103 @@ pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
     {
         tracing::warn!(%error, "the local chain did not stop in order");
     }
-    let (boards, accounts) = match outcome {
+    let done = match outcome {
         Ok(done) => done,
         Err(error) => {
             progress.say(&format!("logs and events are under {}", out.display()));
             return Err(error);
         }
     };
-    let summary = verdict::summarize(&plan.nodes, &boards, &accounts, started.elapsed());
-    report(&args, &plan, &boards, &summary)
+    let mut summary = verdict::summarize(&plan.nodes, &done.boards, &done.accounts, started.elapsed());
+    let extras = Extras::compute(&plan, &done.boards, args.no_reference, &mut progress, &mut stop).await?;
+    write_report(&plan, &done, &extras, &mut summary)?;
+    tell(&args, &plan, &done.boards, &summary)
+}
+
+/// What a run that came to its end leaves.
+struct Done {
+    boards: Vec<NodeBoard>,
+    accounts: Vec<Account>,
+    costs: Option<Costs>,
+    endpoint: Endpoint,
+}
+
+/// What is computed for the report once the nodes have stopped, or why it is not there.
+struct Extras {
+    reference: Result<Reference, String>,
+    sample: Result<Sample, String>,
+}
+
+impl Extras {
+    /// Computes both on a thread of their own, so that Ctrl-C is heard.
+    async fn compute(
+        plan: &Plan,
+        boards: &[NodeBoard],
+        no_reference: bool,
+        progress: &mut Progress<io::Stderr>,
+        stop: &mut Stop,
+    ) -> Result<Self> {
+        let last = boards.iter().filter_map(|board| board.trained.last_key_value()).map(|(step, _)| *step).max();
+        let Step(steps) = last.unwrap_or_default();
+        progress.say("computing for the report: a sample of the model's text, and AdamW's curve (--no-reference: without)");
+        let course = Arc::new(reference::Course::default());
+        let mut work = tokio::task::spawn_blocking({
+            let (plan, course) = (plan.clone(), Arc::clone(&course));
+            move || {
+                psyche_gpu::devices::init_threads(std::thread::available_parallelism().map_or(1, usize::from));
+                let in_words = |error: anyhow::Error| format!("{error:#}");
+                let sample = sample::write(&plan, &course.cancel).map_err(in_words);
+                let reference = if no_reference {
+                    Err("it was not wanted (--no-reference)".to_owned())
+                } else {
+                    reference::train(&plan, steps, &course).map_err(in_words)
+                };
+                Self { reference, sample }
+            }
+        });
+        let mut look = tokio::time::interval(TELL_EVERY);
+        look.reset();
+        loop {
+            tokio::select! {
+                done = &mut work => break done.context("failed to compute what the report shows"),
+                _ = look.tick() => {
+                    progress.say(&format!("AdamW's curve: step {} of {steps}", course.step.load(Ordering::Relaxed)));
+                }
+                signal = stop.requested() => {
+                    course.cancel.store(true, Ordering::Relaxed);
+                    let _cancelled = work.await;
+                    bail!("stopped by {signal}");
+                }
+            }
+        }
+    }
+}
+
+/// Writes the report, and names it in the summary.
+fn write_report(plan: &Plan, done: &Done, extras: &Extras, summary: &mut Summary) -> Result<()> {
+    let config = reference::config_of(&plan.model())?;
+    let records = report::read(plan);
+    let shortcomings = verdict::shortcomings(summary, &done.boards);
+    summary.adamw_loss_last = extras.reference.as_ref().ok().and_then(|reference| {
+        let losses: Vec<f64> = reference.losses.iter().map(|(_, loss)| *loss).collect();
+        verdict::last_quarter(&losses)
+    });
+    summary.report = Some(plan.report().display().to_string());
+    report::write(
+        &plan.report(),
+        &Facts {
+            plan,
+            summary,
+            shortcomings: &shortcomings,
+            records: &records,
+            accounts: &done.accounts,
+            costs: done.costs.as_ref(),
+            endpoint: &done.endpoint,
+            parameters: config.parameter_count(),
+            reference: extras.reference.as_ref().map_err(String::as_str),
+            sample: extras.sample.as_ref().map_err(String::as_str),
+        },
+    )
 }
 
 /// Everything from the chain's start to the last claim.
@@ -84,7 +184,7 @@ async fn drive(
     fleet: &mut Fleet,
     progress: &mut Progress<io::Stderr>,
     slot: &mut Option<Localnet>,
-) -> Result<(Vec<NodeBoard>, Vec<Account>)> {
+) -> Result<Done> {
     progress.say("starting a local chain; making tokens and initial weights");
     let wallets = Wallets::make(plan)?;
     let files = tokio::task::spawn_blocking({
@@ -108,7 +208,28 @@ async fn drive(
         }
     };
     let accounts = accounts(&rpc, &wallets.nodes).await?;
-    Ok((boards, accounts))
+    let costs = match costs(&rpc, &wallets).await {
+        Ok(costs) => Some(costs),
+        Err(error) => {
+            tracing::warn!("what the run cost is not known: {error:#}");
+            None
+        }
+    };
+    Ok(Done { boards, accounts, costs, endpoint })
+}
+
+/// What everybody has less than at the start.
+async fn costs(rpc: &Rpc, wallets: &Wallets) -> Result<Costs> {
+    let spent = async |address: Address, had: u64| -> Result<u64> {
+        Ok(had.saturating_sub(rpc.balance(address).await.map_err(chain_failed)?.0))
+    };
+    let mut nodes = Vec::new();
+    for node in &wallets.nodes {
+        nodes.push(spent(*node, prepare::NODE_LAMPORTS).await?);
+    }
+    let owner = spent(wallets.owner.address(), prepare::OWNER_LAMPORTS).await?;
+    let operator = spent(wallets.operator.address(), prepare::NODE_LAMPORTS).await?;
+    Ok(Costs { owner, operator, nodes })
 }
 
 /// What the chain, and not the nodes, says of points and claims.
@@ -123,7 +244,7 @@ async fn accounts(rpc: &Rpc, nodes: &[Address]) -> Result<Vec<Account>> {
 }
 
 /// Writes plot and summary, prints the result, and fails if the run fell short.
-fn report(args: &TestnetArgs, plan: &Plan, boards: &[NodeBoard], summary: &Summary) -> Result<()> {
+fn tell(args: &TestnetArgs, plan: &Plan, boards: &[NodeBoard], summary: &Summary) -> Result<()> {
     let json = serde_json::to_string(summary).context("failed to write the summary")?;
     std::fs::write(plan.summary(), format!("{json}\n"))
         .with_context(|| format!("failed to write {}", plan.summary().display()))?;
@@ -134,7 +255,9 @@ fn report(args: &TestnetArgs, plan: &Plan, boards: &[NodeBoard], summary: &Summa
         for line in verdict::lines(summary) {
             output::line(format_args!("{line}"))?;
         }
+        output::line(format_args!("report   {}", plan.report().display()))?;
         output::line(format_args!("plot     {}", plan.plot().display()))?;
+        output::line(format_args!("model    {}", plan.trained().display()))?;
         output::line(format_args!("logs     {}", plan.out.join("node-*/log.txt").display()))?;
     }
     let shortcomings = verdict::shortcomings(summary, boards);

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use psyche_data::tokenize::TOKENS_FILE;
+use psyche_data::{Shuffle, TokenConfig, TokenSize};
+use psyche_gpu::exact::LrSchedule;
+use psyche_gpu::optimizer::OptimizerConfig;
 use psyche_messages::Address;
 
 use super::args::{DEVICES_MAX, TestnetArgs};
@@ -18,7 +21,7 @@ pub(crate) const MODEL_SEED: u64 = 1;
 /// Entries of the tokenizer's vocabulary.
 pub(crate) const VOCAB_SIZE: u32 = 4096;
 /// Tokens of a sample.
-const SEQUENCE: u32 = 128;
+pub(crate) const SEQUENCE: u32 = 128;
 /// Samples of a round for each node.
 const SAMPLES_PER_NODE: u16 = 4;
 /// Points that an epoch pays, shared by those who finish it: divisible by any number of nodes up to ten.
@@ -104,12 +107,53 @@ impl Plan {
         self.out.join("loss.svg")
     }
 
+    pub(crate) fn report(&self) -> PathBuf {
+        self.out.join("report.html")
+    }
+
+    /// The model at the end, with its tokenizer.
+    pub(crate) fn trained(&self) -> PathBuf {
+        self.out.join("trained")
+    }
+
     pub(crate) fn summary(&self) -> PathBuf {
         self.out.join("summary.json")
     }
 
     pub(crate) fn run_toml(&self) -> PathBuf {
         self.out.join("run.toml")
+    }
+
+    /// Samples of a step.
+    pub(crate) fn batch(&self) -> u16 {
+        SAMPLES_PER_NODE * self.node_count()
+    }
+
+    /// The tokens as every node reads them: samples in the order of the text.
+    pub(crate) fn tokens(&self) -> TokenConfig {
+        TokenConfig {
+            path: self.text().join(TOKENS_FILE),
+            token_size: TokenSize::TwoBytes,
+            seq_len: SEQUENCE,
+            vocab_size: VOCAB_SIZE,
+            shuffle: Shuffle::DontShuffle,
+        }
+    }
+
+    /// The learning rates of [`Self::run_config`].
+    pub(crate) const fn schedule(&self) -> LrSchedule {
+        LrSchedule::Cosine { base: 2.0e-3, warmup_init: 5.0e-4, final_rate: 2.0e-4, warmup_steps: 2, total_steps: self.steps }
+    }
+
+    /// DisTrO's settings in [`Self::run_config`].
+    pub(crate) const fn optimizer() -> OptimizerConfig {
+        OptimizerConfig {
+            compression_decay: 0.999,
+            compression_chunk: 64,
+            compression_topk: 8,
+            quantize_1bit: true,
+            clip_grad_norm: Some(1.0),
+        }
     }
 
     fn node_count(&self) -> u16 {
@@ -130,7 +174,7 @@ impl Plan {
 
     /// The run's configuration, as an owner would write it.
     pub(crate) fn run_config(&self) -> String {
-        let batch = SAMPLES_PER_NODE * self.node_count();
+        let batch = self.batch();
         let epoch = self.epoch_seconds();
         format!(
             r#"[config]

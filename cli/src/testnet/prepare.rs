@@ -21,9 +21,9 @@ pub(crate) const TEXT: &[u8] = include_bytes!("../../../data/text/kjv.txt");
 /// How long a slot is on the chain's own clock.
 const SLOT_TIME_MS: u64 = 400;
 /// What the owner gets: rent of the run's account and of a few small ones.
-const OWNER_LAMPORTS: u64 = 10_000_000_000;
+pub(crate) const OWNER_LAMPORTS: u64 = 10_000_000_000;
 /// What a node gets: many times the fees of a long run.
-const NODE_LAMPORTS: u64 = 1_000_000_000;
+pub(crate) const NODE_LAMPORTS: u64 = 1_000_000_000;
 /// Decimals of the reward token.
 const DECIMALS: u8 = 6;
 

@@ -33,6 +33,12 @@ pub(crate) struct Summary {
     pub(crate) digests_equal: bool,
     pub(crate) nodes: Vec<NodeSummary>,
     pub(crate) wall_s: f64,
+    /// Mean loss of AdamW's last quarter of the steps, where its curve was computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) adamw_loss_last: Option<f64>,
+    /// The report's path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) report: Option<String>,
 }
 
 /// Points of a node as the chain has them.
@@ -62,11 +68,18 @@ pub(crate) fn summarize(plan: &[NodePlan], boards: &[NodeBoard], accounts: &[Acc
         steps: losses.len(),
         epochs: epochs.len(),
         loss_first: mean(&losses[..quarter]),
-        loss_last: mean(&losses[losses.len() - quarter..]),
+        loss_last: last_quarter(&losses),
         digests_equal: board::disagreements(boards).is_empty() && boards.iter().any(|board| !board.applied.is_empty()),
         nodes: nodes.collect(),
         wall_s: (wall.as_secs_f64() * 10.0).round() / 10.0,
+        adamw_loss_last: None,
+        report: None,
     }
+}
+
+/// Mean of the last quarter of `losses`.
+pub(crate) fn last_quarter(losses: &[f64]) -> Option<f64> {
+    mean(&losses[losses.len() - losses.len().div_ceil(4)..])
 }
 
 /// What the run fell short of; empty where it did all it should.
@@ -107,6 +120,9 @@ pub(crate) fn lines(summary: &Summary) -> Vec<String> {
         format!("loss     {} at first, {} at last", loss(summary.loss_first), loss(summary.loss_last)),
         format!("digests  {equal}"),
     ];
+    if let Some(adamw) = summary.adamw_loss_last {
+        lines.push(format!("AdamW    {adamw:.3} at last, the same batches on one device"));
+    }
     for (number, node) in (1..).zip(&summary.nodes) {
         lines.push(format!(
             "node {number}   {}x{} devices, {} steps, {} points earned, {} claimed, {} bytes an update, {}",
