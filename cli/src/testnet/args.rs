@@ -41,7 +41,7 @@ pub(crate) struct TestnetArgs {
     /// How many seconds the chain's clock advances in a real second.
     #[arg(long, env = "TESTNET_CHAIN_SPEED", default_value_t = 8.0, value_name = "X", value_parser = chain_speed)]
     pub(crate) chain_speed: f64,
-    /// Leave the AdamW curve out of the report: it trains the same model again, alone, for at most two minutes.
+    /// Leave the AdamW curve out of the report: it trains the same model again, alone, for at most a minute.
     #[arg(long, env = "TESTNET_NO_REFERENCE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) no_reference: bool,
     /// Keep the nodes' snapshots and blobs; wallets, logs and events, the report and the trained model are always kept.

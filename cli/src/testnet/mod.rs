@@ -122,7 +122,8 @@ impl Extras {
         let mut work = tokio::task::spawn_blocking({
             let (plan, course) = (plan.clone(), Arc::clone(&course));
             move || {
-                psyche_gpu::devices::init_threads(std::thread::available_parallelism().map_or(1, usize::from));
+                // Small operations: threads that wait for each other cost more than they bring, above all beside other work.
+                psyche_gpu::devices::init_threads(1);
                 let in_words = |error: anyhow::Error| format!("{error:#}");
                 let sample = sample::write(&plan, &course.cancel).map_err(in_words);
                 let reference = if no_reference {

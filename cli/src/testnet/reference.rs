@@ -16,7 +16,7 @@ use crate::commands::failed_to;
 use crate::compare::alone;
 
 /// How long it may take; the curve ends there.
-const TAKES_MAX: Duration = Duration::from_secs(120);
+const TAKES_MAX: Duration = Duration::from_secs(60);
 
 /// AdamW's curve.
 #[derive(Clone, Debug, Default, PartialEq)]

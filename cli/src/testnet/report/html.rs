@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// Bytes from which on a cell is broken into lines.
+const LONG: usize = 36;
+
 /// `text` as it may stand in elements and in quoted attributes.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -46,7 +49,8 @@ pub(crate) fn table(caption: &str, head: &[&str], rows: &[Vec<String>]) -> Strin
             let _written = if column == 0 {
                 write!(text, "<th scope=\"row\">{}</th>", escaped(cell))
             } else {
-                write!(text, "<td{}>{}</td>", class(is_number(cell)), escaped(cell))
+                let class = if cell.len() > LONG { " class=\"long\"" } else { class(is_number(cell)) };
+                write!(text, "<td{class}>{}</td>", escaped(cell))
             };
         }
         text.push_str("</tr>\n");
