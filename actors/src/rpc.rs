@@ -23,9 +23,11 @@
 
 mod actions;
 
+use std::sync::Arc;
+
 use actix::{Actor, AsyncContext as _, Context, Handler, MessageResult, ResponseFuture, WrapFuture as _};
 use psyche_chain::{ChainError, Confirmed, EndpointEvent, EndpointHealth, Rpc};
-use psyche_messages::{ChainTime, Command, NodeEvent, RoundKey, Slot};
+use psyche_messages::{ChainTime, Command, NodeEvent, Slot};
 use psyche_protocol::layout::Witness;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -34,6 +36,7 @@ pub use actions::ActionContext;
 
 use crate::chain_of;
 use crate::engine::ChainAction;
+use crate::engine::history::Gap;
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
 use crate::telemetry::{TxKind, TxOutcome};
@@ -49,14 +52,9 @@ pub struct SubmitAction(pub ChainAction);
 #[derive(Clone, Copy, Debug)]
 pub struct ReadClock;
 
-/// Asks the transaction history for the witnesses of a round.
-#[derive(Clone, Copy, Debug)]
-pub struct RebuildWitnesses {
-    /// The round in which they submitted.
-    pub round: RoundKey,
-    /// The first slot at which the round was seen.
-    pub since: Slot,
-}
+/// Asks the transaction history for the witnesses of a round: everything that was done for the run in a gap.
+#[derive(Clone, Debug)]
+pub struct RebuildWitnesses(pub Arc<Gap>);
 
 /// Asks how the JSON-RPC endpoints fare.
 #[derive(Clone, Copy, Debug)]
@@ -150,10 +148,10 @@ impl Handler<Ask<GetEndpointHealth>> for RpcSupervisor {
 impl Handler<Ask<RebuildWitnesses>> for RpcSupervisor {
     type Result = ResponseFuture<Option<Vec<Witness>>>;
 
-    fn handle(&mut self, Ask(rebuild): Ask<RebuildWitnesses>, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Ask(RebuildWitnesses(gap)): Ask<RebuildWitnesses>, _: &mut Self::Context) -> Self::Result {
         let (rpc, context) = (self.rpc.clone(), self.context.clone());
         Box::pin(async move {
-            let rebuilt = context.rebuild_witnesses(&rpc, rebuild).await;
+            let rebuilt = context.rebuild_witnesses(&rpc, &gap).await;
             rebuilt.unwrap_or_else(|error| {
                 tracing::warn!(actor = "rpc", error = %chain_of(&error), "could not read the transaction history");
                 None

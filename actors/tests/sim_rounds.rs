@@ -130,6 +130,20 @@ fn sim_who_announces_a_manifest_as_its_payload_pays_and_holds_nobody_up() {
 }
 
 #[test]
+fn sim_witnesses_from_the_history_are_those_of_the_round_whatever_step_they_name() {
+    let (rebuilt, misclaimed) = (AtomicU64::new(0), AtomicU64::new(0));
+    for_each_seed(10, |seed| {
+        // The list that is found must be the one that the chain had: any other one fails at once.
+        let mut world = World::new(seed, 4 + seed as usize % 2, Faults::lossy(seed).with_outages(seed, 4).with_false_steps());
+        world.run();
+        rebuilt.fetch_add(u64::from(world.checks.rebuilt), Relaxed);
+        misclaimed.fetch_add(u64::from(world.checks.misclaimed), Relaxed);
+    });
+    let (rebuilt, misclaimed) = (rebuilt.into_inner(), misclaimed.into_inner());
+    assert!((rebuilt > 0 && misclaimed > 0) || sim::verbose(), "{rebuilt} lists were rebuilt, {misclaimed} of them misclaimed");
+}
+
+#[test]
 fn sim_who_has_no_result_now_and_then_and_says_so_stays_in_the_run() {
     let total = AtomicU64::new(0);
     for_each_seed(6, |seed| {

@@ -11,12 +11,13 @@ mod debug;
 use std::sync::Arc;
 
 use psyche_messages::{
-    Address, AppliedStep, BatchInterval, BlobHash, ChainTime, Digest, Manifest, NodeEvent, Nonce, PeerKey, ResultAnnounced,
-    RoundKey, RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, UpdatesAnnounced, events::ModelSource,
+    Address, AppliedStep, BatchInterval, BlobHash, ChainTime, Digest, Manifest, NodeEvent, PeerKey, ResultAnnounced, RoundKey,
+    RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, UpdatesAnnounced, events::ModelSource,
 };
 use psyche_protocol::layout::{CommitteeProof, CoordinatorAccount, Witness};
 use psyche_protocol::model::HubRepo;
 
+use super::history::Gap;
 use super::leaving::Leaving;
 use super::snapshots::DiskSnapshot;
 use crate::telemetry::TxKind;
@@ -72,7 +73,7 @@ pub struct Patience {
     pub snapshot_ms: u64,
     /// For any announced snapshot, before a checkpoint is loaded that is older than the run.
     pub peers_ms: u64,
-    /// For the shell's answer about witnesses rebuilt from transactions.
+    /// For witnesses rebuilt from transactions, however often the history has to be asked.
     pub rebuild_ms: u64,
     /// For healing and the last snapshot after the run has finished.
     pub finish_ms: u64,
@@ -223,7 +224,7 @@ pub enum Event {
     WitnessesRebuilt {
         /// The round whose witnesses were asked for.
         round: RoundKey,
-        /// All its witnesses in the order of their transactions; `None` where the history does not say.
+        /// All its witnesses in the order of their transactions ([`Gap::fill`]); `None` where the history does not say.
         witnesses: Option<Vec<Witness>>,
     },
     /// The outcome of [`Effect::Send`].
@@ -354,9 +355,8 @@ pub enum Effect {
     RebuildWitnesses {
         /// The round in which the witnesses submitted.
         round: RoundKey,
-        /// The newest state of the account that this node saw while the round lasted, 0 if it saw none; what came later is
-        /// missing.
-        seen: Nonce,
+        /// Between which states they lie, and what else lies there.
+        gap: Arc<Gap>,
     },
     /// Send a transaction → [`Event::ChainSent`].
     Send {

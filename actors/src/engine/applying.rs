@@ -4,18 +4,26 @@
 //! votes from their blooms on chain. A manifest that cannot be had is no obstacle while fewer of them are missing than a
 //! result needs votes: what won is then listed in another one, too.
 
+use std::sync::Arc;
+
 use psyche_messages::{Digest, NodeEvent, PeerKey, ResultAnnounced, RoundKey, Step};
 use psyche_protocol::layout::Witness;
 use psyche_protocol::select::EMPTY_ROOT;
 
 use super::api::{Effect, Fetching};
-use super::epoch::Outlook;
+use super::epoch::{Outlook, RoundFacts};
+use super::history::Gap;
 use super::model::Trouble;
 use super::tally::{Candidate, winners};
 use super::{Busy, Engine};
 
 /// How often what this node accepted itself is compared with the witnesses' roots.
 const GUESS_MS: u64 = 200;
+
+/// First pause after the history did not tell, doubled each time up to [`REBUILD_PAUSE_MS_MAX`].
+const REBUILD_PAUSE_MS: u64 = 500;
+/// Longest such pause.
+const REBUILD_PAUSE_MS_MAX: u64 = 4_000;
 
 /// The round that is being decided.
 #[derive(Debug)]
@@ -24,10 +32,19 @@ pub(super) struct Resolution {
     round: RoundKey,
     /// Since when.
     since_ms: u64,
-    /// When the shell was asked to rebuild the witnesses.
-    rebuild_asked_ms: Option<u64>,
+    /// How often the shell was asked to rebuild the witnesses, since when, and when it is next.
+    rebuild: Option<Rebuild>,
     /// When what this node accepted itself was last compared with the witnesses' roots.
     guess_ms: Option<u64>,
+}
+
+/// Questions to the history.
+#[derive(Clone, Copy, Debug)]
+struct Rebuild {
+    since_ms: u64,
+    asked: u32,
+    /// When the next one is due; `None` while an answer is awaited.
+    due_ms: Option<u64>,
 }
 
 /// What stands between a decided round and its application.
@@ -63,18 +80,17 @@ impl Engine {
                     Err(Obstacle::Hopeless(reason)) => self.stall(round, &reason),
                 }
             }
-            Outlook::Uncertain { round: witnessed_in, known } => {
-                let seen = known.map(|known| known.nonce).unwrap_or_default();
-                let anything_known = known.is_some();
+            Outlook::Uncertain { round: witnessed_in, known, gap } => {
+                let (anything_known, gap) = (known.is_some(), gap.cloned());
                 self.begin_resolution(round);
-                self.drive_rebuild(at, round, witnessed_in, seen, anything_known);
+                self.drive_rebuild(at, round, witnessed_in, gap, anything_known);
             }
         }
     }
 
     fn begin_resolution(&mut self, round: RoundKey) {
         if self.resolution.as_ref().is_none_or(|resolution| resolution.round != round) {
-            self.resolution = Some(Resolution { round, since_ms: self.now.mono_ms, rebuild_asked_ms: None, guess_ms: None });
+            self.resolution = Some(Resolution { round, since_ms: self.now.mono_ms, rebuild: None, guess_ms: None });
         }
     }
 
@@ -84,37 +100,48 @@ impl Engine {
         resolution.map_or(0, |resolution| self.now.mono_ms.saturating_sub(resolution.since_ms))
     }
 
-    /// Asks once for the witnesses that the account no longer shows; when no answer comes, goes by what is known. If that
-    /// is wrong, the members' digests say so.
+    /// Asks for the witnesses that the account no longer shows, with growing pauses while the history does not tell; in the
+    /// end goes by what is known. If that is wrong, the members' digests say so.
     fn drive_rebuild(
         &mut self,
         at: usize,
         round: RoundKey,
         witnessed_in: RoundKey,
-        seen: psyche_messages::Nonce,
+        gap: Option<Arc<Gap>>,
         anything_known: bool,
     ) {
+        let now_ms = self.now.mono_ms;
         let Some(resolution) = &mut self.resolution else { return };
-        match resolution.rebuild_asked_ms {
-            None => {
-                resolution.rebuild_asked_ms = Some(self.now.mono_ms);
-                self.out.push(Effect::RebuildWitnesses { round: witnessed_in, seen });
+        let fresh = Rebuild { since_ms: now_ms, asked: 0, due_ms: Some(now_ms) };
+        let rebuild = resolution.rebuild.get_or_insert(fresh);
+        let over = now_ms >= rebuild.since_ms.saturating_add(self.config.patience.rebuild_ms);
+        match gap {
+            // Where no two states enclose what is missing, no history can tell.
+            Some(gap) if !over => {
+                if rebuild.due_ms.is_some_and(|due_ms| now_ms >= due_ms) {
+                    rebuild.due_ms = None;
+                    rebuild.asked = rebuild.asked.saturating_add(1);
+                    self.out.push(Effect::RebuildWitnesses { round: witnessed_in, gap });
+                }
             }
-            Some(asked_ms) if self.now.mono_ms >= asked_ms.saturating_add(self.config.patience.rebuild_ms) => {
-                self.give_up_rebuild(at, round, witnessed_in, anything_known);
+            _ => {
+                let asked = rebuild.asked;
+                self.give_up_rebuild(at, round, witnessed_in, asked, anything_known);
             }
-            Some(_) => {}
         }
     }
 
-    fn give_up_rebuild(&mut self, at: usize, round: RoundKey, witnessed_in: RoundKey, anything_known: bool) {
+    fn give_up_rebuild(&mut self, at: usize, round: RoundKey, witnessed_in: RoundKey, asked: u32, anything_known: bool) {
+        let asked = format!("the history was asked {asked} times and does not tell");
         if anything_known {
             if let Some(log) = self.logs.get_mut(at) {
                 log.accept_known(witnessed_in);
             }
-            self.warn(format!("not all witnesses of round {witnessed_in} may be known; digests will tell"));
+            self.warn(format!(
+                "not all witnesses of round {witnessed_in} may be known, {asked}: those that are count, and digests will tell"
+            ));
         } else {
-            self.stall(round, "its witnesses are not known");
+            self.stall(round, &format!("its witnesses are not known, {asked}; a member's update log will do, too"));
         }
     }
 
@@ -122,13 +149,31 @@ impl Engine {
         let Some((at, height)) = self.locate(witnessed_in) else { return };
         let Some(before) = height.checked_sub(1) else { return };
         let Some(log) = self.logs.get_mut(at) else { return };
-        let round = log.round(before);
-        let Outlook::Uncertain { known, .. } = log.outlook(before) else { return };
-        let anything_known = known.is_some();
-        match witnesses {
-            Some(witnesses) => log.rebuild(witnessed_in, witnesses),
-            None => self.give_up_rebuild(at, round, witnessed_in, anything_known),
+        if !matches!(log.outlook(before), Outlook::Uncertain { .. }) {
+            return;
         }
+        // The program checks each claim to be a witness against its round; an endpoint that makes reports up does not.
+        let facts = log.facts_at(height);
+        let fits = |witness: &Witness| {
+            let proof = |facts: &Arc<RoundFacts>| facts.selection.witness_proof(witness.proof.index);
+            facts.is_none_or(|facts| proof(facts) == Some(witness.proof))
+        };
+        match witnesses.filter(|list| list.iter().all(fits)) {
+            Some(witnesses) => log.rebuild(witnessed_in, witnesses),
+            None => {
+                let round = log.round(before);
+                self.ask_again(round);
+            }
+        }
+    }
+
+    /// The history did not tell; it may when endpoints are current again.
+    fn ask_again(&mut self, round: RoundKey) {
+        let resolution = self.resolution.as_mut().filter(|resolution| resolution.round == round);
+        let Some(rebuild) = resolution.and_then(|resolution| resolution.rebuild.as_mut()) else { return };
+        let doublings = rebuild.asked.saturating_sub(1).min(8);
+        let pause_ms = REBUILD_PAUSE_MS.saturating_mul(1 << doublings).min(REBUILD_PAUSE_MS_MAX);
+        rebuild.due_ms = Some(self.now.mono_ms.saturating_add(pause_ms));
     }
 
     /// The results of a decided round, once they are known and here.

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use psyche_messages::{Address, BatchInterval, Epoch, Nonce, RoundKey, Step};
+use psyche_messages::{Address, BatchInterval, Epoch, Nonce, RoundKey, Slot, Step};
 use psyche_protocol::layout::{Config, CoordinatorAccount, EpochState, Round, RunState, STORED_ROUNDS, Witness};
 use psyche_protocol::select::Selection;
 
 use super::api::StepSchedule;
+use super::history::{Gap, Sight};
 use super::rules::{self, Member};
 
 /// How many rounds back anything is kept.
@@ -44,8 +45,6 @@ impl RoundFacts {
 pub(super) struct WitnessList {
     /// In the order of their transactions.
     pub list: Vec<Witness>,
-    /// The newest state that showed them.
-    pub nonce: Nonce,
     /// Whether no more can come, and none is missing.
     pub complete: bool,
 }
@@ -65,6 +64,8 @@ pub(super) enum Outlook<'a> {
         round: RoundKey,
         /// What is known.
         known: Option<&'a WitnessList>,
+        /// Where in the history the others are.
+        gap: Option<&'a Arc<Gap>>,
     },
 }
 
@@ -93,11 +94,15 @@ pub(super) struct EpochLog {
     config: Config,
     rounds: BTreeMap<u32, Arc<RoundFacts>>,
     witnesses: BTreeMap<u32, WitnessList>,
+    /// The newest state with a round of this epoch in work.
+    sight: Option<Sight>,
+    /// Where the reports of a round lie that no state shows.
+    gaps: BTreeMap<u32, Arc<Gap>>,
 }
 
 impl EpochLog {
     /// Begins the log of the epoch in work; `None` unless a round has begun.
-    pub(super) fn begin(account: &CoordinatorAccount, watched_from_start: bool) -> Option<Self> {
+    pub(super) fn begin(slot: Slot, account: &CoordinatorAccount, watched_from_start: bool) -> Option<Self> {
         if !matches!(account.run_state(), RunState::RoundTrain | RunState::RoundWitness | RunState::Cooldown) {
             return None;
         }
@@ -119,8 +124,10 @@ impl EpochLog {
             config: coordinator.config,
             rounds: BTreeMap::new(),
             witnesses: BTreeMap::new(),
+            sight: None,
+            gaps: BTreeMap::new(),
         };
-        log.observe(account);
+        log.observe(slot, account);
         Some(log)
     }
 
@@ -130,11 +137,13 @@ impl EpochLog {
         state.start_step == self.start_step.0 && state.start_timestamp == self.start_timestamp
     }
 
-    /// Takes in a newer state of the account.
-    pub(super) fn observe(&mut self, account: &CoordinatorAccount) {
+    /// Takes in a newer state of the account, read at `slot`.
+    pub(super) fn observe(&mut self, slot: Slot, account: &CoordinatorAccount) {
         if self.last.is_some() {
             return;
         }
+        let before =
+            self.sight.map(|sight| (sight, self.head, self.witnesses.get(&self.head).map_or(0, |seen| seen.list.len())));
         let coordinator = &account.state.coordinator;
         let running = matches!(account.run_state(), RunState::RoundTrain | RunState::RoundWitness);
         if self.is_shown(account) {
@@ -145,9 +154,48 @@ impl EpochLog {
             // The step counts the rounds that have ended, whatever else was missed.
             self.last = Some(coordinator.progress.step.saturating_sub(self.start_step.0).saturating_sub(1));
         }
+        let now = Sight { slot, nonce: Nonce(account.nonce) };
+        if let Some((after, head, seen)) = before {
+            self.note_gap(after, now, head, seen, account);
+        }
+        if running && self.is_shown(account) {
+            self.sight = Some(now);
+        }
         let oldest = self.head.saturating_sub(ROUNDS_KEPT);
         self.rounds.retain(|height, _| *height >= oldest);
         self.witnesses.retain(|height, _| *height >= oldest);
+        self.gaps.retain(|height, _| *height >= oldest);
+    }
+
+    /// Notes where the history tells the reports of a round that neither the state before nor the one now shows. In the one
+    /// before, the round at `head` was in work and had `seen` reports. Where there is more than one such round, nothing tells
+    /// their reports apart.
+    fn note_gap(&mut self, after: Sight, until: Sight, head: u32, seen: usize, account: &CoordinatorAccount) {
+        let running = matches!(account.run_state(), RunState::RoundTrain | RunState::RoundWitness);
+        let epoch = Epoch(account.state.coordinator.progress.epoch);
+        // In the rounds of another epoch, others may have reported meanwhile.
+        if (running && !self.is_shown(account)) || epoch.0 > self.epoch.0.saturating_add(1) {
+            return;
+        }
+        let end = self.last.unwrap_or(self.head);
+        if end.saturating_sub(head) > ROUNDS_KEPT {
+            return;
+        }
+        let is_told = |height: &u32| {
+            self.witnesses.get(height).is_some_and(|known| known.complete) || (self.last.is_none() && *height == end)
+        };
+        let mut hidden = (head..=end).filter(|height| !is_told(height));
+        let (Some(round), None) = (hidden.next(), hidden.next()) else { return };
+        let list = |height: u32| self.witnesses.get(&height).map_or(&[][..], |known| &known.list);
+        let new = |height: u32| list(height).get(if height == head { seen } else { 0 }..).unwrap_or_default().to_vec();
+        let gap = Gap {
+            after,
+            until,
+            before: (head..round).flat_map(new).collect(),
+            known: if round == head { list(head).to_vec() } else { Vec::new() },
+            later: (round.saturating_add(1)..=end).flat_map(new).collect(),
+        };
+        self.gaps.insert(round, Arc::new(gap));
     }
 
     fn observe_rounds(&mut self, account: &CoordinatorAccount, running: bool) {
@@ -165,7 +213,7 @@ impl EpochLog {
             if back > 0 || running {
                 let complete = back > 0 || self.is_full(round);
                 let list = round.witnesses.as_slice().to_vec();
-                self.witnesses.insert(round.height, WitnessList { list, nonce: Nonce(account.nonce), complete });
+                self.witnesses.insert(round.height, WitnessList { list, complete });
             }
         }
     }
@@ -206,8 +254,7 @@ impl EpochLog {
     /// Replaces what is known of the witnesses of `round` by the whole list.
     pub(super) fn rebuild(&mut self, round: RoundKey, list: Vec<Witness>) {
         if let Some(height) = self.height_of(round) {
-            let nonce = self.witnesses.get(&height).map(|known| known.nonce).unwrap_or_default();
-            self.witnesses.insert(height, WitnessList { list, nonce, complete: true });
+            self.witnesses.insert(height, WitnessList { list, complete: true });
         }
     }
 
@@ -256,7 +303,7 @@ impl EpochLog {
         }
         match self.witnesses.get(&witnessing) {
             Some(known) if known.complete => Outlook::Witnessed(&known.list),
-            known => Outlook::Uncertain { round: self.round(witnessing), known },
+            known => Outlook::Uncertain { round: self.round(witnessing), known, gap: self.gaps.get(&witnessing) },
         }
     }
 

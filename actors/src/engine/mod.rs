@@ -29,6 +29,7 @@
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
 //! | `checkpoint` | weights for the world outside, at Cooldown and at the end |
 //! | `errands`, `duty` | transactions |
+//! | [`history`] | whose report a transaction of old was |
 //! | `held` | how much is remembered |
 //! | `rules` | the protocol's rules in the engine's types |
 
@@ -43,6 +44,7 @@ mod errands;
 mod fetch;
 mod gossip;
 mod held;
+pub mod history;
 mod intake;
 mod lead;
 mod leaving;

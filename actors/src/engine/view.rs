@@ -148,7 +148,7 @@ impl Engine {
         });
         let finished = before.is_some_and(|before| before.0 == Phase::Cooldown && before.1 != view.epoch())
             && self.view.as_ref().is_some_and(|before| before.is_healthy(&self.me()));
-        self.observe_epoch(&view.account, watched_before);
+        self.observe_epoch(slot, &view.account, watched_before);
         if let Some(lasted_ms) = witness_phase_over(before.map(|before| before.0), &view, since_ms, now_ms) {
             self.lead.witness_phase_over(lasted_ms);
         }
@@ -191,14 +191,14 @@ impl Engine {
         self.warn(format!("{what}; {then}"));
     }
 
-    fn observe_epoch(&mut self, account: &CoordinatorAccount, watched_before: bool) {
+    fn observe_epoch(&mut self, slot: Slot, account: &CoordinatorAccount, watched_before: bool) {
         for log in &mut self.logs {
-            log.observe(account);
+            log.observe(slot, account);
         }
         if self.logs.iter().any(|log| log.is_shown(account)) {
             return;
         }
-        if let Some(log) = EpochLog::begin(account, watched_before) {
+        if let Some(log) = EpochLog::begin(slot, account, watched_before) {
             self.pace.keep(|trainer| account.clients().iter().any(|client| client.id.signer == trainer.0));
             self.logs.push_back(log);
             while self.logs.len() > EPOCHS_KEPT {

@@ -1,9 +1,9 @@
 //! From the engine's actions to transactions, each with the question "is it done already?".
 
 use psyche_chain::instructions::coordinator as build;
-use psyche_chain::ops::{Effect, Obstacle, Place};
+use psyche_chain::ops::{CoordinatorCall, Effect, Obstacle, Place};
 use psyche_chain::{ChainError, Compute, Confirmed, Instruction, Plan, Rpc, RunInfo, Submitted, Wallet, ops};
-use psyche_messages::{Address, PeerKey, Slot};
+use psyche_messages::{Address, PeerKey};
 use psyche_protocol::F32Bits;
 use psyche_protocol::instruction::{
     Args as _, CheckpointArgs, HealthCheckArgs, WarmupWitnessArgs, WitnessArgs, WitnessMetadata,
@@ -11,11 +11,11 @@ use psyche_protocol::instruction::{
 use psyche_protocol::layout::{CoordinatorAccount, NodeIdentity, Witness};
 use psyche_protocol::model::Checkpoint;
 
-use super::RebuildWitnesses;
 use crate::config::NodeConfig;
+use crate::engine::history::{Gap, Past};
 use crate::engine::{ChainAction, WitnessNumbers};
 
-/// Transactions that are looked through for a round's witnesses; a round has far fewer.
+/// Transactions that are looked through for a round's witnesses. Between two states that a node sees there are far fewer.
 const HISTORY_MAX: usize = 512;
 
 /// Who acts, in which run.
@@ -111,22 +111,15 @@ impl ActionContext {
         }
     }
 
-    /// The witnesses of a round, from the transactions that brought them.
-    pub(super) async fn rebuild_witnesses(
-        &self,
-        rpc: &Rpc,
-        rebuild: RebuildWitnesses,
-    ) -> Result<Option<Vec<Witness>>, ChainError> {
-        let before = Slot(rebuild.since.0.saturating_sub(1));
-        let calls = ops::calls_since(rpc, &self.run, before, HISTORY_MAX).await?;
-        if calls.len() == HISTORY_MAX {
-            return Ok(None);
-        }
-        // Witnesses name the step that they report in; the program accepted each of them in its round.
-        let witnessed = calls.iter().filter_map(|call| WitnessArgs::decode(&call.data).ok());
-        let of_round = witnessed.filter(|args| args.metadata.step == rebuild.round.step.0);
-        Ok(Some(of_round.map(|args| args.witness).collect()))
+    /// The witnesses of a round, from the transactions that brought them: by their order, not by the step that each names.
+    pub(super) async fn rebuild_witnesses(&self, rpc: &Rpc, gap: &Gap) -> Result<Option<Vec<Witness>>, ChainError> {
+        let calls = ops::calls_between(rpc, &self.run, gap.after.slot, gap.until.slot, HISTORY_MAX).await?;
+        Ok(calls.and_then(|calls| gap.fill(&calls.iter().map(past).collect::<Vec<_>>())))
     }
+}
+
+fn past(call: &CoordinatorCall) -> Past {
+    WitnessArgs::decode(&call.data).map_or(Past::Other, |args| Past::Witness(Box::new(args.witness)))
 }
 
 fn told(numbers: &WitnessNumbers) -> WitnessMetadata {

@@ -33,11 +33,9 @@ impl RunActor {
             Effect::Fetch { blob, len, providers, what } => self.spawn_event(fetch(links, blob, len, providers, what), ctx),
             Effect::StoreManifest(manifest) => self.spawn_event(store_manifest(links, manifest), ctx),
             Effect::Send { id, action } => self.spawn_event(send(links, id, action), ctx),
-            Effect::RebuildWitnesses { round, .. } => {
-                let since = self.rounds.first_seen(round);
+            Effect::RebuildWitnesses { round, gap } => {
                 let rebuild = async move {
-                    let asked = async { links.rpc.ask(RebuildWitnesses { round, since: since? }).await.ok().flatten() };
-                    let witnesses = asked.await;
+                    let witnesses = links.rpc.ask(RebuildWitnesses(gap)).await.ok().flatten();
                     Some(Event::WitnessesRebuilt { round, witnesses })
                 };
                 self.spawn_event(rebuild, ctx);

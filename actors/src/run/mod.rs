@@ -27,12 +27,11 @@ mod plan;
 mod snapshots;
 mod updates;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, WrapFuture as _};
-use psyche_messages::{ChainTime, Command, RoundKey, Slot};
+use psyche_messages::{ChainTime, Command};
 use psyche_net::NetHandle;
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -144,31 +143,7 @@ pub struct RunActor {
     links: Links,
     clock: ChainClock,
     origin: Instant,
-    rounds: RoundSlots,
     status: RunStatus,
-}
-
-/// The slots at which the latest rounds were first seen, for reading their transactions again.
-#[derive(Debug, Default)]
-struct RoundSlots(VecDeque<(RoundKey, Slot)>);
-
-impl RoundSlots {
-    /// Rounds that are remembered.
-    const KEPT: usize = 8;
-
-    fn see(&mut self, round: RoundKey, slot: Slot) {
-        if self.0.back().is_some_and(|(last, _)| *last == round) {
-            return;
-        }
-        if self.0.len() == Self::KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back((round, slot));
-    }
-
-    fn first_seen(&self, round: RoundKey) -> Option<Slot> {
-        self.0.iter().find(|(seen, _)| *seen == round).map(|(_, slot)| *slot)
-    }
 }
 
 impl RunActor {
@@ -177,7 +152,7 @@ impl RunActor {
     pub fn new(engine: Engine, links: Links, chain: ChainTime) -> Self {
         let mut clock = ChainClock::default();
         clock.read(0, chain);
-        Self { engine, links, clock, origin: Instant::now(), rounds: RoundSlots::default(), status: RunStatus::default() }
+        Self { engine, links, clock, origin: Instant::now(), status: RunStatus::default() }
     }
 
     fn mono_ms(&self) -> u64 {
@@ -189,10 +164,6 @@ impl RunActor {
         let mono_ms = self.mono_ms();
         let Some(chain) = self.clock.now(mono_ms) else { return };
         self.status.events_handled += 1;
-        if let Event::CoordinatorAdvanced { slot, account } = &event {
-            let progress = &account.state.coordinator.progress;
-            self.rounds.see(RoundKey::new(progress.epoch, progress.step), *slot);
-        }
         if !matches!(event, Event::Timer) {
             tracing::debug!(actor = "run", ?event, "event");
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
+use psyche_actors::engine::history::{Gap, Past};
 use psyche_actors::engine::{ChainAction, SendOutcome};
-use psyche_messages::{Address, ChainTime, Nonce, PeerKey, RoundKey};
+use psyche_messages::{Address, ChainTime, Nonce, PeerKey, RoundKey, Slot, Step};
 use psyche_protocol::F64Bits;
 use psyche_protocol::instruction::{HealthCheckArgs, UpdateArgs};
 use psyche_protocol::keys::is_public_key;
@@ -23,6 +24,18 @@ pub(crate) struct Chain {
     witnesses: BTreeMap<RoundKey, Vec<(Nonce, Witness)>>,
     /// How many clients every round had.
     clients: BTreeMap<RoundKey, usize>,
+    /// What endpoints tell of the transactions that succeeded.
+    history: Vec<Transaction>,
+    /// The newest slot. Every transaction has one of its own, so that a state holds all up to the slot at which it is read.
+    slot: u64,
+}
+
+/// A transaction of old, as endpoints tell it.
+struct Transaction {
+    slot: Slot,
+    past: Past,
+    /// The step that a report names. The program takes any.
+    claimed: Option<Step>,
 }
 
 pub(crate) fn identity(node: usize) -> NodeIdentity {
@@ -113,7 +126,7 @@ impl Chain {
         machine::update(&mut account, &update).unwrap();
         machine::set_future_epoch_rates(&mut account, Some(EARNING_RATE), Some(SLASHING_RATE)).unwrap();
         machine::set_paused(&mut account, false, &clock(0)).unwrap();
-        Self { account: account.into(), witnesses: BTreeMap::new(), clients: BTreeMap::new() }
+        Self { account: account.into(), witnesses: BTreeMap::new(), clients: BTreeMap::new(), history: Vec::new(), slot: 0 }
     }
 
     /// Executes a transaction.
@@ -135,6 +148,11 @@ impl Chain {
         if outcome.is_err() {
             return SendOutcome::Refused;
         }
+        let (past, claimed) = match action {
+            ChainAction::Witness { witness, metadata } => (Past::Witness(witness.clone()), Some(metadata.step)),
+            _ => (Past::Other, None),
+        };
+        self.note(past, claimed, now_ms);
         if let (Some(round), ChainAction::Witness { witness, .. }) = (before, action) {
             self.witnesses.entry(round).or_default().push((Nonce(account.nonce), **witness));
         }
@@ -147,11 +165,36 @@ impl Chain {
         SendOutcome::Confirmed
     }
 
+    fn note(&mut self, past: Past, claimed: Option<Step>, now_ms: u64) {
+        self.slot = clock(now_ms).slot.max(self.slot + 1);
+        self.history.push(Transaction { slot: Slot(self.slot), past, claimed });
+    }
+
+    /// The slot of a state that is read now.
+    pub(crate) fn read_at(&mut self, now_ms: u64) -> Slot {
+        self.slot = clock(now_ms).slot.max(self.slot);
+        Slot(self.slot)
+    }
+
+    /// What endpoints tell of a gap.
+    pub(crate) fn past(&self, gap: &Gap) -> Vec<Past> {
+        let lies_in = |told: &&Transaction| gap.after.slot < told.slot && told.slot <= gap.until.slot;
+        self.history.iter().filter(lies_in).map(|told| told.past.clone()).collect()
+    }
+
+    /// The reports that name the step of `round`, whenever they were made.
+    pub(crate) fn claimed(&self, round: RoundKey) -> Vec<Witness> {
+        let claims = |told: &&Transaction| told.claimed == Some(round.step);
+        let report = |told: &Transaction| if let Past::Witness(witness) = &told.past { Some(**witness) } else { None };
+        self.history.iter().filter(claims).filter_map(report).collect()
+    }
+
     /// The owner pauses or resumes the run.
     pub(crate) fn set_paused(&mut self, paused: bool, now_ms: u64) {
         let mut account = (*self.account).clone_boxed();
         machine::set_paused(&mut account, paused, &clock(now_ms)).unwrap();
         self.account = account.into();
+        self.note(Past::Other, None, now_ms);
     }
 
     /// The round in work.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use psyche_messages::{Address, BatchInterval, BlobHash, Digest, NodeEvent, ResultAnnounced, RoundKey, Step};
+use psyche_protocol::layout::Witness;
 use psyche_protocol::select::quorum;
 
 use super::chain::Chain;
@@ -25,6 +26,10 @@ pub(crate) struct Checks {
     pub may_begin_again: bool,
     /// How often witnesses had to be looked up in the history.
     pub rebuilds: u32,
+    /// How often the history told them.
+    pub rebuilt: u32,
+    /// How often it would have told others, had they been picked by the steps that they name.
+    pub misclaimed: u32,
     /// Who trained in which round, from when to when, where that is exact.
     pub trained: Vec<(usize, RoundKey, u64, u64)>,
     /// Batches that were trained without a result.
@@ -61,6 +66,8 @@ impl Checks {
             all_excused: false,
             may_begin_again: false,
             rebuilds: 0,
+            rebuilt: 0,
+            misclaimed: 0,
             trained: Vec::new(),
             skips: 0,
             loads: 0,
@@ -81,7 +88,11 @@ impl Checks {
         self.loads += 1;
         self.loaded.push((node, step));
         if self.may_begin_again && *model == SimModel::initial() {
-            self.models.insert(step, model.clone());
+            // A liar that begins again does so alone.
+            let right = self.models.entry(step).or_insert_with(|| model.clone());
+            if !self.excused.contains(&node) {
+                *right = model.clone();
+            }
         }
         self.hold(node, step, model.digest());
     }
@@ -91,6 +102,15 @@ impl Checks {
         assert!(self.may_begin_again, "node {node} takes older parameters for those after step {step}");
         self.models.insert(step, model.clone());
         self.adoptions += 1;
+    }
+
+    /// A node has looked for the witnesses of a round in the history.
+    pub(crate) fn rebuild(&mut self, node: usize, round: RoundKey, found: Option<&[Witness]>, chain: &Chain) {
+        self.rebuilds += 1;
+        let Some(found) = found else { return };
+        assert_eq!(found, chain.witnesses(round), "node {node} finds other witnesses of round {round} than it had");
+        self.rebuilt += 1;
+        self.misclaimed += u32::from(chain.claimed(round) != found);
     }
 
     /// A node has another one scored down.

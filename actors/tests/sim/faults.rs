@@ -30,10 +30,12 @@ pub(crate) enum Lie {
     WrongBatch,
     /// Announces the others' manifest as its payload.
     Mislabel,
+    /// Names another step in its reports than the one they are about.
+    OtherStep,
 }
 
 impl Lie {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Equivocate,
         Self::FalseDigest,
         Self::VouchForAll,
@@ -46,6 +48,7 @@ impl Lie {
         Self::WrongBatch,
         Self::FalseLog,
         Self::Mislabel,
+        Self::OtherStep,
     ];
 }
 
@@ -116,6 +119,8 @@ pub(crate) struct Faults {
     pub flip: Option<u64>,
     /// The last node lies.
     pub lie: Option<Lie>,
+    /// Questions to the history of transactions that are not answered.
+    pub fail_history: u32,
     /// The history of transactions cannot be had.
     pub no_history: bool,
     /// The owner pauses the run at this time.
@@ -153,6 +158,7 @@ impl Faults {
         partition: None,
         flip: None,
         lie: None,
+        fail_history: 0,
         no_history: false,
         pause: None,
         skip: None,
@@ -174,6 +180,7 @@ impl Faults {
             false_fail: 30,
             lands_late: 20,
             fail_fetch: rng.random_range(0..25),
+            fail_history: 30,
             training_ms: rng.random_range(500..9_000),
             ..Self::NONE
         }
@@ -331,6 +338,11 @@ impl Faults {
 
     pub(crate) fn with_false_log(mut self) -> Self {
         self.lie = Some(Lie::FalseLog);
+        self
+    }
+
+    pub(crate) fn with_false_steps(mut self) -> Self {
+        self.lie = Some(Lie::OtherStep);
         self
     }
 

@@ -35,10 +35,11 @@ impl World {
                 self.nodes[node].blobs.insert(blob, Blob::Manifest(manifest));
                 self.soon(50, Happening::Tell { node, life, event });
             }
-            Effect::RebuildWitnesses { round, .. } => {
-                self.checks.rebuilds += 1;
+            Effect::RebuildWitnesses { round, gap } => {
                 let readable = !self.faults.no_history && !self.faults.is_blind(node, self.now_ms);
-                let witnesses = readable.then(|| self.chain.witnesses(round));
+                let readable = readable && !self.chance(self.faults.fail_history);
+                let witnesses = gap.fill(&self.chain.past(&gap)).filter(|_| readable);
+                self.checks.rebuild(node, round, witnesses.as_deref(), &self.chain);
                 self.soon(1_000, Happening::Tell { node, life, event: Event::WitnessesRebuilt { round, witnesses } });
             }
             Effect::Send { id, mut action } => {
@@ -46,6 +47,11 @@ impl World {
                     && let ChainAction::Witness { witness, .. } = &mut action
                 {
                     vouch_for_all(witness);
+                }
+                if self.lies(node, Lie::OtherStep)
+                    && let ChainAction::Witness { metadata, .. } = &mut action
+                {
+                    metadata.step = Step(metadata.step.0 ^ 1);
                 }
                 if self.lies(node, Lie::Slander)
                     && let ChainAction::Witness { witness, .. } = &mut action

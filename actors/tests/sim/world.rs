@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use psyche_actors::engine::{ChainAction, Event, Now, SendId};
-use psyche_messages::{Slot, Step};
+use psyche_messages::Step;
 use psyche_protocol::layout::{Config, CoordinatorAccount, RunState};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::chain::{Chain, clock, config, peer, time};
+use super::chain::{Chain, config, peer, time};
 use super::checks::Checks;
 use super::faults::{Faults, Lie};
 use super::node::Node;
@@ -353,7 +353,7 @@ impl World {
         if self.faults.is_blind(node, self.now_ms) {
             return;
         }
-        let event = Event::CoordinatorAdvanced { slot: Slot(clock(self.now_ms).slot), account };
+        let event = Event::CoordinatorAdvanced { slot: self.chain.read_at(self.now_ms), account };
         let delay_ms = self.delay_ms(self.faults.state_delay_ms);
         self.soon(delay_ms, Happening::Tell { node, life, event });
     }

@@ -15,6 +15,8 @@ use crate::error::ChainError;
 use crate::rpc::{Rpc, SignatureRecord};
 use crate::run::RunInfo;
 
+/// Most transactions that [`calls_between`] goes back.
+pub const SIGNATURES_MAX: usize = 2_000;
 /// Signatures of one page.
 const PAGE: usize = 200;
 /// How long an endpoint may think that is asked besides.
@@ -74,7 +76,32 @@ pub async fn calls_since(
     since: Slot,
     transactions_max: usize,
 ) -> Result<Vec<CoordinatorCall>, ChainError> {
-    let records = records(rpc, run.account, since, transactions_max).await?;
+    calls_in(rpc, run, &records(rpc, run.account, since, transactions_max).await?).await
+}
+
+/// Everything that was said to `run` after slot `after` and up to slot `until`, the oldest first; `None` if that is more than
+/// `transactions_max` transactions, or lies more than [`SIGNATURES_MAX`] back.
+///
+/// # Errors
+/// As [`calls_since`].
+pub async fn calls_between(
+    rpc: &Rpc,
+    run: &RunInfo,
+    after: Slot,
+    until: Slot,
+    transactions_max: usize,
+) -> Result<Option<Vec<CoordinatorCall>>, ChainError> {
+    let mut records = records(rpc, run.account, after, SIGNATURES_MAX).await?;
+    let cut = records.len() >= SIGNATURES_MAX;
+    records.retain(|record| record.slot <= until && record.succeeded);
+    if cut || records.len() > transactions_max {
+        return Ok(None);
+    }
+    calls_in(rpc, run, &records).await.map(Some)
+}
+
+/// What succeeded of these transactions, which are sorted the newest first.
+async fn calls_in(rpc: &Rpc, run: &RunInfo, records: &[SignatureRecord]) -> Result<Vec<CoordinatorCall>, ChainError> {
     let fetches = records.iter().rev().filter(|record| record.succeeded).map(|record| calls_of(rpc, run, record));
     let calls: Vec<Vec<CoordinatorCall>> = stream::iter(fetches).buffered(FETCHES).try_collect().await?;
     Ok(calls.into_iter().flatten().collect())
@@ -243,6 +270,17 @@ mod tests {
         chain.ledger().past = (1..=6).map(|number| past(&rpc, number)).collect();
         let calls = calls_since(&rpc, &run(), Slot(0), 2).await.unwrap();
         assert_eq!(calls.iter().map(|call| call.slot.0).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(chain.ledger().count("getTransaction"), 2);
+    }
+
+    #[tokio::test]
+    async fn only_what_lies_between_two_states_is_fetched() {
+        let (chain, rpc) = Chain::new(vec![Manner::default()]);
+        chain.ledger().past = (1..=6).map(|number| past(&rpc, number)).collect();
+        let calls = calls_between(&rpc, &run(), Slot(2), Slot(4), 2).await.unwrap().unwrap();
+        assert_eq!(calls.iter().map(|call| call.slot.0).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(chain.ledger().count("getTransaction"), 2);
+        assert_eq!(calls_between(&rpc, &run(), Slot(1), Slot(4), 2).await.unwrap(), None, "more than allowed");
         assert_eq!(chain.ledger().count("getTransaction"), 2);
     }
 

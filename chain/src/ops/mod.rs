@@ -38,7 +38,7 @@ pub use grants::{
     AuthorizationDeleted, Grant, authorization_close, authorization_create, authorization_delegate, authorization_delete,
     authorization_read, authorization_set_active, find_grant,
 };
-pub use history::{CoordinatorCall, calls_since};
+pub use history::{CoordinatorCall, calls_between, calls_since};
 pub use list::{RunFilter, RunSummary, list_runs};
 pub use node::{CheckpointOutcome, TickOutcome, checkpoint, health_check, join_run, tick, warmup_witness, witness};
 pub use obstacle::Obstacle;

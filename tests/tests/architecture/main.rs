@@ -5,6 +5,7 @@
 mod edges;
 mod licences;
 mod manifests;
+mod security;
 mod sources;
 
 use std::path::PathBuf;

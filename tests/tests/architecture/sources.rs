@@ -50,7 +50,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Every file of the repository that is text, with its text.
-fn texts() -> Vec<(PathBuf, String)> {
+pub(crate) fn texts() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     files(&root(), &mut found);
     let small = found.into_iter().filter(|path| fs::metadata(path).unwrap().len() <= TEXT_BYTES_MAX);

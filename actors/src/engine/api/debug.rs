@@ -79,7 +79,9 @@ impl fmt::Debug for Effect {
             Self::LogUpdate(step) => write!(f, "LogUpdate {{ round: {}, results: {} }}", step.round, step.results.len()),
             Self::FetchUpdates { author, from, .. } => write!(f, "FetchUpdates {{ author: {author}, from: {from} }}"),
             Self::TakeSnapshot { round } => write!(f, "TakeSnapshot {{ round: {round} }}"),
-            Self::RebuildWitnesses { round, seen } => write!(f, "RebuildWitnesses {{ round: {round}, seen: {seen} }}"),
+            Self::RebuildWitnesses { round, gap } => {
+                write!(f, "RebuildWitnesses {{ round: {round}, after: {:?}, until: {:?} }}", gap.after, gap.until)
+            }
             Self::Send { id, action } => write!(f, "Send {{ id: {}, {} }}", id.0, action.purpose()),
             Self::SetMembers(members) => write!(f, "SetMembers {{ {} }}", members.len()),
             Self::ForgetRoundsBefore(round) => write!(f, "ForgetRoundsBefore({round})"),

@@ -4,7 +4,7 @@ use psyche_messages::{BlobHash, Digest, Manifest, ManifestAnnounced, ManifestEnt
 use psyche_protocol::layout::RunState;
 
 use super::desk::{Desk, PAYLOAD_LEN, address, applied, blamed, fetched, peer, warned};
-use crate::engine::{Effect, Event, FetchFault, FetchOutcome, Fetching, Lie};
+use crate::engine::{Effect, Event, FetchFault, FetchOutcome, Fetching, Lie, Patience};
 
 const FIRST: RoundKey = RoundKey::new(0, 1);
 
@@ -244,8 +244,31 @@ fn a_report_that_ends_the_epoch_in_the_same_transaction_is_not_missed() {
 
 #[test]
 fn without_history_what_is_known_is_applied_and_said_to_be_uncertain() {
+    let (mut desk, mut effects) = end_of_epoch(false);
+    let (mut asked, begun_ms) = (0, desk.now_ms);
+    while !warned(&effects, "digests will tell") {
+        assert!(applied(&effects).is_empty() && asked < 10);
+        if effects.iter().any(|effect| matches!(effect, Effect::RebuildWitnesses { .. })) {
+            asked += 1;
+            desk.tell(Event::WitnessesRebuilt { round: RoundKey::new(0, 2), witnesses: None });
+        }
+        effects = desk.wait_ms(200);
+    }
+    assert_eq!(desk.now_ms - begun_ms, Patience::default().rebuild_ms);
+    assert_eq!(applied(&desk.wait_ms(200)).len(), 1);
+    assert_eq!(asked, 6, "after 0.5, 1, 2, 4, 4 s");
+}
+
+#[test]
+fn witnesses_that_could_not_have_been_accepted_are_not_believed() {
     let (mut desk, _) = end_of_epoch(false);
-    let effects = desk.tell(Event::WitnessesRebuilt { round: RoundKey::new(0, 2), witnesses: None });
-    assert!(warned(&effects, "digests will tell"));
-    assert_eq!(applied(&effects).len(), 1);
+    let mut report = desk.report(1, &[], &[]);
+    report.proof.position += 1;
+    let round = RoundKey::new(0, 2);
+    let effects = desk.tell(Event::WitnessesRebuilt { round, witnesses: Some(vec![report]) });
+    assert!(applied(&effects).is_empty());
+    let asked = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::RebuildWitnesses { .. }));
+    assert!(asked(&desk.wait_ms(600)), "the history is asked again");
+    let effects = desk.tell(Event::WitnessesRebuilt { round, witnesses: Some(Vec::new()) });
+    assert_eq!(applied(&effects), [(FIRST, 0)]);
 }

@@ -1,6 +1,7 @@
 //! Messages of peers.
 
 use psyche_messages::{Address, BatchInterval, BlobHash, Evidence, ManifestEntry, ResultAnnounced, RoundMessage};
+use psyche_protocol::layout::ClientState;
 
 use super::desk::{Desk, PAYLOAD_LEN, RUN_TAG, address, peer, warned};
 use crate::engine::{Effect, Event};
@@ -98,6 +99,25 @@ fn a_message_that_is_ahead_of_the_chain_is_kept_until_the_chain_shows_its_round(
     let ahead = desk.result(1);
     assert!(fetched(&desk.hear(1, RoundMessage::Result(ahead.clone()))).is_empty());
     assert_eq!(fetched(&desk.show()), [ahead.payload]);
+}
+
+#[test]
+fn a_late_result_of_the_round_before_counts_although_another_client_left_in_between() {
+    let mut desk = Desk::in_training(4);
+    desk.show();
+    desk.exchange();
+    desk.next_round(&[]);
+    desk.show();
+    let late = desk.result(3);
+    let left = desk.account.client_index(&address(2).0).unwrap();
+    let before = desk.account.client_index(&address(3).0).unwrap();
+    desk.account.state.coordinator.epoch_state.clients.as_mut_slice()[left].state = ClientState::Dropped as u8;
+    desk.train();
+    desk.next_round(&[]);
+    desk.show();
+    assert_ne!(desk.account.client_index(&address(3).0), Some(before), "the others moved up");
+    // What it was to train follows from the clients of its own round, and not from those of now.
+    assert_eq!(fetched(&desk.hear(3, RoundMessage::Result(late.clone()))), [late.payload]);
 }
 
 #[test]
