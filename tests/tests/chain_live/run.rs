@@ -100,23 +100,37 @@ pub(crate) async fn play(rpc: &Rpc, run: &RunInfo, clients: &[&Wallet]) -> Resul
     bail!("the run does not finish")
 }
 
-async fn phases_of(mut watch: Watch<CoordinatorView>) -> Result<Vec<(Phase, u32)>> {
+/// Every state that was seen.
+async fn states_of(mut watch: Watch<CoordinatorView>) -> Result<Vec<CoordinatorView>> {
     let mut seen = Vec::new();
     loop {
         match watch.recv().await {
             WatchEvent::Anew(view) => bail!("nobody created the account anew: {view:?}"),
             WatchEvent::Lost(error) => return Err(error.into()),
             WatchEvent::Changed(view) => {
-                let now = (view.phase(), view.step().0);
-                if seen.last() != Some(&now) {
-                    seen.push(now);
-                }
-                if now.0 == Phase::Finished {
+                let last = view.phase() == Phase::Finished;
+                seen.push(view);
+                if last {
                     return Ok(seen);
                 }
             }
         }
     }
+}
+
+/// A state holds the effect of every transaction up to the slot at which it was read, and of no later one: that is what a node
+/// rests on when it looks up in the history what it did not see.
+async fn history_explains(rpc: &Rpc, run: &RunInfo, states: &[CoordinatorView]) -> Result<()> {
+    for pair in states.windows(2) {
+        let (before, after) = (&pair[0], &pair[1]);
+        let calls = ops::calls_between(rpc, run, before.slot, after.slot, 500).await?;
+        let Some(calls) = calls else { bail!("the history is cut") };
+        let reports = calls.iter().filter(|call| WitnessArgs::decode(&call.data).is_ok()).count() as u64;
+        let changes = after.account.nonce - before.account.nonce;
+        let explained = reports <= changes && changes <= calls.len() as u64;
+        ensure!(explained, "{reports} reports and {} calls for {changes} changes after {}", calls.len(), before.slot);
+    }
+    Ok(())
 }
 
 fn code(error: &ChainError) -> Option<u32> {
@@ -140,7 +154,7 @@ async fn a_treasury_run_lives_from_its_creation_to_the_last_claim() -> Result<()
     let grant = ops::authorization_create(&rpc, &owner, EVERYONE).await?;
     ensure!(ops::authorization_create(&rpc, &owner, EVERYONE).await? == grant, "creating it twice is creating it once");
 
-    let watching = tokio::spawn(phases_of(watch_coordinator(&rpc, run.account, WatchConfig::default())));
+    let watching = tokio::spawn(states_of(watch_coordinator(&rpc, run.account, WatchConfig::default())));
     ops::set_paused(&rpc, &owner, &run_id, false).await?;
     let (_, begun) = rpc.fetch_run(&run_id).await?;
     for client in [&first, &second] {
@@ -151,7 +165,8 @@ async fn a_treasury_run_lives_from_its_creation_to_the_last_claim() -> Result<()
     let end = tokio::time::timeout(Duration::from_secs(60), play(&rpc, &run, &[&first, &second])).await??;
     ensure!(end.step().0 == 3);
 
-    let phases = tokio::time::timeout(Duration::from_secs(20), watching).await???;
+    let states = tokio::time::timeout(Duration::from_secs(20), watching).await???;
+    let phases: Vec<_> = states.iter().map(|view| (view.phase(), view.step().0)).collect();
     let milestones = [
         (Phase::WaitingForMembers, 1),
         (Phase::Warmup, 1),
@@ -168,6 +183,8 @@ async fn a_treasury_run_lives_from_its_creation_to_the_last_claim() -> Result<()
     let by_first = witnesses.filter(|(user, _)| *user == first.address()).map(|(_, args)| args.metadata.step);
     ensure!(by_first.collect::<Vec<_>>() == [1, 2], "the history tells who testified when, in order");
     ensure!(calls.is_sorted_by_key(|call| call.slot));
+    let joined = states.iter().position(|view| view.phase() == Phase::Warmup).unwrap_or_default();
+    history_explains(&rpc, &run, &states[joined..]).await?;
 
     claims(&rpc, &owner, &run, [&first, &second]).await?;
     Ok(chain.stop().await?)
