@@ -9,7 +9,7 @@ mod tests;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use psyche_messages::NodeEvent;
@@ -36,6 +36,8 @@ struct Inner {
     file: Option<Mutex<RotatingFile>>,
     tally: Arc<Tally>,
     listeners: broadcast::Sender<NodeEvent>,
+    /// Whether the node has said that it stops, after which nothing is heard of it any more. Held while an event is told.
+    stopped: RwLock<bool>,
 }
 
 impl EventLog {
@@ -54,7 +56,7 @@ impl EventLog {
     pub fn open_within(path: Option<&Path>, bounds: Bounds) -> io::Result<Self> {
         let file = path.map(|path| RotatingFile::open(path, bounds)).transpose()?.map(Mutex::new);
         let (listeners, _) = broadcast::channel(LISTENER_LAG_MAX);
-        Ok(Self { inner: Arc::new(Inner { file, tally: Arc::default(), listeners }) })
+        Ok(Self { inner: Arc::new(Inner { file, tally: Arc::default(), listeners, stopped: RwLock::new(false) }) })
     }
 
     /// What the events add up to.
@@ -69,8 +71,23 @@ impl EventLog {
         self.inner.listeners.subscribe()
     }
 
-    /// Records `event`. A full disk is logged and otherwise ignored: training is worth more than its log.
+    /// Records `event`; that the node stops is the last one, whatever its actors still do. A full disk is logged and
+    /// otherwise ignored: training is worth more than its log.
     pub fn report(&self, event: NodeEvent) {
+        if matches!(event, NodeEvent::Stopped { .. }) {
+            let mut stopped = self.inner.stopped.write().unwrap_or_else(PoisonError::into_inner);
+            if !std::mem::replace(&mut *stopped, true) {
+                self.record(event);
+            }
+        } else {
+            let stopped = self.inner.stopped.read().unwrap_or_else(PoisonError::into_inner);
+            if !*stopped {
+                self.record(event);
+            }
+        }
+    }
+
+    fn record(&self, event: NodeEvent) {
         let logged = LoggedEvent { v: EVENT_LOG_VERSION, unix_ms: unix_ms(), event: event.clone() };
         if let Some(file) = &self.inner.file
             && let Err(error) = append(&mut file.lock().unwrap_or_else(PoisonError::into_inner), &logged)

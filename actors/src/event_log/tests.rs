@@ -84,3 +84,15 @@ fn a_listener_that_lags_is_told_how_much_it_missed_and_holds_nobody_up() {
     assert_eq!(heard.len(), 1 + LISTENER_LAG_MAX);
     assert!(matches!(heard.last(), Some(Heard::Event(last)) if *last == warning(more - 1)));
 }
+
+#[test]
+fn that_a_node_stops_is_the_last_that_is_heard_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let log = EventLog::open(Some(&path)).unwrap();
+    let stopped = NodeEvent::Stopped { reason: "the test".into() };
+    for event in [warning(1), stopped.clone(), warning(2), stopped.clone()] {
+        log.report(event);
+    }
+    assert_eq!(read_all(&path), (vec![warning(1), stopped], 0));
+}

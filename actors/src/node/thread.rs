@@ -157,24 +157,32 @@ fn live(ready: ReadyNode, started: Started, line: Line) {
     name::leave();
     silent.send_replace(true);
     match ended {
-        Ok((ended, lock)) => {
+        Life::Ended(ended, lock) => {
             drop((lock, claim));
             outcome.send_replace(Some(ended));
         }
-        Err((error, started)) => {
+        Life::NeverBegan(error, started) => {
             drop(claim);
             drop(started.send(Err(error)));
         }
     }
 }
 
-/// The node's work: its outcome, or why it did not start and who is to be told.
+/// What became of a node.
+enum Life {
+    /// It was at work; the lock is that of its data folder.
+    Ended(Outcome, File),
+    /// It did not start: why, and who is to be told.
+    NeverBegan(NodeError, Started),
+}
+
+/// The node's work, from its start to its end.
 async fn begin_and_attend(
     ready: ReadyNode,
     threads: &Threads,
     mut started: Started,
     stop: watch::Receiver<Option<String>>,
-) -> Result<(Outcome, File), (NodeError, Started)> {
+) -> Life {
     let net = NetRuntime::new(ready.runtime);
     let begun = tokio::select! {
         begun = start::start(ready.config, threads, &net) => begun,
@@ -182,15 +190,15 @@ async fn begin_and_attend(
     };
     let (shared, keep) = match begun {
         Ok(begun) => begun,
-        Err(error) => return Err((error, started)),
+        Err(error) => return Life::NeverBegan(error, started),
     };
     // Who called the start off has dropped the other end of `stop` as well.
     drop(started.send(Ok((shared, System::current()))));
-    Ok(attend(keep, net, stop).await)
+    attend(keep, net, stop).await
 }
 
 /// Waits for a reason to end, and leaves.
-async fn attend(keep: Keep, net: NetRuntime, mut stop: watch::Receiver<Option<String>>) -> (Outcome, File) {
+async fn attend(keep: Keep, net: NetRuntime, mut stop: watch::Receiver<Option<String>>) -> Life {
     let Keep { mut finished, mut fatal, devices, net: peers, events, lock } = keep;
     let failed = |error| Outcome::Failed(Arc::new(error));
     let outcome = tokio::select! {
@@ -218,5 +226,5 @@ async fn attend(keep: Keep, net: NetRuntime, mut stop: watch::Receiver<Option<St
         tracing::warn!(actor = "node", "the node took too long to save and to leave: what it saves is as old as its last step");
     }
     events.report(NodeEvent::Stopped { reason });
-    (outcome, lock)
+    Life::Ended(outcome, lock)
 }
