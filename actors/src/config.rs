@@ -21,7 +21,7 @@ use psyche_protocol::model::HubRepo;
 use thiserror::Error;
 
 pub(crate) use draft::Draft;
-pub use environment::{VARIABLES, Variable};
+pub use environment::{Unset, VARIABLES, Variable};
 pub(crate) use environment::{wallet_in, wallet_of};
 
 use crate::telemetry::{MetricsBind, OtlpConfig};

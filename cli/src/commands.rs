@@ -24,7 +24,7 @@ mod update;
 mod wallet;
 
 use anyhow::Result;
-use psyche_actors::config::VARIABLES;
+use psyche_actors::config::{Unset, VARIABLES};
 use psyche_chain::{ProgramIds, Rpc, RpcConfig, Wallet, addresses};
 use psyche_messages::{Address, RunId, Secret};
 
@@ -80,7 +80,13 @@ pub(crate) async fn run(command: Option<Command>) -> Result<()> {
 
 /// The help text of all variables.
 pub(crate) fn variables_help() -> String {
-    let lines = VARIABLES.iter().map(|variable| format!("  {:<28}{}\n", variable.name, variable.meaning));
+    let lines = VARIABLES.iter().map(|variable| {
+        let unset = match variable.unset {
+            Unset::Is(value) | Unset::Means(value) => format!(" (default: {value})"),
+            Unset::Nothing => String::new(),
+        };
+        format!("  {:<28}{}{unset}\n", variable.name, variable.meaning)
+    });
     format!("Variables:\n{}", lines.collect::<String>())
 }
 

@@ -16,7 +16,7 @@ use psyche_net::{NetConfig, NetError, RELAYS_MAX};
 use psyche_protocol::layout::FixedString;
 use psyche_protocol::model::HubRepo;
 use serde::Deserialize;
-pub use variables::{VARIABLES, Variable};
+pub use variables::{Unset, VARIABLES, Variable};
 
 use super::{
     BOOTSTRAP_PEERS_MAX, ClaimPolicy, ComputeConfig, ConfigError, Draft, FeeBounds, MICRO_BATCH_MAX, MeshShape, P2pConfig,

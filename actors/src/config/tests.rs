@@ -154,6 +154,35 @@ fn every_variable_that_is_read_is_documented() {
     for field in fields.lines().filter_map(|line| line.trim().split_once(": Option")).map(|(name, _)| name.to_uppercase()) {
         assert!(VARIABLES.iter().any(|variable| variable.name == field), "{field}");
     }
+    let collector = include_str!("../telemetry/otlp/settings.rs");
+    let endpoints = ["RPC", "WS_RPC", "RPC_2, RPC_3, …", "WS_RPC_2, WS_RPC_3, …"];
+    // What the driver, OpenMP, the container toolkit and the logger read.
+    let others = ["CUDA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "RUST_LOG"];
+    for Variable { name, .. } in VARIABLES {
+        let is_field = fields.contains(&format!(" {}: Option", name.to_lowercase()));
+        let is_collectors = collector.contains(&format!("= \"{name}\";"));
+        assert!(is_field || is_collectors || endpoints.contains(name) || others.contains(name), "nothing reads {name}");
+    }
+}
+
+#[test]
+fn a_documented_default_is_what_holds_where_the_variable_is_not_set() {
+    let key = key();
+    let pushed = [("RAW_WALLET_PRIVATE_KEY", key.as_str()), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")];
+    let unset = format!("{:?}", read(&pushed).unwrap());
+    let mut compared = 0;
+    for variable in VARIABLES {
+        if let Unset::Is(value) = variable.unset {
+            let set = read(&[pushed[0], pushed[1], (variable.name, value)]).unwrap();
+            assert_eq!(format!("{set:?}"), unset, "{}", variable.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 15, "{compared}");
+    // What is compared does tell settings apart.
+    for other in [("DEVICE", "cpu"), ("SNAPSHOTS_KEPT", "3"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "9"), ("OTEL_SERVICE_NAME", "x")] {
+        assert_ne!(format!("{:?}", read(&[pushed[0], pushed[1], other]).unwrap()), unset, "{other:?}");
+    }
 }
 
 #[test]

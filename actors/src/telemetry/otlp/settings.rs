@@ -18,6 +18,9 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 
+/// The attribute that names the node.
+const SERVICE: &str = "service.name";
+
 /// Milliseconds that a time may be set to: a day.
 const MS_MAX: u64 = 86_400_000;
 /// Headers and attributes that may be set, each.
@@ -38,7 +41,9 @@ impl std::fmt::Debug for OtlpConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OtlpConfig")
             .field("host", &self.url.host_str())
+            .field("timeout", &self.timeout)
             .field("interval", &self.interval)
+            .field("service", &self.attributes.iter().find(|(key, _)| key == SERVICE).map(|(_, name)| name))
             .finish_non_exhaustive()
     }
 }
@@ -104,12 +109,11 @@ impl OtlpConfig {
 
 /// The service's name: what its variable says, or an attribute, or this program's.
 fn name_service(attributes: &mut Vec<(String, String)>, named: Option<&str>) {
-    const KEY: &str = "service.name";
     if let Some(name) = named {
-        attributes.retain(|(key, _)| key != KEY);
-        attributes.push((KEY.to_owned(), name.to_owned()));
-    } else if attributes.iter().all(|(key, _)| key != KEY) {
-        attributes.push((KEY.to_owned(), "psyche-solana-client".to_owned()));
+        attributes.retain(|(key, _)| key != SERVICE);
+        attributes.push((SERVICE.to_owned(), name.to_owned()));
+    } else if attributes.iter().all(|(key, _)| key != SERVICE) {
+        attributes.push((SERVICE.to_owned(), "psyche-solana-client".to_owned()));
     }
 }
 
