@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use psyche_chain::about;
 use psyche_messages::NodeEvent;
 use psyche_messages::events::{EVENT_LOG_VERSION, LoggedEvent};
 use tokio::sync::broadcast;
@@ -107,7 +108,10 @@ fn tell(event: &NodeEvent) {
         NodeEvent::PhaseChanged { epoch, step, phase, slot, clients, total_steps, .. } => {
             tracing::info!(%epoch, %step, total_steps, %slot, clients, "the run is in {phase}");
         }
-        NodeEvent::Joined { epoch } => tracing::info!(%epoch, "joined the next epoch"),
+        NodeEvent::Joined { epoch, epoch_left_s: None } => tracing::info!(%epoch, "joined the next epoch"),
+        NodeEvent::Joined { epoch, epoch_left_s: Some(left) } => {
+            tracing::info!(%epoch, "joined the next epoch; the one in work goes on for about {}", about(*left));
+        }
         NodeEvent::ModelReady { step, source, digest } => {
             tracing::info!(%step, ?source, digest = digest.short(), "the model is ready");
         }

@@ -63,7 +63,7 @@ pub enum NodeError {
         join_authority: Address,
     },
     /// The wallet can't pay for transactions.
-    #[error("pay for transactions: {wallet} holds {balance} lamports; send it some SOL (about 0.01 lasts for days)")]
+    #[error("pay for transactions: {wallet} holds {balance} lamports; send it some SOL (about 0.1 lasts for days)")]
     NoFunds {
         /// The wallet.
         wallet: Address,

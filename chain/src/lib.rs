@@ -30,7 +30,7 @@ pub use endpoint::{ENDPOINTS_MAX, EndpointError, EndpointPair, EndpointVariables
 pub use error::{ChainError, ClusterMismatch};
 pub use program_error::{FrameworkRefusal, ProgramIds, ProgramName, ProgramRefusal};
 pub use rpc::{AccountRead, Circuit, Cluster, EndpointEvent, EndpointHealth, PairTrust, Rpc, RpcConfig, SignatureRecord};
-pub use run::{CoordinatorView, RunInfo, watch_coordinator};
+pub use run::{CoordinatorView, RunInfo, about, epoch_left, watch_coordinator};
 pub use solana_instruction::{AccountMeta, Instruction};
 pub use solana_signature::Signature;
 pub use transaction::{Compute, Confirmed, Plan, Submitted};

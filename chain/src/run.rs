@@ -49,6 +49,28 @@ pub struct CoordinatorView {
     pub account: Arc<CoordinatorAccount>,
 }
 
+/// Seconds of the chain's clock until the epoch's time is up and the run ends it with the steps in work; `None` between
+/// epochs. A run that falls short of clients, or that its owner pauses, ends it earlier.
+#[must_use]
+pub fn epoch_left(account: &CoordinatorAccount, now: ChainTime) -> Option<u64> {
+    let coordinator = &account.state.coordinator;
+    if !matches!(coordinator.state(), RunState::Warmup | RunState::RoundTrain | RunState::RoundWitness) {
+        return None;
+    }
+    let end = coordinator.epoch_state.start_timestamp.saturating_add(coordinator.config.epoch_time);
+    Some(end.saturating_sub(u64::try_from(now.0).unwrap_or(0)))
+}
+
+/// A time as people say it.
+#[must_use]
+pub fn about(seconds: u64) -> String {
+    match seconds {
+        0..=90 => format!("{seconds} s"),
+        91..=5_400 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{}.{} h", seconds / 3_600, seconds % 3_600 / 360),
+    }
+}
+
 impl std::fmt::Debug for CoordinatorView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = f.debug_struct("CoordinatorView");

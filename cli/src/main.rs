@@ -13,6 +13,8 @@ mod env_file;
 mod exit;
 mod generate;
 mod output;
+#[cfg(all(test, feature = "localnet"))]
+mod pages;
 #[cfg(feature = "localnet")]
 mod programs;
 mod run_config;

@@ -96,6 +96,9 @@ pub enum NodeEvent {
     Joined {
         /// The epoch that runs or ended last when the node joined.
         epoch: Epoch,
+        /// Seconds of the chain's clock until the time of the epoch that runs is up; the next one follows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch_left_s: Option<u64>,
     },
     /// Parameters are loaded.
     ModelReady {

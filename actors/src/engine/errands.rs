@@ -1,5 +1,6 @@
 //! Transactions: joining, ticks, readiness, health checks. Members take turns, so that one of them is enough.
 
+use psyche_chain::epoch_left;
 use psyche_messages::events::Phase;
 use psyche_messages::{Address, NodeEvent, Nonce, RoundKey};
 use psyche_protocol::layout::{Bloom, CommitteeProof, Witness, WitnessProof};
@@ -82,7 +83,8 @@ impl Engine {
         if errands.join.settle(id, outcome, now_ms) {
             if outcome == SendOutcome::Confirmed {
                 let epoch = self.view.as_ref().map(super::view::View::epoch).unwrap_or_default();
-                self.report(NodeEvent::Joined { epoch });
+                let epoch_left_s = self.view.as_ref().and_then(|view| epoch_left(&view.account, self.now.chain));
+                self.report(NodeEvent::Joined { epoch, epoch_left_s });
             } else if outcome == SendOutcome::Refused {
                 self.warn("the run refuses to let this node join".to_owned());
             }

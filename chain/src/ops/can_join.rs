@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use psyche_messages::{Address, Lamports, Phase, RunId};
+use psyche_messages::{Address, ChainTime, Lamports, Phase, RunId};
 use psyche_protocol::layout::{ClientState, MAX_CLIENTS};
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use super::simulate::{JoinSimulation, simulate_join};
 use crate::error::ChainError;
 use crate::program_error::ProgramName;
 use crate::rpc::Rpc;
-use crate::run::{CoordinatorView, RunInfo};
+use crate::run::{CoordinatorView, RunInfo, about, epoch_left};
 
 /// Less than this does not pay for an hour of transactions.
 const BALANCE_COMFORTABLE: Lamports = Lamports(5_000_000);
@@ -161,7 +161,8 @@ pub async fn can_join(
     check_grants(rpc, &mut report, &run, user, authorizer).await?;
     if let Some(view) = report.view.clone() {
         check_version(&mut report, &view, client_version);
-        check_state(&mut report, &view, user);
+        let now = rpc.clock().await.map(|(_slot, time)| time);
+        check_state(&mut report, &view, user, now.ok());
     }
     check_balance(rpc, &mut report, user).await?;
     if let (true, Some(authorization)) = (report.can_join(), report.grant.as_ref().map(|(_, grant)| grant.address)) {
@@ -283,7 +284,7 @@ fn check_version(report: &mut JoinReport, view: &CoordinatorView, client_version
 
 /// What the account says beside grants and version. Whether full lists take one more, the program decides, which may have
 /// places to give away: the simulation shows it.
-fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address) {
+fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address, now: Option<ChainTime>) {
     let (phase, state) = (view.phase(), &view.account.state);
     let epoch = view.epoch();
     report.note(
@@ -305,7 +306,11 @@ fn check_state(report: &mut JoinReport, view: &CoordinatorView, user: Address) {
                 JoinAnswer::Warn(format!("epoch {epoch} is in {phase}; the run pauses when it ends"))
             }
             Phase::WaitingForMembers => JoinAnswer::Yes(format!("the run waits for the members of epoch {epoch}")),
-            _ => JoinAnswer::Yes(format!("epoch {epoch} is in {phase}; who joins now takes part from the next one on")),
+            _ => {
+                let left = now.and_then(|now| epoch_left(&view.account, now));
+                let left = left.map_or_else(String::new, |left| format!(", and goes on for about {}", about(left)));
+                JoinAnswer::Yes(format!("epoch {epoch} is in {phase}{left}; who joins now takes part from the next one on"))
+            }
         },
     );
     report.note(JoinQuestion::NotMember, membership(view, user));

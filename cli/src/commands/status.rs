@@ -7,7 +7,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Result;
-use psyche_chain::Rpc;
+use psyche_chain::{Rpc, about, epoch_left};
 use psyche_messages::{Address, Epoch, Phase, RunId, Slot, Step};
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
@@ -103,6 +103,8 @@ struct ChainStatus {
     phase: Phase,
     /// The chain's clock when the phase began.
     since: i64,
+    /// Seconds until the epoch's time is up.
+    epoch_left_s: Option<u64>,
     epoch: Epoch,
     step: Step,
     total_steps: u32,
@@ -114,12 +116,14 @@ struct ChainStatus {
 async fn chain_status(rpc: &Rpc, run_id: &RunId) -> Result<ChainStatus> {
     let (info, view) = rpc.fetch_run(run_id).await.map_err(chain_failed)?;
     let coordinator = &view.account.state.coordinator;
+    let (_slot, now) = rpc.clock().await.map_err(chain_failed)?;
     Ok(ChainStatus {
         run_id: run_id.clone(),
         account: info.account,
         slot: view.slot,
         phase: view.phase(),
         since: i64::try_from(coordinator.run_state_start_unix_timestamp).unwrap_or(i64::MAX),
+        epoch_left_s: epoch_left(&view.account, now),
         epoch: Epoch(coordinator.progress.epoch),
         step: Step(coordinator.progress.step),
         total_steps: coordinator.config.total_steps,
@@ -133,8 +137,9 @@ impl ChainStatus {
     fn page(&self) -> String {
         let Self { run_id, phase, epoch, step, total_steps, clients, pending, slot, client_version, account, .. } = self;
         let run_id = printable(run_id.as_str());
+        let left = self.epoch_left_s.map_or_else(String::new, |left| format!(", for about {}", about(left)));
         format!(
-            "run      {run_id} ({account})\nphase    {phase}\nepoch    {epoch}\nstep     {step} of {total_steps}\n\
+            "run      {run_id} ({account})\nphase    {phase}\nepoch    {epoch}{left}\nstep     {step} of {total_steps}\n\
              clients  {clients} in the epoch, {pending} wait for the next one\nversion  {client_version}\nslot     {slot}\n"
         )
     }

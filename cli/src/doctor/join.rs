@@ -100,7 +100,7 @@ async fn balance(rpc: &Rpc, config: &NodeConfig, check: Option<&JoinCheck>) -> O
         }
         (Ok(_), Some(JoinAnswer::Yes(words))) => Some(Line::fine("balance", words)),
         (Ok(_), Some(JoinAnswer::Warn(words))) => {
-            Some(Line::warning("balance", words, "send it some SOL: about 0.01 lasts for days"))
+            Some(Line::warning("balance", words, "send it some SOL: about 0.1 lasts for days"))
         }
         (Ok(_), Some(JoinAnswer::No(words))) => Some(Line::refused("balance", Exit::NoFunds, words)),
         (Ok(Lamports(balance)), None) => Some(Line::fine("balance", format!("the wallet holds {balance} lamports"))),

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "tests may unwrap")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may unwrap")]
 
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ fn identity(n: u8) -> NodeIdentity {
 
 fn state_report(view: &CoordinatorView) -> JoinReport {
     let mut report = JoinReport { run: None, view: None, grant: None, checks: Vec::new() };
-    check_state(&mut report, view, USER);
+    check_state(&mut report, view, USER, Some(ChainTime(1_000)));
     report
 }
 
@@ -86,6 +86,20 @@ fn obstacle(view: &CoordinatorView) -> Option<JoinQuestion> {
 fn warned(view: &CoordinatorView, question: JoinQuestion) -> bool {
     let warning = |check: &JoinCheck| check.question == question && matches!(check.answer, JoinAnswer::Warn(_));
     state_report(view).checks.iter().any(warning)
+}
+
+#[test]
+fn who_has_to_wait_for_the_next_epoch_is_told_for_how_long() {
+    let working = view(RunState::RoundTrain, 4, |account| {
+        account.state.coordinator.epoch_state.start_timestamp = 400;
+        account.state.coordinator.config.epoch_time = 1_800;
+    });
+    let check = state_report(&working).checks.into_iter().find(|check| check.question == JoinQuestion::NotPaused);
+    let Some(JoinAnswer::Yes(words)) = check.map(|check| check.answer) else { panic!("the run takes members") };
+    assert!(words.contains("goes on for about 20 min; who joins now takes part from the next one on"), "{words}");
+    assert_eq!(epoch_left(&working.account, ChainTime(5_000)), Some(0), "its time is up, and its last steps are in work");
+    assert_eq!(epoch_left(&view(RunState::WaitingForMembers, 4, |_| ()).account, ChainTime(1)), None);
+    assert_eq!([30, 91, 5_400, 9_000].map(about), ["30 s", "2 min", "90 min", "2.5 h"]);
 }
 
 #[test]
