@@ -105,7 +105,7 @@ fn a_run_is_watched_until_ctrl_c() {
     let mut watch = Talker::start(watch);
     for _look in 0..2 {
         assert!(watch.line("run ").contains("watched"));
-        assert!(watch.line("phase ").contains("Paused"));
+        assert!(watch.line("phase ").contains("Uninitialized"));
     }
     assert_eq!(watch.interrupted(), Some(0));
 }
@@ -113,7 +113,8 @@ fn a_run_is_watched_until_ctrl_c() {
 #[test]
 fn optimizers_are_compared_as_the_guides_say() {
     let folder = Folder::new();
-    let told = good(&folder, "compare-optimizers --steps 4 --seeds 1 --batch 2 --senders 1 --adamw-lr 1e-3,2e-3 --out compared");
+    let told =
+        good(&folder, "compare-optimizers --steps 4 --seeds 1 --batch 2 --senders 1 --adamw-lr 1e-3,2e-3 --out compared");
     assert!(told.contains("AdamW") && told.contains("DisTrO"), "{told}");
     assert!(std::fs::read_dir(folder.path("compared")).unwrap().count() > 0);
 }

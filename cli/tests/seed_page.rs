@@ -40,6 +40,13 @@ impl Scene {
         succeeded(&self.run(&format!("{line} --run-id {RUN} --rpc {rpc} --wallet-private-key-path owner.json")))
     }
 
+    /// In lamports.
+    fn balance(&self, wallet: Address) -> u64 {
+        let rpc = self.chain.variables()[0].1;
+        let told = succeeded(&self.run(&format!("wallet balance --rpc {rpc} --address {wallet} --json")));
+        serde_json::from_str::<serde_json::Value>(&told).unwrap()["lamports"].as_u64().unwrap()
+    }
+
     fn wallet(&self, name: &str) -> Address {
         let address = succeeded(&self.run(&format!("wallet new --out {name}.json")));
         let rpc = self.chain.variables()[0].1;
@@ -111,10 +118,24 @@ async fn the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards() {
     let log = text(&trained.stderr);
     assert!(log.contains("trained a batch") && !log.contains(key.trim()), "{log}");
 
+    // Every transaction has cost what the operators' guide says; only the last ones may have gone uncounted.
+    let log = std::fs::read_to_string(scene.path("psyche-data/events.jsonl")).unwrap();
+    let confirmed = u64::try_from(log.matches("\"transaction_confirmed\"").count()).unwrap();
+    let spent = 20_000_000_000 - scene.balance(operator);
+    assert!(confirmed > 5 && spent.is_multiple_of(5_000), "{confirmed} transactions, {spent} lamports");
+    assert!((confirmed..=confirmed + 5).contains(&(spent / 5_000)), "{confirmed} transactions, {spent} lamports");
+
     // Claimed once, and only once.
+    let before = scene.balance(operator);
     let claim = format!("treasurer-claim-rewards --rpc {rpc} --run-id {RUN} --wallet-private-key-path operator.json");
     let claimed: serde_json::Value = serde_json::from_str(&succeeded(&scene.run(&format!("{claim} --json")))).unwrap();
     assert_eq!((&claimed["kind"], &claimed["amount"], &claimed["claimed_in_all"]), (&"paid".into(), &700.into(), &700.into()));
+    let rent = before - scene.balance(operator) - 5_000;
+    let guide = include_str!("../../docs/OPERATORS.md");
+    assert!(
+        guide.contains(&format!("{:.4} SOL of rent", rent as f64 / 1e9)),
+        "the guide does not say that a claim pays {rent}"
+    );
     let again = succeeded(&scene.run(&claim));
     assert!(again.contains("nothing to claim"), "{again}");
     let again: serde_json::Value = serde_json::from_str(&succeeded(&scene.run(&format!("{claim} --json")))).unwrap();

@@ -27,7 +27,8 @@ fn lines(pages: &[Page]) -> Vec<(&Page, String, Line)> {
     let mut found = Vec::new();
     for page in pages {
         for block in page.blocks().iter().filter(|block| matches!(block.language.as_str(), "sh" | "bash" | "")) {
-            let shell = !block.language.is_empty() || block.lines.iter().any(|line| STARTS.iter().any(|start| line.starts_with(start)));
+            let shell =
+                !block.language.is_empty() || block.lines.iter().any(|line| STARTS.iter().any(|start| line.starts_with(start)));
             for text in block.lines.iter().filter(|_| shell) {
                 found.extend(commands(text).into_iter().map(|line| (page, text.clone(), line)));
             }
@@ -179,7 +180,8 @@ fn every_command_of_the_guides_is_run_by_a_test() {
         }
         for flag in flags {
             let variable = variable_of(command, flag);
-            let used = has(flag) || variable.as_ref().is_some_and(|name| has(&format!("{name}=")) || has(&format!("\"{name}\"")));
+            let used =
+                has(flag) || variable.as_ref().is_some_and(|name| has(&format!("{name}=")) || has(&format!("\"{name}\"")));
             let by_chain = flag == "--rpc" || flag == "--run-id";
             if !used && !by_chain && !proof.except.iter().any(|(other, _)| other == flag) {
                 wrong.push(format!("{command} {flag} is in no test of {:?}", proof.run_by));
@@ -196,7 +198,10 @@ fn every_command_of_the_guides_is_run_by_a_test() {
 fn make_problem(words: &[String], makefile: &str) -> Option<String> {
     let targets = words[1..].iter().filter(|word| !word.contains('=') && !word.starts_with('-'));
     for variable in words[1..].iter().filter_map(|word| word.split_once('=')).map(|(name, _)| name) {
-        if !makefile.contains(variable) && !read("scripts/test.sh").contains(variable) && !read("fuzz/README.md").contains(variable) {
+        if !makefile.contains(variable)
+            && !read("scripts/test.sh").contains(variable)
+            && !read("fuzz/README.md").contains(variable)
+        {
             return Some(format!("nothing reads {variable}"));
         }
     }
@@ -218,15 +223,23 @@ fn docker_problem(words: &[String], tested: &str, services: &str) -> Option<Stri
         let inner = words.iter().skip(1).filter(|word| !word.starts_with('-') && *word != "compose" && !word.ends_with(".yml"));
         let inner: Vec<_> = inner.collect();
         let known = |word: &&&String| {
-            tested.contains(&format!("compose {word}")) || services.contains(&format!("  {word}:")) || services.contains(&format!("[{word}]")) || ["kill", "start"].contains(&word.as_str())
+            tested.contains(&format!("compose {word}"))
+                || services.contains(&format!("  {word}:"))
+                || services.contains(&format!("[{word}]"))
+                || ["kill", "start"].contains(&word.as_str())
         };
-        return inner.iter().find(|word| !known(word)).map(|word| format!("neither docker/test.sh nor the compose file knows {word}"));
+        return inner
+            .iter()
+            .find(|word| !known(word))
+            .map(|word| format!("neither docker/test.sh nor the compose file knows {word}"));
     }
     if words.get(1).is_some_and(|word| word != "run") {
         let command = &words[1];
-        return (!tested.contains(&format!("docker {command}")) && command != "exec" && command != "logs").then(|| format!("docker/test.sh does not use docker {command}"));
+        return (!tested.contains(&format!("docker {command}")) && command != "exec" && command != "logs")
+            .then(|| format!("docker/test.sh does not use docker {command}"));
     }
-    let flags = words.iter().skip(2).take_while(|word| !word.starts_with("psyche-client:")).filter(|word| word.starts_with('-'));
+    let flags =
+        words.iter().skip(2).take_while(|word| !word.starts_with("psyche-client:")).filter(|word| word.starts_with('-'));
     let unknown = flags.filter(|flag| !tested.contains(flag.as_str()) && !DOCKER_RUN.iter().any(|(known, _)| known == flag));
     unknown.map(|flag| format!("docker/test.sh does not use {flag}, and no reason is given")).next()
 }

@@ -9,8 +9,7 @@ pub(super) struct Proof {
     pub(super) except: &'static [(&'static str, &'static str)],
 }
 
-const SEED: (&str, &str) =
-    ("cli/tests/seed_page.rs", "the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards");
+const SEED: (&str, &str) = ("cli/tests/seed_page.rs", "the_seed_pages_commands_work_from_an_empty_chain_to_claimed_rewards");
 const SHELL: (&str, &str) = ("cli/tests/permissioned_run.sh", "");
 const STATUS: (&str, &str) = ("cli/tests/status.rs", "a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end");
 const LISTS: (&str, &str) = ("cli/tests/owner_commands.rs", "runs_are_listed_by_state_and_authority_and_described_in_full");
@@ -21,10 +20,8 @@ const OPEN: (&str, &str) = ("cli/tests/doctor.rs", "without_a_name_the_only_run_
 const DEVICES: (&str, &str) = ("cli/tests/devices.rs", "the_machines_devices_are_listed_for_people_and_for_scripts");
 const CHECK: (&str, &str) = ("cli/tests/devices.rs", "a_configuration_that_can_work_says_where_each_rank_computes");
 const GRANTS: (&str, &str) = ("cli/tests/can_join.rs", "it_is_said_whose_grant_lets_a_wallet_in_and_whom_to_ask_otherwise");
-const CHANGES: (&str, &str) = (
-    "cli/tests/owner_commands.rs",
-    "what_is_wrong_in_a_change_leaves_the_run_as_it_is_and_a_repeated_change_does_nothing_new",
-);
+const CHANGES: (&str, &str) =
+    ("cli/tests/owner_commands.rs", "what_is_wrong_in_a_change_leaves_the_run_as_it_is_and_a_repeated_change_does_nothing_new");
 const TOOLS: (&str, &str) = ("cli/tests/guides.rs", "tools_that_need_no_chain_do_what_the_guides_say");
 const CHAINS: (&str, &str) = ("cli/tests/guides.rs", "a_chain_gets_programs_and_an_endpoint_as_the_guides_say");
 const CONTEST: (&str, &str) = ("cli/tests/guides.rs", "optimizers_are_compared_as_the_guides_say");

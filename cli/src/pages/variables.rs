@@ -3,8 +3,11 @@
 use clap::CommandFactory as _;
 use psyche_actors::config::{Unset, VARIABLES};
 
-use super::read;
+use super::{read, root};
 use crate::args::Cli;
+
+const BEGIN: &str = "<!-- variables: begin -->\n";
+const END: &str = "<!-- variables: end -->";
 
 /// The table in docs/OPERATORS.md.
 fn reference() -> String {
@@ -37,8 +40,12 @@ fn reference() -> String {
 #[test]
 fn the_reference_of_variables_is_what_the_types_say() {
     let guide = read("docs/OPERATORS.md");
-    let (_, rest) = guide.split_once("<!-- variables: begin -->\n").unwrap();
-    let (table, _) = rest.split_once("<!-- variables: end -->").unwrap();
+    let (before, rest) = guide.split_once(BEGIN).unwrap();
+    let (table, behind) = rest.split_once(END).unwrap();
     let reference = reference();
-    assert!(table == reference, "docs/OPERATORS.md is stale; between its marks belongs:\n{reference}");
+    if std::env::var_os("PSYCHE_WRITE_VARIABLES").is_some() {
+        std::fs::write(root().join("docs/OPERATORS.md"), format!("{before}{BEGIN}{reference}{END}{behind}")).unwrap();
+        return;
+    }
+    assert!(table == reference, "the table in docs/OPERATORS.md is stale: PSYCHE_WRITE_VARIABLES=1 writes it anew");
 }
