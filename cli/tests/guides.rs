@@ -11,6 +11,11 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use support::{Folder, LocalChain, Scene, command, text};
 
+const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
+"max_position_embeddings": 32, "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1,
+"num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
+"torch_dtype": "float32", "vocab_size": 300}"#;
+
 /// What a command in a folder without any chain prints; it must succeed.
 fn good(folder: &Folder, line: &str) -> String {
     let output = folder.run(line);
@@ -59,6 +64,14 @@ fn tools_that_need_no_chain_do_what_the_guides_say() {
     let derived = good(&folder, "show-static-p2p-identity --run-id my-run --wallet-private-key-path id.json");
     let other = good(&folder, "show-static-p2p-identity --run-id another --wallet-private-key-path id.json");
     assert!(derived.trim().starts_with("12D3Koo") && derived != other && derived != shown, "{derived}{other}");
+
+    folder.write("text.txt", &"In the beginning God created the heaven and the earth.\n".repeat(80), 0o600);
+    folder.write("config.json", MODEL, 0o600);
+    good(&folder, "tokenize --text text.txt --vocab-size 300 --out tokens");
+    good(&folder, "init-model --config config.json --seed 7 --out model");
+    let write = "generate --checkpoint model --prompt In --tokens 4 --tokenizer tokens/tokenizer.json";
+    let written = good(&folder, write);
+    assert!(written.contains("In") && written == good(&folder, write), "{written}");
 
     let event = r#"{"v":1,"unix_ms":1700000000000,"event":"stopped","reason":"SIGTERM"}"#;
     std::fs::create_dir(folder.path("psyche-data")).unwrap();

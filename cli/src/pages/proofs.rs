@@ -66,6 +66,7 @@ pub(super) const PROOFS: &[Proof] = &[
     by("deploy", &[CHAINS]),
     by("tokenize", &[SEED]),
     by("init-model", &[SEED]),
+    by("generate", &[TOOLS]),
     by("localnet", &[SHELL, CHAINS]),
     by("localnet-endpoint", &[CHAINS]),
     by("testnet", &[TESTNET]),
