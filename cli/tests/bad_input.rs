@@ -100,6 +100,40 @@ fn keys_and_files_that_cannot_be_used_are_refused_before_anybody_is_asked() {
 }
 
 #[test]
+fn a_model_that_cannot_write_is_refused_with_the_file_that_is_missing_or_wrong() {
+    let folder = Folder::new();
+    let config = r#"{"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 300, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 16, "tie_word_embeddings": false}"#;
+    folder.write("small.json", config, 0o600);
+    folder.write("tiny.json", &config.replace("300", "64"), 0o600);
+    folder.write("text.txt", "In the beginning was the Word, and the Word was with God.\n", 0o600);
+    folder.write("no.json", "{}", 0o600);
+    for line in [
+        "init-model --config small.json --seed 1 --out small",
+        "init-model --config tiny.json --seed 1 --out tiny",
+        "tokenize --text text.txt --vocab-size 280 --out tokens",
+    ] {
+        assert!(folder.run(line).status.success(), "{line}");
+    }
+    let cases: [(&str, i32, &[&str]); 7] = [
+        ("generate --checkpoint nowhere", 3, &["nowhere holds no model", "config.json"]),
+        ("generate --checkpoint small", 3, &["no tokenizer at small/tokenizer.json", "--tokenizer"]),
+        ("generate --checkpoint small --tokenizer no.json", 3, &["no.json", "load the tokenizer"]),
+        ("generate --checkpoint tiny --tokenizer tokens/tokenizer.json", 3, &["the model 64", "do not belong together"]),
+        ("generate --checkpoint small --temperature 11", 2, &["a number from 0 to 10"]),
+        ("generate --checkpoint small --tokens 0", 2, &["1..=4096"]),
+        ("generate --prompt x", 2, &["--checkpoint"]),
+    ];
+    for (line, code, parts) in cases {
+        assert_refused(line, &folder.run(line), code, parts);
+    }
+    std::fs::write(folder.path("small/model.safetensors"), "cut").unwrap();
+    let line = "generate --checkpoint small --tokenizer tokens/tokenizer.json";
+    assert_refused(line, &folder.run(line), 3, &["the model can't be used", "model.safetensors"]);
+}
+
+#[test]
 fn what_the_chain_does_not_have_or_allow_has_its_sentence_remedy_and_exit_code() {
     let scene = scene();
     let owner = scene.address("owner");

@@ -120,6 +120,30 @@ async fn a_small_network_learns_agrees_and_claims() {
     assert_eq!(saved, summary);
     let svg = std::fs::read_to_string(out.join("loss.svg")).unwrap();
     assert!(svg.contains("<svg") && svg.contains("node 2"), "the plot shows every node");
+    assert_eq!(summary["report"], out.join("report.html").to_str().unwrap());
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    let tile = |value: String| format!("<dd class=\"\">{value}</dd>");
+    let points: u64 = summary["nodes"].as_array().unwrap().iter().map(|node| node["claimed"].as_u64().unwrap()).sum();
+    assert!(report.replace(' ', "").contains(&tile(points.to_string()).replace(' ', "")), "{points}");
+    for value in [
+        summary["steps"].to_string(),
+        format!("{:.3}", summary["loss_first"].as_f64().unwrap()),
+        format!("{:.3}", summary["loss_last"].as_f64().unwrap()),
+    ] {
+        assert!(report.contains(&tile(value.clone())), "{value} of {summary}");
+    }
+    assert!(report.contains("AdamW on one device (reference)") && summary["adamw_loss_last"].as_f64().is_some(), "{summary}");
+    assert!(report.contains("The weights after step"), "the trained model writes");
+    let generate = |seed: &str| {
+        let trained = out.join("trained");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_psyche-solana-client"));
+        command.args(["generate", "--prompt", "In the beginning", "--tokens", "12", "--seed", seed]);
+        let output = command.arg("--checkpoint").arg(trained).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = generate("5");
+    assert!(text.starts_with("In the beginning") && text == generate("5"), "{text}");
     assert!(left_behind(&out).contains(&"node-1".to_owned()));
     for wallet in ["owner.json", "operator.json", "node-1/wallet.json", "node-2/wallet.json"] {
         let mode = std::fs::metadata(out.join(wallet)).unwrap().permissions().mode() & 0o777;
@@ -129,7 +153,7 @@ async fn a_small_network_learns_agrees_and_claims() {
 
 #[tokio::test]
 async fn a_node_that_is_killed_in_a_round_comes_back_and_the_run_goes_on() {
-    let mut testnet = start("--nodes 2 --devices 1 --steps 24");
+    let mut testnet = start("--nodes 2 --devices 1 --steps 24 --no-reference");
     testnet.wait_until("node 2 trains", |net| net.count(2, "step_trained") >= 2).await;
     let killed = testnet.pid(2);
     signal(killed, libc::SIGKILL);

@@ -91,3 +91,18 @@ fn each_node_has_folders_of_its_own_and_knows_who_runs_already() {
     assert_eq!(value(&first, "BOOTSTRAP_PEERS"), "");
     assert_eq!(value(&second, "BOOTSTRAP_PEERS"), "/ip4/127.0.0.1/tcp/1/p2p/x");
 }
+
+#[test]
+fn the_reference_trains_by_the_rates_and_batches_that_the_run_is_given() {
+    let plan = plan("--steps 55").unwrap();
+    let table: toml::Value = toml::from_str(&plan.run_config()).unwrap();
+    let cosine = &table["model"]["LLM"]["lr_schedule"]["Cosine"];
+    let number = |name: &str| cosine[name].as_float().or_else(|| cosine[name].as_integer().map(|steps| steps as f64)).unwrap();
+    let LrSchedule::Cosine { base, warmup_init, final_rate, warmup_steps, total_steps } = plan.schedule() else { panic!() };
+    let ours = [base, warmup_init, final_rate, f64::from(warmup_steps), f64::from(total_steps)];
+    let names = ["base_lr", "warmup_init_lr", "final_lr", "warmup_steps", "total_steps"];
+    assert_eq!(ours, names.map(number));
+    assert_eq!(table["config"]["global_batch_size_start"].as_integer(), Some(i64::from(plan.batch())));
+    let distro = &table["model"]["LLM"]["optimizer"]["Distro"];
+    assert_eq!(distro["clip_grad_norm"].as_float().map(|norm| norm as f32), Plan::optimizer().clip_grad_norm);
+}

@@ -154,14 +154,14 @@ fn legend(records: &[NodeRecord]) -> String {
     entry("<path class=\"apply\" d=\"M16 3v6\" />", "a step's results applied");
     let marks: BTreeSet<Mark> = records.iter().flat_map(|record| &record.lane.marks).map(|(_, mark)| *mark).collect();
     for mark in marks {
-        let name = match mark {
-            Mark::Died => "killed, or died",
-            Mark::Restarted => "started again",
-            Mark::Joined => "joined an epoch",
-            Mark::ModelReady => "has the model",
-            Mark::EndpointDown => "an endpoint given up",
+        let (name, down) = match mark {
+            Mark::Died => ("killed, or died", -6),
+            Mark::Restarted => ("started again", -6),
+            Mark::Joined => ("joined an epoch", 8),
+            Mark::ModelReady => ("has the model", -13),
+            Mark::EndpointDown => ("an endpoint given up", -6),
         };
-        entry(&format!("<g transform=\"translate(0 -6)\">{}</g>", sign(mark, 16.0, 0.0)), name);
+        entry(&format!("<g transform=\"translate(0 {down})\">{}</g>", sign(mark, 16.0, 0.0)), name);
     }
     format!("<ul class=\"legend\">{entries}</ul>\n")
 }
