@@ -11,8 +11,9 @@ mod debug;
 use std::sync::Arc;
 
 use psyche_messages::{
-    Address, AppliedStep, BatchInterval, BlobHash, ChainTime, Digest, Manifest, NodeEvent, PeerKey, ResultAnnounced, RoundKey,
-    RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, UpdatesAnnounced, events::ModelSource,
+    Address, AppliedStep, BatchInterval, BlobHash, ChainTime, Digest, Manifest, ManifestAnnounced, NodeEvent, PeerKey,
+    ResultAnnounced, RoundKey, RoundMessage, SignedRoundMessage, Slot, SnapshotAnnounced, Step, UpdatesAnnounced,
+    events::ModelSource,
 };
 use psyche_protocol::layout::{CommitteeProof, CoordinatorAccount, Witness};
 use psyche_protocol::model::HubRepo;
@@ -50,6 +51,8 @@ pub struct EngineConfig {
     pub disk: Option<DiskSnapshot>,
     /// The first and the last step of the update log that lies there.
     pub updates: Option<(Step, Step)>,
+    /// What this node announced as a witness before it started, of the last few rounds.
+    pub manifests: Vec<ManifestAnnounced>,
     /// Longest page of an update log that is fetched, in bytes.
     pub updates_len_max: u32,
     /// Whether checkpoints are kept at a place of the operator's, so that this node writes one whenever it is elected to.

@@ -152,6 +152,8 @@ impl Engine {
         let result = match signed.message {
             RoundMessage::Result(result) => result,
             RoundMessage::Skip(skip) => return self.hear_skip(skip.round, skip.trainer, &signed.from),
+            // Known, unless it comes from before this node started.
+            RoundMessage::Manifest(announced) => return self.hear_manifest(announced, signed.from),
             _ => return,
         };
         if self.locate(result.round).is_none() {

@@ -165,6 +165,10 @@ impl Engine {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let updates = Updates::with_own(config.updates);
+        let mut outbox = Outbox::default();
+        for announced in config.manifests.iter().rev().take(ROUNDS_KEPT as usize) {
+            outbox.add(RoundMessage::Manifest(announced.clone()), 0);
+        }
         Self {
             config,
             updates,
@@ -175,7 +179,7 @@ impl Engine {
             logs: VecDeque::new(),
             stores: BTreeMap::new(),
             early: Early::default(),
-            outbox: Outbox::default(),
+            outbox,
             fetches: Fetches::default(),
             busy: None,
             model: Model::default(),

@@ -10,7 +10,7 @@ use psyche_chain::{Rpc, RpcConfig, RunInfo, Wallet, WatchConfig};
 use psyche_data::TokenSource;
 use psyche_gpu::devices::Placement;
 use psyche_gpu::snapshot::{SnapshotStore, StoreSettings};
-use psyche_messages::{Address, Backoff, ChainTime, NodeEvent, PeerKey, RunId, Secret, Step};
+use psyche_messages::{Address, Backoff, ChainTime, ManifestAnnounced, NodeEvent, PeerKey, RunId, Secret, Step};
 use psyche_net::{EventReceiver, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
@@ -22,7 +22,9 @@ use crate::event_log::{EVENT_LOG_FILE, EventLog};
 use crate::gossip::{GossipLinks, GradientGossip};
 use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
-use crate::run::{self, CheckpointFolder, DeviceParts, DeviceQueue, Links, RunActor, RunLink, RunPlan, UpdateLog};
+use crate::run::{
+    self, CheckpointFolder, DeviceParts, DeviceQueue, Links, ManifestShelf, RunActor, RunLink, RunPlan, UpdateLog,
+};
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
 use crate::telemetry::{self, Pulse, Sources};
 use crate::trainer::{DeviceMesh, DeviceSettings, TrainerWorker};
@@ -69,6 +71,8 @@ struct Ground {
     snapshots: Arc<SnapshotStore>,
     updates: Arc<Mutex<UpdateLog>>,
     own_updates: Option<(Step, Step)>,
+    manifests: Arc<Mutex<ManifestShelf>>,
+    own_manifests: Vec<ManifestAnnounced>,
     placement: Placement,
 }
 
@@ -105,9 +109,26 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
     })?);
     let updates = config.data_dir.join("updates").join(info.account.to_string());
     let updates = UpdateLog::open(updates, net.clone()).await?;
+    let manifests = config.data_dir.join("manifests").join(info.account.to_string());
+    let manifests = ManifestShelf::open(&manifests, &config.wallet.address())?;
+    let (own_manifests, manifests) = (manifests.kept(), Arc::new(Mutex::new(manifests)));
     let (own_updates, updates) = (updates.range(), Arc::new(Mutex::new(updates)));
     let net_events = Arc::new(Mutex::new(net_events));
-    let ground = Ground { rpc, info, chain, plan, net, net_events, events, snapshots, updates, own_updates, placement };
+    let ground = Ground {
+        rpc,
+        info,
+        chain,
+        plan,
+        net,
+        net_events,
+        events,
+        snapshots,
+        updates,
+        own_updates,
+        manifests,
+        own_manifests,
+        placement,
+    };
     let crew = Crew { config: &config, ground: &ground, threads, fatal: fatal_sender };
     let (actors, devices, pulse) = crew.start(tokens, finished_sender)?;
     ground.events.report(NodeEvent::Started {
@@ -231,6 +252,7 @@ impl Crew<'_> {
                 Arc::clone(&ground.snapshots),
             ),
             updates: Arc::clone(&ground.updates),
+            manifests: Arc::clone(&ground.manifests),
             plan: Arc::clone(&ground.plan),
             events: ground.events.clone(),
             finished,
@@ -293,6 +315,7 @@ impl Crew<'_> {
             keeps_checkpoints: config.checkpoint_dir.is_some(),
             checkpoint_repo: config.checkpoint_repo,
             updates: ground.own_updates,
+            manifests: ground.own_manifests.clone(),
             updates_len_max: u32::try_from(psyche_net::wire::UPDATES_BYTES_MAX).unwrap_or(u32::MAX),
             patience: Patience::default(),
         };

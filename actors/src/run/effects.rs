@@ -45,6 +45,7 @@ impl RunActor {
             Effect::ForgetRoundsBefore(round) => {
                 let forget = async move {
                     links.updates.lock().await.forget_before(round.step);
+                    links.manifests.lock().await.forget_before(round.step);
                     ask_gossip(links, ForgetRounds { before: round }).await
                 };
                 self.spawn_event(forget, ctx);
@@ -111,6 +112,12 @@ where
 }
 
 async fn publish(links: Links, message: RoundMessage) -> Option<Event> {
+    if let RoundMessage::Manifest(announced) = &message
+        && let Err(error) = links.manifests.lock().await.keep(announced).await
+    {
+        // It is announced all the same: it only matters if every node restarts at once.
+        tracing::warn!(actor = "run", error = %crate::chain_of(&error), "a witness's announcement could not be kept");
+    }
     match links.gossip.ask(Publish(message)).await {
         Ok(Ok(signed)) => Some(Event::Published(signed)),
         Ok(Err(error)) => {

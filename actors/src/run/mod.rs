@@ -23,6 +23,7 @@
 mod checkpoints;
 mod device;
 mod effects;
+mod manifests;
 mod plan;
 mod snapshots;
 mod updates;
@@ -37,6 +38,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 pub use checkpoints::CheckpointFolder;
 pub use device::{DeviceParts, DeviceQueue};
+pub use manifests::ManifestShelf;
 pub use plan::{Distro, PlanError, RunPlan};
 pub use snapshots::{SnapshotError, on_disk};
 pub use updates::{UpdateLog, UpdatesError};
@@ -129,6 +131,8 @@ pub struct Links {
     pub checkpoints: CheckpointFolder,
     /// This node's update log.
     pub updates: Arc<Mutex<UpdateLog>>,
+    /// What it announced as a witness.
+    pub manifests: Arc<Mutex<ManifestShelf>>,
     /// What the run trains.
     pub plan: Arc<RunPlan>,
     /// Who listens.

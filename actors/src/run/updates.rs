@@ -267,7 +267,7 @@ async fn fetch_page(net: &NetHandle, author: PeerKey, blob: BlobHash, len: u32) 
 }
 
 /// Writes a file so that it is there whole, or as it was before.
-async fn write(file: &Path, bytes: &[u8]) -> Result<(), UpdatesError> {
+pub(super) async fn write(file: &Path, bytes: &[u8]) -> Result<(), UpdatesError> {
     let (file, bytes) = (file.to_owned(), bytes.to_owned());
     let written = tokio::task::spawn_blocking(move || {
         let partial = file.with_extension("partial");

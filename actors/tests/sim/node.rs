@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use psyche_actors::engine::{DiskSnapshot, Effect, Engine, EngineConfig, Ledger, LoadFrom, Patience};
-use psyche_messages::{BlobHash, RoundKey, SignedRoundMessage, Step};
+use psyche_messages::{BlobHash, ManifestAnnounced, RoundKey, SignedRoundMessage, Step};
 
 use super::chain::{address, peer};
 use super::checks::RUN_TAG;
@@ -11,6 +11,8 @@ use super::training::{self, Blob, SimModel};
 
 /// Most messages that a liar remembers.
 const HEARD_MAX: usize = 40;
+/// Most of its own announcements of manifests that lie on its disk.
+const MANIFESTS_KEPT: usize = 8;
 
 /// A node, dead or alive.
 pub(crate) struct Node {
@@ -23,6 +25,8 @@ pub(crate) struct Node {
     pub disk: Option<(u32, SimModel)>,
     /// The update log, which outlives the node where disks do.
     pub ledger: Ledger,
+    /// What it announced as a witness, which outlives the node where disks do.
+    pub manifests: Vec<ManifestAnnounced>,
     /// Whether there was one when the node died.
     pub disk_at_death: bool,
     /// Commands for the trainer; the first one is being executed.
@@ -48,6 +52,7 @@ impl Node {
             model: None,
             disk: None,
             ledger: Ledger::default(),
+            manifests: Vec::new(),
             disk_at_death: false,
             commands: VecDeque::new(),
             ticket: 0,
@@ -64,6 +69,7 @@ impl Node {
         if !keeps_disk {
             self.disk = None;
             self.ledger = Ledger::default();
+            self.manifests.clear();
             self.blobs.clear();
         }
         let disk = self.disk.as_ref().map(|(step, model)| DiskSnapshot { step: Step(*step), digest: model.digest() });
@@ -76,6 +82,7 @@ impl Node {
             index_len_max: 1 << 16,
             disk,
             updates: self.ledger.range().map(|(first, last, _)| (first, last)),
+            manifests: self.manifests.clone(),
             updates_len_max: 1 << 20,
             keeps_checkpoints: keeps_disk,
             checkpoint_repo: None,
@@ -83,6 +90,15 @@ impl Node {
         };
         self.life += 1;
         self.engine = Some(Engine::new(config));
+    }
+
+    /// Writes down what it announced as a witness.
+    pub(crate) fn keep_manifest(&mut self, announced: &ManifestAnnounced) {
+        self.manifests.retain(|kept| kept.round != announced.round);
+        self.manifests.push(announced.clone());
+        if self.manifests.len() > MANIFESTS_KEPT {
+            self.manifests.remove(0);
+        }
     }
 
     /// Remembers what was said, to say it again.
@@ -96,8 +112,9 @@ impl Node {
     /// Dies, and forgets everything but what lies on its disk.
     pub(crate) fn die(&mut self) {
         let (disk, ledger, mut blobs) = (self.disk.take(), core::mem::take(&mut self.ledger), core::mem::take(&mut self.blobs));
-        blobs.retain(|_, blob| matches!(blob, Blob::Payload(_)));
-        *self = Self { life: self.life, disk_at_death: disk.is_some(), disk, ledger, blobs, ..Self::new() };
+        let manifests = core::mem::take(&mut self.manifests);
+        blobs.retain(|_, blob| matches!(blob, Blob::Payload(_) | Blob::Manifest(_)));
+        *self = Self { life: self.life, disk_at_death: disk.is_some(), disk, ledger, manifests, blobs, ..Self::new() };
     }
 
     /// Parameters for a load, if they can be had.

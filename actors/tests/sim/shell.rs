@@ -129,6 +129,9 @@ impl World {
         if self.lies(node, Lie::Absent) {
             return;
         }
+        if let RoundMessage::Manifest(announced) = &message {
+            self.nodes[node].keep_manifest(announced);
+        }
         if let RoundMessage::Result(result) = &mut message {
             self.forge(node, result);
         }

@@ -79,3 +79,19 @@ fn sim_a_node_that_diverges_is_back_within_two_rounds() {
     });
     assert!(healed.load(Relaxed) > 0 || super::verbose(), "nobody ever differed");
 }
+
+#[test]
+fn sim_weights_and_step_never_part_when_everyone_is_gone_and_comes_back() {
+    for_each_seed(24, |seed| {
+        // A round lasts three to four seconds, so that nodes die in every part of it.
+        let mut faults = Faults::NONE.with_steps(40);
+        faults.keeps_disk = true;
+        faults.crash_of_all = Some((100_000 + 430 * seed, 1_000 + 800 * (seed % 5)));
+        let mut world = World::new(seed, 3 + seed as usize % 3, faults);
+        world.run();
+        assert!(world.nodes.iter().all(|node| node.disk_at_death), "everyone had a snapshot");
+        // Whatever anybody loaded was what belongs to that step, and what every node holds at the end is, too.
+        assert!(!world.checks.warned("checkpoint is loaded"), "the run began again although snapshots were there");
+        assert_eq!(world.checks.adoptions, 0, "older weights were given a newer step");
+    });
+}

@@ -60,6 +60,7 @@ pub(super) fn engine_of(client: u8) -> Engine {
         updates: None,
         keeps_checkpoints: false,
         checkpoint_repo: None,
+        manifests: Vec::new(),
         updates_len_max: 1 << 20,
         patience: Patience::default(),
     })
