@@ -18,11 +18,10 @@ use psyche_messages::events::{EVENT_LOG_VERSION, LoggedEvent};
 use tokio::sync::broadcast;
 
 pub use replay::{EVENT_LOG_FILE, Replay};
-pub use rotating::{Bounds, numbered};
+pub use rotating::{Bounds, RotatingFile as LineFile, numbered};
 pub use stream::{Events, Heard};
 
 use crate::telemetry::Tally;
-use rotating::RotatingFile;
 
 /// Events that a slow listener may lag behind before it misses some; it is told how many.
 const LISTENER_LAG_MAX: usize = 1024;
@@ -34,7 +33,7 @@ pub struct EventLog {
 }
 
 struct Inner {
-    file: Option<Mutex<RotatingFile>>,
+    file: Option<Mutex<LineFile>>,
     tally: Arc<Tally>,
     listeners: broadcast::Sender<NodeEvent>,
     /// Whether the node has said that it stops, after which nothing is heard of it any more. Held while an event is told.
@@ -55,7 +54,7 @@ impl EventLog {
     /// # Errors
     /// What the file system says.
     pub fn open_within(path: Option<&Path>, bounds: Bounds) -> io::Result<Self> {
-        let file = path.map(|path| RotatingFile::open(path, bounds)).transpose()?.map(Mutex::new);
+        let file = path.map(|path| LineFile::open_within(path, bounds)).transpose()?.map(Mutex::new);
         let (listeners, _) = broadcast::channel(LISTENER_LAG_MAX);
         Ok(Self { inner: Arc::new(Inner { file, tally: Arc::default(), listeners, stopped: RwLock::new(false) }) })
     }
@@ -147,7 +146,7 @@ fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn append(file: &mut RotatingFile, logged: &LoggedEvent) -> io::Result<()> {
+fn append(file: &mut LineFile, logged: &LoggedEvent) -> io::Result<()> {
     let mut line = serde_json::to_vec(logged)?;
     line.push(b'\n');
     file.append(&line)

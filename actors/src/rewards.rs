@@ -38,7 +38,7 @@ use crate::chain_of;
 use crate::config::ClaimPolicy;
 use crate::envelope::Ask;
 use crate::event_log::EventLog;
-use crate::telemetry::{Membership, TxKind, TxOutcome};
+use crate::telemetry::{Membership, Schedule, TxKind, TxOutcome};
 
 /// Messages that may wait.
 const MAILBOX_MAX: usize = 64;
@@ -223,6 +223,7 @@ impl Handler<Ask<CoordinatorSeen>> for RewardsActor {
         let membership = Membership { member, pending: account.is_pending(&wallet.0) };
         let news = self.standing.note_roster(account.roster_client(&wallet.0));
         self.links.events.tally().saw_membership(membership, self.standing.slashed);
+        self.links.events.tally().saw_schedule(Schedule::of(&account.state.coordinator));
         if !news {
             return;
         }

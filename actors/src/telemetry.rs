@@ -4,6 +4,7 @@
 //! (`gather.rs`). Nothing here changes what the node does.
 
 mod catalogue;
+mod devices;
 mod gather;
 mod health;
 mod kinds;
@@ -18,9 +19,11 @@ mod tally;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::ArbiterHandle;
+use psyche_gpu::devices::Seat;
 
 pub use catalogue::METRICS;
 pub use gather::Sources;
@@ -28,10 +31,10 @@ pub use health::{CHAIN_SILENCE_SLOTS_MAX, Problem, Readiness};
 pub use kinds::TxKind;
 pub use otlp::OtlpConfig;
 pub(crate) use pulse::Pulse;
-pub use report::{ActorReport, EndpointReport, NodeReport};
+pub use report::{ActorReport, BatchReport, DeviceReport, EndpointReport, NodeReport, PeerReport};
 pub use sheet::{Kind, Metric, Sheet};
 pub use systemd::ServiceManager;
-pub use tally::{Membership, Tally, TxOutcome};
+pub use tally::{Membership, Schedule, Tally, TxOutcome};
 
 use crate::chain_of;
 
@@ -87,6 +90,7 @@ pub(crate) fn start(
     arbiter: &ArbiterHandle,
     listener: Option<TcpListener>,
     otlp: Option<OtlpConfig>,
+    seats: Vec<Seat>,
     sources: Sources,
     data_dir: &Path,
 ) -> Option<SocketAddr> {
@@ -94,6 +98,7 @@ pub(crate) fn start(
         arbiter.spawn(otlp::follow(otlp, sources.clone()));
     }
     arbiter.spawn(follow_balance(sources.clone()));
+    arbiter.spawn(devices::follow(seats, Arc::clone(&sources.tally)));
     let file = data_dir.join(ADDRESS_FILE);
     let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     // Said as well, so that nobody asks another node that has the default address.

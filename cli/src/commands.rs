@@ -35,9 +35,9 @@ pub(crate) use crate::exit::{Exit, Failure, chain_failed, chain_said, failed_to}
 use crate::work;
 
 /// Carries `command` out; `train` where there is none.
-pub(crate) async fn run(command: Option<Command>) -> Result<()> {
+pub(crate) async fn run(command: Option<Command>, live: bool) -> Result<()> {
     match command.unwrap_or_else(|| Command::Train(TrainArgs::default())) {
-        Command::Train(args) => train::run(args).await,
+        Command::Train(args) => train::run(args, live).await,
         Command::Status(args) => status::run(args).await,
         Command::CheckConfig(args) => train::check(args),
         Command::Doctor(args) => doctor::run(args).await,

@@ -21,6 +21,7 @@ mod run_config;
 mod signals;
 #[cfg(feature = "localnet")]
 mod testnet;
+mod tui;
 mod units;
 mod usage;
 mod work;
@@ -51,24 +52,26 @@ fn main() -> ExitCode {
     if let Err(error) = at_start::settle(&from_file, trains) {
         output::note(format_args!("warning: OpenMP's settings come too late ({error}): set OMP_WAIT_POLICY=passive"));
     }
-    if let Err(error) = start_logs(cli.logs) {
+    let live = matches!(cli.logs, None | Some(Logs::Tui)) && tui::is_usable();
+    let shown = if live && trains { Logs::Tui } else { cli.logs.filter(|logs| *logs != Logs::Tui).unwrap_or(Logs::Plain) };
+    if let Err(error) = start_logs(shown) {
         output::note(format_args!("error: {error:#}"));
         return Exit::Configuration.into();
     }
-    match run(cli) {
+    match run(cli, live) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli, live: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    runtime.block_on(commands::run(cli.command))
+    runtime.block_on(commands::run(cli.command, live))
 }
 
 /// Makes the file's variables those of the process, where it has none of that name: everything below reads one place.
@@ -121,9 +124,10 @@ fn start_logs(logs: Logs) -> Result<()> {
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(logs != Logs::Tui && std::io::stderr().is_terminal() && tui::is_coloured());
     match logs {
-        Logs::Plain => logger.init(),
+        // A live view takes stderr, and shows the lines itself.
+        Logs::Plain | Logs::Tui => logger.init(),
         Logs::Json => logger.json().init(),
         Logs::None => {}
     }

@@ -251,7 +251,7 @@ impl Fetch<'_> {
         let part = if ask.insist { Part::GroupFromYou(ask.group) } else { Part::Group(ask.group) };
         let outcome = match self.request(ask.peer, part).await? {
             Some(PartResponse::Bytes(bytes)) => {
-                self.shared.traffic.count_received(bytes.len());
+                self.shared.traffic.count_received(ask.peer, bytes.len());
                 let stored = self.on_store(move |_| transfer.write(ask.group, &bytes)).await?;
                 if stored { Outcome::Stored } else { Outcome::Wrong }
             }

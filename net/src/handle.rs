@@ -1,5 +1,6 @@
 //! What the rest of the node holds of the network: a handle for commands and a receiver of events.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -298,6 +299,12 @@ impl NetHandle {
     #[must_use]
     pub fn blob_traffic(&self) -> BlobTraffic {
         self.shared.traffic.read()
+    }
+
+    /// The same for each peer, by key; of at most 1,024 peers, those that moved most.
+    #[must_use]
+    pub fn blob_traffic_by_peer(&self) -> BTreeMap<PeerKey, BlobTraffic> {
+        self.shared.traffic.by_peer()
     }
 
     /// Stores `bytes`, for others to fetch.

@@ -22,7 +22,7 @@ impl Default for Bounds {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct RotatingFile {
+pub struct RotatingFile {
     path: PathBuf,
     file: File,
     len: u64,
@@ -30,8 +30,19 @@ pub(super) struct RotatingFile {
 }
 
 impl RotatingFile {
+    /// As [`RotatingFile::open_within`] the default bounds.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_within(path, Bounds::default())
+    }
+
     /// Appends to the file at `path`. A last line that a crash cut short is ended, so that the next one stands alone.
-    pub(super) fn open(path: &Path, bounds: Bounds) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open_within(path: &Path, bounds: Bounds) -> io::Result<Self> {
         let (mut file, len) = append_to(path)?;
         let mut opened = 0;
         if len > 0 && !ends_in_newline(path, len)? {
@@ -42,7 +53,10 @@ impl RotatingFile {
     }
 
     /// Writes `line`, which ends in a newline, at once and whole.
-    pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn append(&mut self, line: &[u8]) -> io::Result<()> {
         let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX);
         if self.len > 0 && self.len.saturating_add(bytes) > self.bounds.file_bytes_max {
             self.rotate()?;

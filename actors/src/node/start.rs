@@ -129,6 +129,7 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
         own_manifests,
         placement,
     };
+    let seats = ground.placement.seats.clone();
     let crew = Crew { config: &config, ground: &ground, threads, fatal: fatal_sender };
     let (actors, devices, pulse) = crew.start(tokens, finished_sender)?;
     ground.events.report(NodeEvent::Started {
@@ -150,7 +151,7 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
         vitals: Arc::clone(&actors.vitals),
         since: Instant::now(),
     };
-    let http = telemetry::start(&threads.arbiter()?, listener, config.otlp, sources.clone(), &config.data_dir);
+    let http = telemetry::start(&threads.arbiter()?, listener, config.otlp, seats, sources.clone(), &config.data_dir);
     Ok((Shared { run_id: config.run_id, address, peer, events: ground.events, actors, sources, http }, keep))
 }
 

@@ -185,6 +185,7 @@ impl RunActor {
                 actor.links.events.tally().saw_chain(slot, Instant::now());
                 let mono_ms = actor.mono_ms();
                 actor.clock.read(mono_ms, chain);
+                actor.links.events.tally().saw_clock(chain, actor.clock.speed(), Instant::now());
             }
         });
         ctx.spawn(store);

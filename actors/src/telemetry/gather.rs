@@ -1,18 +1,18 @@
 //! Brings together what the node's parts know, at the moment somebody asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use psyche_chain::{Circuit, EndpointHealth, Rpc};
-use psyche_messages::{Address, Phase, Points, RunId};
+use psyche_messages::{Address, PeerKey, Phase, Points, RunId};
 use psyche_net::NetHandle;
 
 use super::catalogue as c;
 use super::health::{Facts, Readiness, readiness};
 use super::kinds::TxKind;
 use super::pulse::Pulse;
-use super::report::{ActorReport, EndpointReport, NodeReport};
+use super::report::{ActorReport, EndpointReport, NodeReport, PeerReport};
 use super::sheet::Sheet;
 use super::tally::{Counts, Tally, TxCounts};
 use crate::CLIENT_VERSION;
@@ -92,6 +92,27 @@ impl Sources {
         actors.into_values().collect()
     }
 
+    /// Every peer that is connected, was compared with, or moved bytes.
+    fn peers(&self, counts: &Counts) -> Vec<PeerReport> {
+        let (presence, traffic) = (self.net.presence(), self.net.blob_traffic_by_peer());
+        let known: BTreeSet<_> = presence.peers.iter().chain(traffic.keys()).chain(counts.digests_of.keys()).copied().collect();
+        let is_in = |list: &[PeerKey], peer| list.binary_search(peer).is_ok();
+        let peers = known.into_iter().map(|peer| {
+            let (compared, moved) = (counts.digests_of.get(&peer), traffic.get(&peer).copied().unwrap_or_default());
+            PeerReport {
+                connected: is_in(&presence.peers, &peer),
+                member: is_in(&presence.members, &peer),
+                relayed: is_in(&presence.relayed, &peer),
+                compared_step: compared.map(|(step, _)| *step),
+                agrees: compared.map(|(_, equal)| *equal),
+                bytes_sent: moved.sent_bytes,
+                bytes_received: moved.received_bytes,
+                peer,
+            }
+        });
+        peers.collect()
+    }
+
     /// Everything as metrics.
     #[must_use]
     pub fn sheet(&self) -> Sheet {
@@ -150,9 +171,19 @@ impl Sources {
             lamports: counts.lamports,
             endpoints: self.rpc.health().into_iter().map(endpoint).collect(),
             actors: self.actors(),
+            round: counts.schedule.round,
+            phase_left_seconds: left(&counts),
+            peer_list: self.peers(&counts),
+            history: counts.history.into(),
+            devices: counts.devices,
             events: counts.latest.into(),
         }
     }
+}
+
+/// Seconds until the phase ends.
+fn left(counts: &Counts) -> Option<u64> {
+    Some(counts.clock?.until(counts.schedule.ends?, Instant::now()))
 }
 
 fn claimable(counts: &Counts) -> Points {

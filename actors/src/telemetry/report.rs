@@ -42,6 +42,53 @@ pub struct ActorReport {
     pub mailbox: u64,
 }
 
+/// A batch that the node trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchReport {
+    /// The step.
+    pub step: Step,
+    /// Its mean loss, in nats per token.
+    pub loss: f32,
+    /// Tokens a second.
+    pub tokens_per_second: f32,
+}
+
+/// A device that ranks of the node train on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its name: `cpu`, or `cuda:0` and so on.
+    pub device: String,
+    /// Ranks on it.
+    pub ranks: usize,
+    /// Its memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Of it, what is used: by this process on the CPU, by anybody on a CUDA device.
+    pub memory_used_bytes: Option<u64>,
+    /// How much of the time it works, from 0 to 1, where that is known.
+    pub utilisation: Option<f32>,
+}
+
+/// A peer of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Its key.
+    pub peer: PeerKey,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Whether it is a connected member of the run.
+    pub member: bool,
+    /// Whether it is reached only through a relay.
+    pub relayed: bool,
+    /// The last step for which its digest was compared with this node's.
+    pub compared_step: Option<Step>,
+    /// Whether both had the same bits there.
+    pub agrees: Option<bool>,
+    /// Bytes of blobs sent to it.
+    pub bytes_sent: u64,
+    /// Bytes of blobs received from it.
+    pub bytes_received: u64,
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -105,4 +152,19 @@ pub struct NodeReport {
     pub actors: Vec<ActorReport>,
     /// The latest events, the newest one last.
     pub events: Vec<LoggedEvent>,
+    /// The round within the epoch, from 0.
+    #[serde(default)]
+    pub round: Option<u32>,
+    /// Seconds until the phase ends if nothing ends it before, by this machine's clock.
+    #[serde(default)]
+    pub phase_left_seconds: Option<u64>,
+    /// The batches that it trained lately, the newest one last.
+    #[serde(default)]
+    pub history: Vec<BatchReport>,
+    /// What it trains on.
+    #[serde(default)]
+    pub devices: Vec<DeviceReport>,
+    /// Peers that are connected, or were heard of.
+    #[serde(default)]
+    pub peer_list: Vec<PeerReport>,
 }

@@ -2,17 +2,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use psyche_chain::ChainError;
 use psyche_messages::events::LoggedEvent;
-use psyche_messages::{Digest, Epoch, NodeEvent, Phase, Points, Slot, Step};
+use psyche_messages::{ChainTime, Digest, Epoch, NodeEvent, PeerKey, Phase, Points, Slot, Step};
+use psyche_protocol::layout::{Coordinator, RunState};
 
 use super::kinds::TxKind;
+use super::report::{BatchReport, DeviceReport};
 use super::sheet::Durations;
 
 /// Events that are remembered for `/status`.
-const LATEST_MAX: usize = 20;
+const LATEST_MAX: usize = 64;
+/// Trained batches that are remembered for the curves.
+const HISTORY_MAX: usize = 240;
+/// Peers whose digests are remembered.
+const PEERS_MAX: usize = 1024;
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +73,56 @@ pub(super) struct Stand {
     pub(super) clients: u16,
 }
 
+/// The round within the epoch, and when the phase ends at the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// The round, from 0.
+    pub round: Option<u32>,
+    /// When the phase ends if nothing ends it before, by the chain's clock.
+    pub ends: Option<ChainTime>,
+}
+
+impl Schedule {
+    /// That of a run.
+    #[must_use]
+    pub fn of(coordinator: &Coordinator) -> Self {
+        let (config, state) = (&coordinator.config, coordinator.state());
+        let lasts = match state {
+            RunState::Warmup => Some(config.warmup_time),
+            RunState::RoundTrain => Some(config.max_round_train_time),
+            RunState::RoundWitness => Some(config.round_witness_time),
+            RunState::Cooldown => Some(config.cooldown_time),
+            RunState::Uninitialized | RunState::WaitingForMembers | RunState::Finished | RunState::Paused => None,
+        };
+        let ends = lasts.map(|seconds| coordinator.run_state_start_unix_timestamp.saturating_add(seconds));
+        let round = matches!(state, RunState::RoundTrain | RunState::RoundWitness)
+            .then(|| coordinator.epoch_state.current_round().height);
+        Self { round, ends: ends.map(|ends| ChainTime(i64::try_from(ends).unwrap_or(i64::MAX))) }
+    }
+}
+
+/// A reading of the chain's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    chain: ChainTime,
+    speed: f64,
+    read: Instant,
+}
+
+impl Clock {
+    /// Seconds of ours until the chain's clock shows `ends`.
+    pub(super) fn until(&self, ends: ChainTime, now: Instant) -> u64 {
+        let chain_seconds = ends.0.saturating_sub(self.chain.0).max(0);
+        let ours = Duration::try_from_secs_f64(u64_of(chain_seconds) / self.speed.max(1e-3)).unwrap_or(Duration::MAX);
+        ours.saturating_sub(now.saturating_duration_since(self.read)).as_secs()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds until a deadline; beyond 2^53 nobody counts them")]
+const fn u64_of(seconds: i64) -> f64 {
+    seconds as f64
+}
+
 /// Sums and latest values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
@@ -94,6 +150,11 @@ pub(super) struct Counts {
     pub(super) transactions: BTreeMap<TxKind, TxCounts>,
     pub(super) warnings: u64,
     pub(super) latest: VecDeque<LoggedEvent>,
+    pub(super) schedule: Schedule,
+    pub(super) clock: Option<Clock>,
+    pub(super) history: VecDeque<BatchReport>,
+    pub(super) digests_of: BTreeMap<PeerKey, (Step, bool)>,
+    pub(super) devices: Vec<DeviceReport>,
 }
 
 /// See the module.
@@ -130,6 +191,21 @@ impl Tally {
         (counts.membership, counts.slashed) = (membership, slashed);
     }
 
+    /// Where the run is in its epoch, and when its phase ends.
+    pub fn saw_schedule(&self, schedule: Schedule) {
+        self.counts().schedule = schedule;
+    }
+
+    /// The chain's clock showed `chain` at `read`, and runs at `speed` times ours.
+    pub fn saw_clock(&self, chain: ChainTime, speed: f64, read: Instant) {
+        self.counts().clock = Some(Clock { chain, speed, read });
+    }
+
+    /// How the devices fare.
+    pub(super) fn saw_devices(&self, devices: Vec<DeviceReport>) {
+        self.counts().devices = devices;
+    }
+
     /// A fresh engine began: it has no parameters yet.
     pub fn engine_began(&self) {
         self.counts().model = None;
@@ -160,10 +236,14 @@ impl Counts {
                 self.phase(Stand { phase: *phase, epoch: *epoch, step: *step, total_steps, clients }, now);
             }
             NodeEvent::ModelReady { step, digest, .. } => self.model = Some(Model { step: *step, digest: *digest }),
-            NodeEvent::StepTrained { loss, samples, tokens_per_second, payload_bytes, .. } => {
+            NodeEvent::StepTrained { step, loss, samples, tokens_per_second, payload_bytes, .. } => {
                 self.trained += 1;
                 self.samples += samples;
                 self.payload_bytes += payload_bytes;
+                if self.history.len() == HISTORY_MAX {
+                    self.history.pop_front();
+                }
+                self.history.push_back(BatchReport { step: *step, loss: *loss, tokens_per_second: *tokens_per_second });
                 (self.loss, self.tokens_per_second) = (Some(*loss), Some(*tokens_per_second));
             }
             NodeEvent::StepSkipped { .. } => self.skipped += 1,
@@ -172,9 +252,12 @@ impl Counts {
                 self.results += u64::from(*results);
                 self.model = Some(Model { step: *step, digest: *digest });
             }
-            NodeEvent::DigestCompared { equal, .. } => {
+            NodeEvent::DigestCompared { step, peer, equal } => {
                 self.digests += 1;
                 self.desyncs += u64::from(!equal);
+                if self.digests_of.len() < PEERS_MAX || self.digests_of.contains_key(peer) {
+                    self.digests_of.insert(*peer, (*step, *equal));
+                }
             }
             NodeEvent::PeersChanged { connected } => self.peers = *connected,
             NodeEvent::PointsChanged { earned, claimed } => (self.earned, self.claimed) = (*earned, *claimed),
@@ -210,10 +293,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use psyche_messages::events::EVENT_LOG_VERSION;
-    use psyche_messages::{ChainTime, PeerKey};
 
     use super::*;
 
@@ -260,5 +340,32 @@ mod tests {
         tally.saw_chain(Slot(5), start + Duration::from_secs(50));
         tally.saw_chain(Slot(4), start + Duration::from_secs(60));
         assert_eq!(tally.read().chain, Some((Slot(5), start)));
+    }
+
+    #[test]
+    fn the_time_left_in_a_phase_is_told_in_our_seconds_and_ends_at_none() {
+        let start = Instant::now();
+        let clock = Clock { chain: ChainTime(100), speed: 8.0, read: start };
+        assert_eq!(clock.until(ChainTime(180), start), 10);
+        assert_eq!(clock.until(ChainTime(180), start + Duration::from_secs(4)), 6);
+        assert_eq!((clock.until(ChainTime(90), start), clock.until(ChainTime(i64::MAX), start) > 0), (0, true));
+        assert_eq!(Clock { speed: f64::NAN, ..clock }.until(ChainTime(101), start), 1_000);
+    }
+
+    #[test]
+    fn curves_and_digests_are_remembered_within_bounds() {
+        let tally = Tally::default();
+        for n in 0..5_000_u32 {
+            let (epoch, step) = (Epoch(1), Step(n));
+            let trained =
+                NodeEvent::StepTrained { epoch, step, loss: 1.0, samples: 1, tokens_per_second: 2.0, payload_bytes: 3 };
+            tally.note(logged(trained), Instant::now());
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            tally.note(logged(NodeEvent::DigestCompared { step, peer: PeerKey(key), equal: true }), Instant::now());
+        }
+        let counts = tally.read();
+        assert_eq!((counts.history.len(), counts.digests_of.len()), (HISTORY_MAX, PEERS_MAX));
+        assert_eq!(counts.history.back().map(|batch| batch.step), Some(Step(4_999)));
     }
 }

@@ -54,9 +54,10 @@ pub(crate) struct Cli {
     /// File with variables, one NAME=value a line, for those that the environment does not set.
     #[arg(long, global = true, env = "PSYCHE_ENV_FILE", value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
-    /// How logs are written to stderr.
-    #[arg(long, global = true, env = "LOGS", value_enum, default_value_t = Logs::Plain)]
-    pub(crate) logs: Logs,
+    /// How a node shows itself: `tui` is a live view of the terminal, the others are how logs are written to stderr
+    /// [default: tui for a node on a terminal, plain elsewhere].
+    #[arg(long, global = true, env = "LOGS", value_enum)]
+    pub(crate) logs: Option<Logs>,
     /// What to do; `train` where nothing is named.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -66,10 +67,13 @@ pub(crate) struct Cli {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Logs {
     /// Lines for people.
-    #[value(aliases = ["console", "tui", "tui-and-console"])]
+    #[value(alias = "console")]
     Plain,
     /// One JSON object a line.
     Json,
+    /// A live view instead of lines, for a node on a terminal; `plain` elsewhere.
+    #[value(alias = "tui-and-console")]
+    Tui,
     /// Nothing.
     None,
 }

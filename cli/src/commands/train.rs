@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use psyche_actors::node::checks;
 use psyche_actors::telemetry::ServiceManager;
-use psyche_actors::{ConfigError, NodeBuilder, NodeConfig, NodeError, Outcome};
+use psyche_actors::{ConfigError, Node, NodeBuilder, NodeConfig, NodeError, Outcome};
 use psyche_chain::{Rpc, RpcConfig};
 use psyche_gpu::devices::Machine;
 use psyche_messages::Address;
@@ -20,12 +20,14 @@ use crate::doctor::choose::{Chosen, choose};
 use crate::doctor::{Settings, node_exit, port, variables};
 use crate::exit::{Exit, Failure};
 use crate::signals::Stop;
+use crate::tui::Live;
 use crate::{output, work};
 
 /// How long a node that is stopped may take: SIGTERM ends the process within 20 s, whatever its devices compute.
 const LEAVE_WITHIN: Duration = Duration::from_secs(17);
 
-pub(crate) async fn run(args: TrainArgs) -> Result<()> {
+/// Trains, and shows a live view meanwhile if `live` says so.
+pub(crate) async fn run(args: TrainArgs, live: bool) -> Result<()> {
     let Settings { mut config, run_named } = Settings::read(args).map_err(configuration_failed)?;
     port::refuse(&config)?;
     if !run_named {
@@ -35,13 +37,20 @@ pub(crate) async fn run(args: TrainArgs) -> Result<()> {
     }
     let manager = ServiceManager::from_environment().context("failed to talk to the service manager (NOTIFY_SOCKET)")?;
     let manager = manager.map(Arc::new);
+    let mut screen = Shown(if live { Some(Live::open()?) } else { None });
     loop {
-        match take_part(config.clone(), manager.as_ref()).await? {
+        match take_part(config.clone(), manager.as_ref(), &mut screen).await? {
             // Every start looks at the run as it is now, and refuses what can't be trained.
             Err(error) if matches!(*error, NodeError::RunReplaced) => {
                 tracing::warn!("the run was closed and created anew: starting over");
             }
-            ended => return ended.map_err(|error| node_failed(&error)),
+            ended => {
+                drop(screen);
+                if let Ok(Some(reason)) = &ended {
+                    output::note(format_args!("the run is over for this node: {reason}"));
+                }
+                return ended.map(drop).map_err(|error| node_failed(&error));
+            }
         }
     }
 }
@@ -63,26 +72,73 @@ async fn starting(manager: Option<&Arc<ServiceManager>>) -> Infallible {
     }
 }
 
+/// The view, if there is one.
+struct Shown(Option<Live>);
+
+impl Shown {
+    /// Waits until somebody wants to leave: by what. Safe to cancel.
+    async fn leave(&mut self, stop: &mut Stop, node: Option<&Node>) -> &'static str {
+        match &mut self.0 {
+            Some(live) => live.show(stop, || node.map(Node::status)).await,
+            None => stop.requested().await,
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        match &mut self.0 {
+            Some(live) => live.say(text),
+            None => output::note(format_args!("{text}")),
+        }
+    }
+}
+
+/// Stops `node`, and waits for it unless somebody can't.
+async fn leave(node: &Node, signal: &'static str, stop: &mut Stop, screen: &mut Shown) -> Outcome {
+    screen.say(format!("{signal}: finishing the micro-batch, saving and leaving the peers; {signal} again exits at once"));
+    let again = tokio::select! {
+        stopped = tokio::time::timeout(LEAVE_WITHIN, node.stop(signal)) => return stopped.unwrap_or_else(|_elapsed| {
+            // What a device computes can't always be interrupted, and whoever stops a container does not wait.
+            screen.say("leaving before the devices are done: the next start goes on from what is saved".to_owned());
+            Outcome::Stopped { reason: signal.to_owned() }
+        }),
+        again = screen.leave(stop, Some(node)) => again,
+    };
+    screen.0 = None;
+    output::note(format_args!("error: left by {again} before everything was saved"));
+    // SAFETY: takes no pointers. Nothing else ends the process while its devices compute: libtorch's own clean-up would meet
+    // threads that still use it.
+    unsafe { libc::_exit(i32::from(Exit::Interrupted as u8)) }
+}
+
 /// Runs a node until the run is over for it, it can't go on, or somebody wants it to stop.
-async fn take_part(config: NodeConfig, manager: Option<&Arc<ServiceManager>>) -> Result<Result<(), Arc<NodeError>>> {
+async fn take_part(
+    config: NodeConfig,
+    manager: Option<&Arc<ServiceManager>>,
+    screen: &mut Shown,
+) -> Result<Result<Option<String>, Arc<NodeError>>> {
+    let data_dir = config.data_dir.clone();
     let mut stop = Stop::listen()?;
     let started = tokio::select! {
         started = NodeBuilder::from(config).start() => started,
         never = starting(manager) => match never {},
-        signal = stop.requested() => {
+        signal = screen.leave(&mut stop, None) => {
+            screen.0 = None;
             output::note(format_args!("{signal}: stopped before the node was up"));
-            return Ok(Ok(()));
+            return Ok(Ok(None));
         }
     };
     let node = match started {
         Ok(node) => node,
         Err(error) => return Ok(Err(Arc::new(error))),
     };
+    if let Some(live) = &screen.0 {
+        live.keep_log_in(&data_dir);
+    }
     tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
     let telling = manager.map(|manager| tokio::spawn(node.tell(Arc::clone(manager))));
     let ended = tokio::select! {
         outcome = node.wait() => Ok(outcome),
-        signal = stop.requested() => Err(signal),
+        signal = screen.leave(&mut stop, Some(&node)) => Err(signal),
     };
     if let Some(telling) = telling {
         telling.abort();
@@ -93,21 +149,12 @@ async fn take_part(config: NodeConfig, manager: Option<&Arc<ServiceManager>>) ->
             if let Some(manager) = manager {
                 manager.stopping();
             }
-            output::note(format_args!("{signal}: finishing the micro-batch and leaving"));
-            let stopped = tokio::time::timeout(LEAVE_WITHIN, node.stop(signal)).await;
-            stopped.unwrap_or_else(|_elapsed| {
-                // What a device computes can't always be interrupted, and whoever stops a container does not wait.
-                output::note(format_args!("leaving before the devices are done: the next start goes on from what is saved"));
-                Outcome::Stopped { reason: signal.to_owned() }
-            })
+            leave(&node, signal, &mut stop, screen).await
         }
     };
     Ok(match outcome {
-        Outcome::Finished { reason } => {
-            output::note(format_args!("the run is over for this node: {reason}"));
-            Ok(())
-        }
-        Outcome::Stopped { .. } => Ok(()),
+        Outcome::Finished { reason } => Ok(Some(reason)),
+        Outcome::Stopped { .. } => Ok(None),
         Outcome::Failed(error) => Err(error),
     })
 }

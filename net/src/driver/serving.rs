@@ -99,7 +99,7 @@ impl Driver {
                     PartResponse::Missing
                 });
                 // There is room for all in service; where there is none, the request has timed out, or the network stopped.
-                let _late = answers.try_send(Answer { channel, response });
+                let _late = answers.try_send(Answer { peer, channel, response });
             }));
         }
     }
@@ -116,7 +116,7 @@ impl Driver {
     /// Sends what was read.
     pub(super) fn on_answer(&mut self, answer: Answer) {
         if let PartResponse::Bytes(bytes) = &answer.response {
-            self.traffic.count_sent(bytes.len());
+            self.traffic.count_sent(peer_key_of_id(&answer.peer), bytes.len());
         }
         self.respond(answer.channel, answer.response);
     }
@@ -129,6 +129,7 @@ impl Driver {
 
 /// What was read for a request.
 pub(super) struct Answer {
+    peer: PeerId,
     channel: ResponseChannel<PartResponse>,
     response: PartResponse,
 }
