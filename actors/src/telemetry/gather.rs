@@ -96,7 +96,7 @@ impl Sources {
     fn peers(&self, counts: &Counts) -> Vec<PeerReport> {
         let (presence, traffic) = (self.net.presence(), self.net.blob_traffic_by_peer());
         let known: BTreeSet<_> = presence.peers.iter().chain(traffic.keys()).chain(counts.digests_of.keys()).copied().collect();
-        let is_in = |list: &[PeerKey], peer| list.binary_search(peer).is_ok();
+        let is_in = |list: &[PeerKey], peer: &PeerKey| list.binary_search(peer).is_ok();
         let peers = known.into_iter().map(|peer| {
             let (compared, moved) = (counts.digests_of.get(&peer), traffic.get(&peer).copied().unwrap_or_default());
             PeerReport {
