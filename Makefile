@@ -47,7 +47,7 @@ sim: host libtorch ## whole runs in simulation: SEEDS=10000 of them, or SEED=7 T
 check: host libtorch tools ## formatting, lints, licences, banned crates, architecture
 	@scripts/check.sh
 
-bench: host libtorch ## benchmarks, ours against peers (BENCH=step, layouts, all-reduce, codec …); figures stand in docs/BENCHMARKS.md
+bench: host libtorch ## benchmarks, ours against peers (BENCH=step, layouts, all-reduce, codec, net …); figures stand in docs/BENCHMARKS.md
 	@gpu/bench/bench.sh $(BENCH)
 
 image: build ## the node's container image, from what was built here (docker/build.sh builds it from the sources)

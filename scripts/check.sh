@@ -25,7 +25,7 @@ lint() {
 
 check formatting cargo fmt --all --check
 # A workspace of its own; `cargo fmt --all` there would go through this one again.
-check "formatting of the programs" find programs -name '*.rs' -not -path '*/target/*' -exec rustfmt --edition 2024 --check {} +
+check "formatting of the programs" find programs net/bench -name '*.rs' -not -path '*/target/*' -exec rustfmt --edition 2024 --check {} +
 check lints lint
 check architecture cargo test --quiet --locked --workspace --test architecture
 observability() {

@@ -3,13 +3,14 @@
 //! `make sim SEEDS=n` runs n seeds of the mixed scenario and a tenth of that of the others; a failure prints the command that
 //! shows exactly that seed again, event by event.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may unwrap")]
-#![allow(clippy::print_stderr, reason = "a single seed prints its story")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a single seed prints its story, and costs are a table")]
 
 mod sim;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use psyche_messages::RoundKey;
+use sim::costs::Costs;
 use sim::faults::Faults;
 use sim::world::World;
 use sim::{for_each_seed, for_every_seed};
@@ -212,5 +213,28 @@ fn sim_a_seed_happens_again_exactly() {
         });
         assert_eq!(traces[0], traces[1], "seed {seed}");
         assert_ne!(traces[0], 0);
+    }
+}
+
+/// `SIM_COST=4,16,256` prints what a node's round costs with so many nodes (`make bench BENCH=rounds`).
+#[test]
+fn sim_what_a_node_says_in_a_round_does_not_grow_with_the_nodes() {
+    let asked = std::env::var("SIM_COST").ok();
+    let counts: Vec<usize> =
+        asked.as_deref().unwrap_or("3,9").split(',').map(|count| count.trim().parse().expect("a number")).collect();
+    for nodes in counts {
+        let mut world = World::new(1, nodes, Faults { steps: 8, ..Faults::NONE });
+        world.costs = Some(Costs::default());
+        world.run();
+        let (rounds, costs) = (world.chain.rounds().len(), world.costs.unwrap_or_default());
+        let row = costs.row(nodes, rounds);
+        let [said, heard, _, fetched, _, sent, ..] = row;
+        if asked.is_some() {
+            let cells: Vec<_> = row.iter().map(|cell| format!("{cell:.2}")).collect();
+            println!("cost {nodes} {rounds} {}", cells.join(" "));
+        }
+        assert!(said <= 16.0 && sent <= 8.0, "{nodes} nodes: {row:?}");
+        // From each of the others: what it says; its result, and manifests where they are in doubt.
+        assert!(heard <= 16.0 * nodes as f64 && fetched <= 3.0 * nodes as f64, "{nodes} nodes: {row:?}");
     }
 }

@@ -3,6 +3,7 @@
 #
 #   bench.sh            everything, about 10 minutes on two quiet cores
 #   bench.sh NAME …     some of step, layouts, all-reduce, and those of cargo bench: codec, collectives, weights, snapshot
+#   bench.sh net        the network against its peers, half an hour more; blobs, gossip, averaging and rounds are its parts
 #
 # Environment: ROUNDS (8), the counted rounds of each contest; CARGO_TARGET_DIR.
 set -euo pipefail
@@ -35,6 +36,8 @@ echo "$(date -u +%F), $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/c
 for name in "$@"; do
   case $name in
     step | layouts | all-reduce) ours "$name" ;;
+    net) net/bench/bench.sh ;;
+    blobs | gossip | averaging | rounds) net/bench/bench.sh "$name" ;;
     *) cargo bench --locked --profile dev --workspace --bench "${name:-*}" ;;
   esac
 done

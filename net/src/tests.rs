@@ -16,6 +16,14 @@ use tempfile::TempDir;
 
 use crate::{EventReceiver, Net, NetConfig, NetEvent, NetHandle, Presence};
 
+/// What the benchmark of net/bench computes with, which is in a workspace that no test run builds.
+#[expect(dead_code, reason = "its tests are what is wanted here")]
+#[path = "../bench/src/contest.rs"]
+mod bench_contest;
+#[expect(dead_code, reason = "as above")]
+#[path = "../bench/src/usage.rs"]
+mod bench_usage;
+
 const RUN: Address = Address([0x52; 32]);
 
 /// Nothing here takes longer, also on a machine that is busy with other things.

@@ -155,7 +155,20 @@ impl request_response::Codec for PartCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        PartResponse::decode(&read_bounded(io, RESPONSE_BYTES_MAX).await?).map_err(invalid)
+        let mut head = Vec::with_capacity(BYTES_HEAD);
+        (&mut *io).take(BYTES_HEAD as u64).read_to_end(&mut head).await?;
+        let Some(len) = bytes_len(&head) else {
+            // All other responses are short.
+            head.append(&mut read_bounded(io, RESPONSE_BYTES_MAX).await?);
+            return PartResponse::decode(&head).map_err(invalid);
+        };
+        let mut bytes = vec![0; len];
+        io.read_exact(&mut bytes).await?;
+        // Nothing follows.
+        match io.read(&mut [0]).await? {
+            0 => Ok(PartResponse::Bytes(bytes)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: PartRequest) -> io::Result<()>
@@ -169,8 +182,31 @@ impl request_response::Codec for PartCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        io.write_all(&response.encode().map_err(invalid)?).await
+        match &response {
+            // As `encode` writes it, without copying a quarter MiB for it.
+            PartResponse::Bytes(bytes) if bytes.len() <= GROUP_BYTES as usize => {
+                io.write_all(&bytes_head(bytes.len())).await?;
+                io.write_all(bytes).await
+            }
+            _ => io.write_all(&response.encode().map_err(invalid)?).await,
+        }
     }
+}
+
+/// Bytes before those of [`PartResponse::Bytes`]: the variant and how many they are.
+const BYTES_HEAD: usize = 4 + 8;
+
+fn bytes_head(len: usize) -> [u8; BYTES_HEAD] {
+    let mut head = [0; BYTES_HEAD];
+    head[4..].copy_from_slice(&(len as u64).to_le_bytes());
+    head
+}
+
+/// How many bytes follow `head`, if that is what it is the head of; never more than a group has.
+fn bytes_len(head: &[u8]) -> Option<usize> {
+    let len = head.strip_prefix(&[0; 4])?;
+    let len = usize::try_from(u64::from_le_bytes(len.try_into().ok()?)).ok()?;
+    (len <= GROUP_BYTES as usize).then_some(len)
 }
 
 /// Everything up to the end of the stream, one byte more than `bytes_max` at most so that longer input is noticed.
@@ -233,6 +269,26 @@ mod tests {
             .unwrap();
         wire.set_position(0);
         assert!(block_on(PartCodec.read_response(&PROTOCOL, &mut wire)).is_err());
+    }
+
+    #[test]
+    fn bytes_are_written_and_read_without_the_general_form_and_are_the_same() {
+        for len in [0, 1, 255, GROUP_BYTES as usize] {
+            let response = PartResponse::Bytes(vec![7; len]);
+            let general = response.encode().unwrap();
+            let mut wire = Cursor::new(Vec::new());
+            block_on(PartCodec.write_response(&PROTOCOL, &mut wire, response)).unwrap();
+            assert!(*wire.get_ref() == general, "{len} bytes");
+            wire.set_position(0);
+            let read = block_on(PartCodec.read_response(&PROTOCOL, &mut wire)).unwrap();
+            assert!(read == PartResponse::Bytes(vec![7; len]), "{len} bytes");
+            for broken in [[&general[..], &[0]].concat(), general[..general.len() - 1].to_vec()] {
+                assert!(block_on(PartCodec.read_response(&PROTOCOL, &mut Cursor::new(broken))).is_err(), "{len} bytes");
+            }
+        }
+        let mut head = bytes_head(0).to_vec();
+        head[4..].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(block_on(PartCodec.read_response(&PROTOCOL, &mut Cursor::new(head))).is_err());
     }
 
     #[test]

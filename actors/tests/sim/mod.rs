@@ -2,6 +2,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod checks;
+pub(crate) mod costs;
 pub(crate) mod faults;
 pub(crate) mod node;
 pub(crate) mod shell;

@@ -43,6 +43,9 @@ impl World {
                 self.soon(1_000, Happening::Tell { node, life, event: Event::WitnessesRebuilt { round, witnesses } });
             }
             Effect::Send { id, mut action } => {
+                if let Some(costs) = &mut self.costs {
+                    costs.sent += 1;
+                }
                 if self.lies(node, Lie::VouchForAll)
                     && let ChainAction::Witness { witness, .. } = &mut action
                 {
@@ -148,6 +151,7 @@ impl World {
             self.replay(node);
         }
         self.soon(20, Happening::Tell { node, life, event: Event::Published(signed(message.clone())) });
+        let mut heard_by = 0;
         for other in 0..self.nodes.len() {
             if other == node || !self.connected(node, other) || self.chance(self.faults.drop) {
                 continue;
@@ -159,7 +163,11 @@ impl World {
             for _ in 0..copies {
                 let event = Event::Message(signed(told.clone()));
                 self.soon(delay_ms, Happening::Tell { node: other, life, event });
+                heard_by += 1;
             }
+        }
+        if let Some(costs) = &mut self.costs {
+            costs.publish(&signed(message), heard_by);
         }
     }
 
@@ -232,6 +240,9 @@ impl World {
         let served = if self.chance(self.faults.fail_fetch) { None } else { served };
         if let Some(content) = &served {
             self.nodes[node].blobs.insert(blob, content.clone());
+        }
+        if let (Some(costs), Some(content)) = (&mut self.costs, &served) {
+            costs.fetch(training::blob_len(content));
         }
         let unavailable = FetchFault::Unavailable;
         let event = match (what, served) {

@@ -8,6 +8,9 @@ use psyche_gpu::codec::{Layout, Part, Threads};
 use psyche_gpu::config::ParameterSpec;
 use psyche_gpu::{digest, exact};
 use psyche_messages::{Address, BlobHash, Digest, Manifest, RoundKey};
+use psyche_net::Wire;
+
+use super::checks::RUN_TAG;
 
 /// Edge of a chunk, and coefficients that are sent of each.
 const CHUNK: usize = 8;
@@ -113,6 +116,16 @@ pub(crate) enum Blob {
     Payload(Vec<u8>),
     Manifest(Manifest),
     Snapshot(SimModel),
+}
+
+/// The bytes of a blob on the wire; snapshots are not counted, since their size is the model's.
+pub(crate) fn blob_len(blob: &Blob) -> u64 {
+    let bytes = match blob {
+        Blob::Payload(payload) => payload.len(),
+        Blob::Manifest(manifest) => Wire::new(RUN_TAG).encode_manifest(manifest).unwrap().len(),
+        Blob::Snapshot(_) => 0,
+    };
+    bytes as u64
 }
 
 /// The name of a manifest's blob; any injective form will do.

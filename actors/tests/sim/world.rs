@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::chain::{Chain, config, peer, time};
 use super::checks::Checks;
+use super::costs::{Costs, thread_ns};
 use super::faults::{Faults, Lie};
 use super::node::Node;
 use super::verbose;
@@ -60,6 +61,8 @@ pub(crate) struct World {
     pub chain: Chain,
     pub checks: Checks,
     pub faults: Faults,
+    /// Where they are counted.
+    pub costs: Option<Costs>,
     pub now_ms: u64,
     rng: ChaCha8Rng,
     queue: BTreeMap<(u64, u64), Happening>,
@@ -87,6 +90,7 @@ impl World {
             nodes: (0..nodes).map(|_| Node::new()).collect(),
             chain: Chain::new(Config { total_steps: faults.steps, ..config(nodes, witness_nodes) }),
             checks: Checks::new(),
+            costs: None,
             now_ms: 0,
             queue: BTreeMap::new(),
             count: 0,
@@ -376,7 +380,13 @@ impl World {
             self.nodes[node].hear(signed.clone());
         }
         let Some(engine) = &mut self.nodes[node].engine else { return };
+        let state = matches!(event, Event::CoordinatorAdvanced { .. });
+        let before_ns = self.costs.as_ref().map(|_| thread_ns());
         let effects = engine.step(now, event);
+        if let (Some(costs), Some(before_ns)) = (&mut self.costs, before_ns) {
+            costs.engine_ns += thread_ns() - before_ns;
+            costs.states += u64::from(state);
+        }
         self.trace.note((node as u64) << 32 | effects.len() as u64);
         self.check_memory(node);
         if let Some(told) = told
