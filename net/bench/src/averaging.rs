@@ -125,7 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let rounds = in_turns(&[0, 1, 2, 3], options.rounds, |place: usize, round| {
         let spent = teams[place].turn(contestants[place])?;
         eprintln!("round {round}, contestant {place}: {:.3} s, {:.3} CPU-s", spent.wall_s, spent.cpu_s);
-        Ok(spent)
+        Ok::<_, anyhow::Error>(spent)
     })?;
     let network = if options.shaped { "50 Mbit/s, 80 ms round trip, 1 % loss" } else { "the loopback interface" };
     let title = format!(

@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let rounds = in_turns(&options.contestants, options.rounds, |kind, round| {
             let spent = once(options.shaped, kind, receivers, len, round)?;
             eprintln!("{receivers} receivers, round {round}, {}: {spent:?}", kind.name());
-            Ok(spent)
+            Ok::<_, anyhow::Error>(spent)
         })?;
         let column = |place: usize, of: fn(&Spent) -> f64| rounds[place].iter().map(of).collect::<Vec<_>>();
         let last = options.contestants.len() - 1;

@@ -32,7 +32,7 @@ mod tests {
         let mut order = Vec::new();
         let measured = in_turns(&['a', 'b'], 2, |who, round| {
             order.push(who);
-            Ok((who, round))
+            Ok::<_, ()>((who, round))
         })?;
         assert_eq!(order, ['a', 'b', 'b', 'a', 'a', 'b']);
         assert_eq!(measured, [vec![('a', 1), ('a', 2)], vec![('b', 1), ('b', 2)]]);

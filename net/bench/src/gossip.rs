@@ -92,7 +92,7 @@ struct Spent {
 
 /// The nodes of a turn.
 enum Group {
-    Ours { nodes: Vec<(NetHandle, TempDir)>, bytes: usize },
+    Ours(Vec<(NetHandle, TempDir)>),
     Plain(Vec<Plain>, usize),
 }
 
@@ -113,12 +113,12 @@ impl Group {
         for (net, _) in &nodes {
             our_node::meet(net, nodes.len() - 1).await?;
         }
-        Ok(Self::Ours { nodes, bytes: message_bytes().await? })
+        Ok(Self::Ours(nodes))
     }
 
     async fn say(&self, author: usize, number: u32) -> Result<()> {
         match self {
-            Self::Ours { nodes, .. } => {
+            Self::Ours(nodes) => {
                 let (net, _) = &nodes[author];
                 drop(net.publish(said_by(author, number)?).await?);
             }
@@ -129,7 +129,7 @@ impl Group {
 
     async fn end(self) {
         match self {
-            Self::Ours { nodes, .. } => {
+            Self::Ours(nodes) => {
                 for (net, _) in &nodes {
                     net.shutdown().await;
                 }
@@ -167,7 +167,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for (rate, spent) in options.rates.iter().zip(&spent) {
             eprintln!("round {round}, {who:?}, {rate} a second: {spent:?}");
         }
-        Ok(spent)
+        Ok::<_, anyhow::Error>(spent)
     })?;
     let title = format!(
         "Messages of {} bytes to {} peers, median (quartiles) of {} rounds in turns; ratios: pairs against gossipsub's defaults",

@@ -12,7 +12,6 @@ mod process;
 mod rig;
 #[path = "../../../gpu/bench/stats.rs"]
 mod stats;
-#[expect(dead_code, reason = "shared with the benchmarks of training, which print more")]
 #[path = "../../../gpu/bench/table.rs"]
 mod table;
 mod usage;

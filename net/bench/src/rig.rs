@@ -1,6 +1,5 @@
 //! The network between the nodes: this machine's loopback, or hosts on the bridge of the chaos rig.
 
-#[expect(dead_code, reason = "the chaos rig counts more and has more kinds of ports")]
 #[path = "../../../cli/examples/chaos/bridge/mod.rs"]
 mod bridge;
 #[expect(dead_code, reason = "the chaos rig also enters hosts itself")]

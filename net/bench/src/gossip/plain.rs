@@ -55,7 +55,7 @@ impl Plain {
             .build();
         let topic = IdentTopic::new("bench");
         ensure!(swarm.behaviour_mut().subscribe(&topic)?, "already subscribed");
-        drop(swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse()?)?);
+        let _listener = swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse()?)?;
         let address = loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.next().await.context("the swarm has ended")? {
                 break address;
