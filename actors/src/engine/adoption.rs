@@ -24,6 +24,20 @@ impl Engine {
         self.config.patience.peers_ms.saturating_mul(2).min(self.warmup_ms() / 2)
     }
 
+    /// Whether this node would know by now if any member held newer parameters: it has listened for long enough, be Warmup as old
+    /// as it may, and it is connected to most clients, so that the smaller part of a divided network waits.
+    pub(super) fn has_listened(&self) -> bool {
+        let listened_ms = self.watching_since_ms.map_or(0, |since_ms| self.now.mono_ms.saturating_sub(since_ms));
+        listened_ms >= self.adoption_wait_ms() && self.hears_most()
+    }
+
+    fn hears_most(&self) -> bool {
+        let Some(view) = &self.view else { return false };
+        let clients = view.client_peers();
+        let heard = clients.iter().filter(|peer| self.connected.contains(peer) || **peer == self.config.peer).count();
+        heard.saturating_mul(2) > clients.len()
+    }
+
     fn warmup_ms(&self) -> u64 {
         self.view.as_ref().map_or(0, |view| view.account.state.coordinator.config.warmup_time.saturating_mul(1_000))
     }
@@ -54,20 +68,16 @@ impl Engine {
             let round = RoundKey { epoch, step };
             self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
         }
-        if self.warmup_lasted_ms() >= self.adoption_wait_ms() && self.is_chosen(target, step, digest) {
+        if self.warmup_lasted_ms() >= self.adoption_wait_ms() && self.has_listened() && self.is_chosen(target, step, digest) {
             self.adopt(RoundKey { epoch, step: target }, digest);
         }
     }
 
-    /// Whether most clients can be heard, none of them has anything newer to offer than `target`, and of what they hold
+    /// Whether none of the clients has anything newer to offer than `target`, and of what they hold
     /// this node's parameters are the most common; of equals the newest, then those of the earliest client.
     fn is_chosen(&self, target: Step, step: Step, digest: Digest) -> bool {
         let Some(view) = &self.view else { return false };
         let clients = view.client_peers();
-        let heard = clients.iter().filter(|peer| self.connected.contains(peer)).count().saturating_add(1);
-        if heard.saturating_mul(2) <= clients.len() {
-            return false;
-        }
         let mut groups: BTreeMap<(Step, Digest), Vec<usize>> = BTreeMap::new();
         for (index, peer) in clients.iter().enumerate() {
             let claim = if *peer == self.config.peer { Some((step, digest)) } else { self.digests.claim(peer) };
@@ -75,9 +85,14 @@ impl Engine {
                 groups.entry(claim).or_default().push(index);
             }
         }
-        // Whoever claims to hold the right ones has twice the time to offer them.
+        // Whoever claims to hold the right ones has more time to offer them; and if no fewer claim that than hold any older ones,
+        // they are waited for, however long it takes: a liar alone is not.
         let late = self.warmup_lasted_ms() >= self.adoption_wait_ms().saturating_mul(3) / 2;
-        if groups.keys().any(|(step, _)| *step == target) && !late {
+        let most = |groups: &BTreeMap<(Step, Digest), Vec<usize>>, right: bool| {
+            groups.iter().filter(|((step, _), _)| (*step == target) == right).map(|(_, votes)| votes.len()).max().unwrap_or(0)
+        };
+        let (right, older) = (most(&groups, true), most(&groups, false));
+        if right > 0 && (!late || right >= older) {
             return false;
         }
         groups.retain(|(step, _), _| *step < target);

@@ -118,6 +118,8 @@ pub struct Engine {
     now: Now,
     out: Vec<Effect>,
     view: Option<View>,
+    /// When this node saw the run first, in this life of its process.
+    watching_since_ms: Option<u64>,
     /// Oldest first.
     logs: VecDeque<EpochLog>,
     stores: BTreeMap<RoundKey, RoundStore>,
@@ -176,6 +178,7 @@ impl Engine {
             now: Now { chain: psyche_messages::ChainTime(0), mono_ms: 0 },
             out: Vec::new(),
             view: None,
+            watching_since_ms: None,
             logs: VecDeque::new(),
             stores: BTreeMap::new(),
             early: Early::default(),

@@ -224,7 +224,7 @@ impl Engine {
             return Some((disk.step, LoadFrom::Disk, Some(disk.digest)));
         }
         let clients = self.view.as_ref()?.client_peers();
-        let in_vain = lasted_ms >= self.adoption_wait_ms() && !self.digests.anyone_holds(&clients);
+        let in_vain = lasted_ms >= self.adoption_wait_ms() && self.has_listened() && !self.digests.anyone_holds(&clients);
         if lasted_ms > 0 && in_vain && self.checkpoint_is_external() {
             self.warn(format!("no member holds parameters after step {target}; the run's checkpoint is loaded instead"));
             return Some((target, LoadFrom::Checkpoint, None));
