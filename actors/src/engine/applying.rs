@@ -116,7 +116,6 @@ impl Engine {
         let rebuild = resolution.rebuild.get_or_insert(fresh);
         let over = now_ms >= rebuild.since_ms.saturating_add(self.config.patience.rebuild_ms);
         match gap {
-            // Where no two states enclose what is missing, no history can tell.
             Some(gap) if !over => {
                 if rebuild.due_ms.is_some_and(|due_ms| now_ms >= due_ms) {
                     rebuild.due_ms = None;
@@ -124,7 +123,10 @@ impl Engine {
                     self.out.push(Effect::RebuildWitnesses { round: witnessed_in, gap });
                 }
             }
-            _ => {
+            // Where no two states enclose what is missing, no history can tell. This node was away for longer than a round, and who
+            // was not can say what to apply.
+            None => self.give_up_rebuild(at, round, witnessed_in, 0, false),
+            Some(_) => {
                 let asked = rebuild.asked;
                 self.give_up_rebuild(at, round, witnessed_in, asked, anything_known);
             }
