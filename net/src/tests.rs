@@ -17,7 +17,6 @@ use tempfile::TempDir;
 use crate::{EventReceiver, Net, NetConfig, NetEvent, NetHandle, Presence};
 
 /// What the benchmark of net/bench computes with, which is in a workspace that no test run builds.
-#[expect(dead_code, reason = "its tests are what is wanted here")]
 #[path = "../bench/src/contest.rs"]
 mod bench_contest;
 #[expect(dead_code, reason = "as above")]

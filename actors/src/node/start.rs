@@ -84,11 +84,7 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
     let (machine, placement) = checks::devices(&config)?;
     let listener = telemetry::listen(config.metrics).map_err(NodeError::Metrics)?;
     let (events, lock) = prepare_folder(&config)?;
-    let mut rpc_config = RpcConfig::new(config.endpoints.clone());
-    rpc_config.programs = config.programs;
-    rpc_config.fee_floor_micro_lamports = config.fees.floor_micro_lamports;
-    rpc_config.fee_ceiling_micro_lamports = config.fees.cap_micro_lamports;
-    let rpc = Rpc::new(rpc_config)?;
+    let rpc = rpc_of(&config)?;
     checks::one_cluster(&rpc, &config).await?;
     let (info, view) = checks::run_of(&rpc, &config).await?;
     checks::may_take_part(&rpc, &config, &info, &view).await?;
@@ -99,14 +95,7 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
     let mut net = net_config(&config, info.account);
     net.payload_len = Some(payload_len(&plan));
     let (net, net_events) = runtime.start(net).await?;
-    // A folder that served another run before keeps that run's snapshots to itself.
-    let snapshots = Arc::new(SnapshotStore::open(StoreSettings {
-        root: config.data_dir.join("snapshots").join(info.account.to_string()),
-        run: info.account,
-        keep: config.snapshots_kept,
-        file_bytes_max: SNAPSHOT_FILE_BYTES_MAX,
-        source: Some(plan.checkpoint.clone()),
-    })?);
+    let snapshots = Arc::new(snapshots_of(&config, &info, &plan)?);
     let updates = config.data_dir.join("updates").join(info.account.to_string());
     let updates = UpdateLog::open(updates, net.clone()).await?;
     let manifests = config.data_dir.join("manifests").join(info.account.to_string());
@@ -153,6 +142,25 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
     };
     let http = telemetry::start(&threads.arbiter()?, listener, config.otlp, seats, sources.clone(), &config.data_dir);
     Ok((Shared { run_id: config.run_id, address, peer, events: ground.events, actors, sources, http }, keep))
+}
+
+fn rpc_of(config: &NodeConfig) -> Result<Rpc, NodeError> {
+    let mut rpc = RpcConfig::new(config.endpoints.clone());
+    rpc.programs = config.programs;
+    rpc.fee_floor_micro_lamports = config.fees.floor_micro_lamports;
+    rpc.fee_ceiling_micro_lamports = config.fees.cap_micro_lamports;
+    Ok(Rpc::new(rpc)?)
+}
+
+/// The run's snapshots: a folder that served another run before keeps that run's to itself.
+fn snapshots_of(config: &NodeConfig, info: &RunInfo, plan: &RunPlan) -> Result<SnapshotStore, NodeError> {
+    Ok(SnapshotStore::open(StoreSettings {
+        root: config.data_dir.join("snapshots").join(info.account.to_string()),
+        run: info.account,
+        keep: config.snapshots_kept,
+        file_bytes_max: SNAPSHOT_FILE_BYTES_MAX,
+        source: Some(plan.checkpoint.clone()),
+    })?)
 }
 
 /// Makes the data folder this node's alone; the lock goes with the file that is returned.

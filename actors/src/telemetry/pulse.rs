@@ -85,7 +85,7 @@ impl Pulse {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests may unwrap")]
 
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, sync_channel};
 
     use actix::{Addr, Arbiter};
     use psyche_messages::Backoff;
@@ -133,7 +133,7 @@ mod tests {
             let pulse = Pulse::new(vec![Pulse::of(&sleeper)]);
             let long = Duration::from_secs(60);
             assert_eq!(pulse.feel(long).await, Ok(()));
-            let (hold, held) = channel();
+            let (hold, held) = sync_channel(1);
             let holding = tokio::spawn({
                 let sleeper = sleeper.clone();
                 async move { sleeper.ask(Hold(held)).await }

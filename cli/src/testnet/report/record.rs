@@ -104,10 +104,10 @@ impl NodeRecord {
         match &event {
             NodeEvent::Started { peer, .. } => self.peer = Some(*peer),
             NodeEvent::PeersChanged { connected } => self.peers_most = self.peers_most.max(*connected),
-            NodeEvent::TransactionConfirmed { purpose, .. } => {
-                if self.transactions.len() < KINDS_MAX || self.transactions.contains_key(purpose) {
-                    *self.transactions.entry(purpose.clone()).or_default() += 1;
-                }
+            NodeEvent::TransactionConfirmed { purpose, .. }
+                if self.transactions.len() < KINDS_MAX || self.transactions.contains_key(purpose) =>
+            {
+                *self.transactions.entry(purpose.clone()).or_default() += 1;
             }
             NodeEvent::EndpointChanged { endpoint, state } => {
                 self.endpoint_changes += 1;
@@ -115,11 +115,11 @@ impl NodeRecord {
                     self.endpoints.push(EndpointChange { unix_ms, endpoint: endpoint.clone(), state: *state });
                 }
             }
-            NodeEvent::DigestCompared { peer, equal, .. } => {
-                if self.compared.len() < KINDS_MAX || self.compared.contains_key(peer) {
-                    let compared = self.compared.entry(*peer).or_default();
-                    if *equal { compared.equal += 1 } else { compared.different += 1 }
-                }
+            NodeEvent::DigestCompared { peer, equal, .. }
+                if self.compared.len() < KINDS_MAX || self.compared.contains_key(peer) =>
+            {
+                let compared = self.compared.entry(*peer).or_default();
+                if *equal { compared.equal += 1 } else { compared.different += 1 }
             }
             NodeEvent::StepApplied { results, .. } => self.results += u64::from(*results),
             NodeEvent::UpdatesReplayed { from, to, .. } => self.replayed += u64::from(to.since(*from)) + 1,
