@@ -25,10 +25,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
+use actix::{Actor, AsyncContext as _, Context, Handler, ResponseFuture, WrapFuture as _};
 use psyche_messages::{BlobHash, Command, Manifest, PeerKey, RoundKey, RoundMessage, SignedRoundMessage};
 use psyche_net::{BlobError, EventReceiver, FetchError, NetError, NetEvent, NetHandle, WireError};
 use tokio::sync::Mutex;
+use tracing::Instrument as _;
 
 use crate::chain_of;
 use crate::engine::{Event, Lie};
@@ -189,10 +190,13 @@ impl Actor for GradientGossip {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
-        let follow = follow(self.links.clone()).into_actor(self).map(|(), _, _| {
+        let links = self.links.clone();
+        let follow = async {
+            follow(links).await;
             tracing::info!(actor = "gossip", "the network has stopped");
-        });
-        ctx.spawn(follow);
+        };
+        // The network stops when the node does: perhaps after this thread was taken out of the node's span.
+        ctx.spawn(follow.in_current_span().into_actor(self));
     }
 }
 
