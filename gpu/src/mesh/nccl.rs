@@ -98,8 +98,9 @@ impl Link {
 
     /// Takes the communicator away and aborts it, which ends everything that waits for it.
     pub(super) fn sever(&self) {
-        let taken = self.lock().take();
-        if let Some(Communicator(communicator)) = taken {
+        // Held until it is aborted: whoever waits and finds it gone gives its memory back, which nobody must write to by then.
+        let mut held = self.lock();
+        if let Some(Communicator(communicator)) = held.take() {
             let code = self.library.abort(communicator);
             if code != SUCCESS && code != IN_PROGRESS {
                 tracing::warn!(rank = self.rank, code, "a communicator could not be aborted");
