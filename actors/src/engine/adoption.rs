@@ -3,8 +3,9 @@
 //! All nodes may die at once, or the only ones that could serve a round's payloads. Then no snapshot of the step before
 //! the epoch will ever come, and the run would go on without training. Instead the epoch begins with the parameters that
 //! most of its clients still hold: whoever holds them declares them to be the ones that the epoch starts from, and serves
-//! them to the others. Only a node that is connected to most clients does so, so that the smaller part of a divided
-//! network waits. If nobody holds anything, the run's checkpoint is all there is.
+//! them to the others. Only a node that is connected to all clients but as many as may lie does so, so that a divided
+//! network waits: clients who hold newer parameters may be on its other side. Clients that are gone are no clients of the
+//! next epoch. If nobody holds anything, the run's checkpoint is all there is.
 
 use std::collections::BTreeMap;
 
@@ -24,18 +25,18 @@ impl Engine {
         self.config.patience.peers_ms.saturating_mul(2).min(self.warmup_ms() / 2)
     }
 
-    /// Whether this node would know by now if any member held newer parameters: it has listened for long enough, be Warmup as old
-    /// as it may, and it is connected to most clients, so that the smaller part of a divided network waits.
+    /// Whether this node would know by now if any client held newer parameters: it has listened for long enough, be Warmup as
+    /// old as it may, and it is connected to all clients but as many as may lie.
     pub(super) fn has_listened(&self) -> bool {
         let listened_ms = self.watching_since_ms.map_or(0, |since_ms| self.now.mono_ms.saturating_sub(since_ms));
-        listened_ms >= self.adoption_wait_ms() && self.hears_most()
+        listened_ms >= self.adoption_wait_ms() && self.hears_enough()
     }
 
-    fn hears_most(&self) -> bool {
+    fn hears_enough(&self) -> bool {
         let Some(view) = &self.view else { return false };
         let clients = view.client_peers();
         let heard = clients.iter().filter(|peer| self.connected.contains(peer) || **peer == self.config.peer).count();
-        heard.saturating_mul(2) > clients.len()
+        heard.saturating_add(liars_among(clients.len())) >= clients.len()
     }
 
     fn warmup_ms(&self) -> u64 {
@@ -85,14 +86,11 @@ impl Engine {
                 groups.entry(claim).or_default().push(index);
             }
         }
-        // Whoever claims to hold the right ones has more time to offer them; and if no fewer claim that than hold any older ones,
-        // they are waited for, however long it takes: a liar alone is not.
+        // Whoever claims to hold the right ones has more time to offer them. Who holds older ones says nothing against them, so
+        // that more claims than there may be liars are never passed over, however long it takes.
         let late = self.warmup_lasted_ms() >= self.adoption_wait_ms().saturating_mul(3) / 2;
-        let most = |groups: &BTreeMap<(Step, Digest), Vec<usize>>, right: bool| {
-            groups.iter().filter(|((step, _), _)| (*step == target) == right).map(|(_, votes)| votes.len()).max().unwrap_or(0)
-        };
-        let (right, older) = (most(&groups, true), most(&groups, false));
-        if right > 0 && (!late || right >= older) {
+        let right = groups.iter().filter(|((step, _), _)| *step == target).map(|(_, votes)| votes.len()).max().unwrap_or(0);
+        if right > 0 && (!late || right > liars_among(clients.len())) {
             return false;
         }
         groups.retain(|(step, _), _| *step < target);
@@ -113,4 +111,9 @@ impl Engine {
         self.publish(RoundMessage::Digest(DigestAnnounced { round, results: 0, digest }));
         self.take_snapshot(round);
     }
+}
+
+/// As many of so many members may lie without deciding anything.
+const fn liars_among(members: usize) -> usize {
+    members.saturating_sub(1) / 3
 }

@@ -1,8 +1,10 @@
 //! Transactions: joining, ticks, readiness, health checks. Members take turns, so that one of them is enough.
 
+use std::collections::BTreeMap;
+
 use psyche_chain::epoch_left;
 use psyche_messages::events::Phase;
-use psyche_messages::{Address, NodeEvent, Nonce, RoundKey};
+use psyche_messages::{Address, NodeEvent, Nonce, PeerKey, RoundKey};
 use psyche_protocol::layout::{Bloom, CommitteeProof, Witness, WitnessProof};
 use psyche_protocol::machine::would_tick;
 use psyche_protocol::select::{EMPTY_ROOT, unhealthy_clients};
@@ -44,6 +46,10 @@ pub(super) struct Errands {
     /// Clients that the witnesses did not hear, in the state with this nonce.
     absent: Vec<(Address, CommitteeProof)>,
     absent_at: Option<Nonce>,
+    /// Clients that were connected when the witnesses had not heard them, with the first such round of the epoch.
+    spared: BTreeMap<Address, RoundKey>,
+    /// The round in which that was looked up last.
+    spared_in: Option<RoundKey>,
     /// Ejections since the last epoch that this node finished.
     ejections: u8,
 }
@@ -152,6 +158,10 @@ impl Engine {
     fn drive_health(&mut self) {
         let Some(view) = &self.view else { return };
         let Some(round) = view.round() else { return };
+        if view.phase() == Phase::RoundTrain {
+            self.spare_once(round);
+        }
+        let Some(view) = &self.view else { return };
         let now_ms = self.now.mono_ms;
         let healthy = view.is_healthy(&self.me());
         let Some(index) = view.index_of(&self.me()) else { return };
@@ -164,13 +174,30 @@ impl Engine {
         let nonce = view.nonce();
         if self.errands.absent_at != Some(nonce) {
             let absent = unhealthy_clients(&view.account.state.coordinator).map(|(id, proof)| (Address(id.signer), proof));
-            self.errands.absent = absent.filter(|(target, _)| *target != self.config.me).collect();
+            let spared = |target: &Address| self.errands.spared.get(target) == Some(&round);
+            self.errands.absent = absent.filter(|(target, _)| *target != self.config.me && !spared(target)).collect();
             self.errands.absent_at = Some(nonce);
         }
         let done = &self.errands.health_done;
         let next = self.errands.absent.iter().find(|(target, _)| !done.contains(&(round, *target))).copied();
         if let Some((target, proof)) = next {
             self.check_health_of(round, target, proof);
+        }
+    }
+
+    /// Passes over the absence of clients that are connected, each once an epoch, so that one late result does not cost a node
+    /// that is there its place.
+    fn spare_once(&mut self, round: RoundKey) {
+        let Some(view) = &self.view else { return };
+        if self.errands.spared_in == Some(round) {
+            return;
+        }
+        self.errands.spared_in = Some(round);
+        self.errands.spared.retain(|_, first| first.epoch == round.epoch);
+        for (client, _) in unhealthy_clients(&view.account.state.coordinator) {
+            if self.connected.contains(&PeerKey(client.p2p_identity)) {
+                self.errands.spared.entry(Address(client.signer)).or_insert(round);
+            }
         }
     }
 

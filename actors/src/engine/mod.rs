@@ -332,7 +332,8 @@ impl Engine {
     }
 
     /// Ends when the run has finished, its last results are applied, a snapshot is there for whoever comes later, and all
-    /// members say that they have the same. As long as some do not, this node stays for a while: one of them has to heal.
+    /// members say that they have the same. As long as some do not, this node stays for a while: one of them has to heal, or
+    /// is still on its way to the last step.
     fn drive_finish(&mut self) {
         let Some(view) = self.view.as_ref().filter(|view| view.phase() == Phase::Finished) else { return };
         let lasted_ms = self.now.mono_ms.saturating_sub(view.since_ms);
@@ -340,11 +341,20 @@ impl Engine {
         let members = view.client_peers();
         let whole = self.model.served == Some(wanted) && self.model.trouble.is_none() && self.checkpoint_is_settled(wanted);
         let agreement = self.digests.agreement(wanted, &members, &self.config.peer);
+        let behind = self.members.iter().any(|peer| {
+            let claim = self.digests.claim(peer);
+            self.connected.contains(peer) && claim.is_none_or(|(step, _)| step < wanted)
+        });
         let stayed = lasted_ms >= self.config.patience.repeat_ms.saturating_mul(2) && !agreement.is_doubtful();
         let reason = match self.model.step {
             None if matches!(self.busy, Some(Busy::Loading { .. })) && lasted_ms < self.config.patience.finish_ms => return,
             None => format!("the run has finished after step {wanted}"),
-            Some(_) if whole && (agreement.is_unanimous() || stayed) => format!("the run has finished after step {wanted}"),
+            Some(_) if whole && !behind && (agreement.is_unanimous() || stayed) => {
+                format!("the run has finished after step {wanted}")
+            }
+            Some(_) if whole && stayed && lasted_ms >= self.config.patience.finish_ms => {
+                format!("the run has finished after step {wanted}")
+            }
             Some(step) if lasted_ms >= self.config.patience.finish_ms => {
                 format!("the run has finished after step {wanted}; this node holds step {step}, which {agreement}")
             }

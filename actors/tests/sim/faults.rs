@@ -107,6 +107,8 @@ pub(crate) struct Faults {
     pub crash_of_all: Option<(u64, u64)>,
     /// Whether a node finds its newest snapshot again when it comes back.
     pub keeps_disk: bool,
+    /// Nodes that find an empty disk nevertheless.
+    pub lost_disks: Vec<usize>,
     /// A node that takes that long for a batch.
     pub slow: Option<(usize, u64)>,
     /// Endpoints that are down.
@@ -155,6 +157,7 @@ impl Faults {
         crash: None,
         crash_of_all: None,
         keeps_disk: false,
+        lost_disks: Vec::new(),
         partition: None,
         flip: None,
         lie: None,
@@ -202,6 +205,15 @@ impl Faults {
         let mut rng = rng(seed, 7);
         self.keeps_disk = true;
         self.crash_of_all = Some((rng.random_range(60_000..140_000), rng.random_range(500..20_000)));
+        self
+    }
+
+    /// All nodes die, and some of them, but not all, lose their disks.
+    pub(crate) fn with_disks_of_some(mut self, seed: u64, nodes: usize) -> Self {
+        self = self.with_restart_of_all(seed);
+        let mut rng = rng(seed, 12);
+        let kept = rng.random_range(0..nodes);
+        self.lost_disks = (0..nodes).filter(|node| *node != kept && rng.random()).collect();
         self
     }
 

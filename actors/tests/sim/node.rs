@@ -117,6 +117,13 @@ impl Node {
         *self = Self { life: self.life, disk_at_death: disk.is_some(), disk, ledger, manifests, blobs, ..Self::new() };
     }
 
+    /// The step that its disk leads to: the snapshot's, or the last one of the update log that goes on from there.
+    pub(crate) fn kept_step(&self) -> Option<Step> {
+        let (snapshot, _) = self.disk.as_ref()?;
+        let logged = self.ledger.range().filter(|(first, ..)| first.0 <= snapshot + 1).map_or(0, |(_, last, _)| last.0);
+        Some(Step(logged.max(*snapshot)))
+    }
+
     /// Parameters for a load, if they can be had.
     pub(crate) fn loaded(&self, from: &LoadFrom, served: impl Fn(&BlobHash) -> Option<Blob>) -> Option<SimModel> {
         match from {

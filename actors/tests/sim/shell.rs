@@ -362,8 +362,9 @@ impl World {
         let Some(model) = self.nodes[node].loaded(from, served) else {
             return Event::ModelLoadFailed { reason: "nobody serves it".to_owned() };
         };
-        self.checks.load(node, step, &model);
         let digest = model.digest();
+        let holders = self.holders(node, step, digest);
+        self.checks.load(node, step, &model, &holders);
         self.nodes[node].model = Some((step.0, model));
         Event::ModelLoaded { step, digest, source: ModelSource::Peers }
     }
@@ -410,10 +411,24 @@ impl World {
         Event::Applied { round, digest }
     }
 
+    /// Honest clients within reach of `node` that hold the right parameters after `step`, which are not `older`.
+    fn holders(&self, node: usize, step: Step, older: Digest) -> Vec<usize> {
+        let holds = |other: &usize| {
+            let model = self.nodes[*other].model.as_ref().filter(|(held, _)| *held == step.0);
+            let digest = model.map(|(_, model)| model.digest());
+            digest.is_some_and(|digest| digest != older) && digest == self.checks.right(step)
+        };
+        let honest = |other: &usize| !self.checks.excused.contains(other) && self.chain.is_client(*other);
+        (0..self.nodes.len())
+            .filter(|other| *other != node && self.connected(node, *other) && honest(other) && holds(other))
+            .collect()
+    }
+
     fn snapshot(&mut self, node: usize, round: RoundKey) -> Event {
         let (step, model) = self.nodes[node].model.clone().expect("a snapshot needs parameters");
         if step < round.step.0 {
-            self.checks.adopt(node, round.step, &model);
+            let holders = self.holders(node, round.step, model.digest());
+            self.checks.adopt(node, (Step(step), round.step), &model, &holders);
             self.nodes[node].model = Some((round.step.0, model.clone()));
         }
         assert!(step <= round.step.0, "node {node} takes a snapshot of another step");

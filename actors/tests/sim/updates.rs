@@ -95,3 +95,17 @@ fn sim_weights_and_step_never_part_when_everyone_is_gone_and_comes_back() {
         assert_eq!(world.checks.adoptions, 0, "older weights were given a newer step");
     });
 }
+
+#[test]
+fn sim_what_lies_on_any_disk_is_not_lost_when_others_lose_theirs() {
+    for_each_seed(24, |seed| {
+        let nodes = 3 + seed as usize % 3;
+        // Whoever declares older parameters right than any disk leads to fails at once.
+        let mut world = World::new(seed, nodes, Faults::NONE.with_steps(40).with_disks_of_some(seed, nodes));
+        world.run();
+        let kept = (0..nodes).filter(|node| !world.faults.lost_disks.contains(node));
+        if kept.into_iter().any(|node| world.nodes[node].disk_at_death) {
+            assert!(!world.checks.warned("checkpoint is loaded"), "the run began again although a snapshot was there");
+        }
+    });
+}

@@ -166,7 +166,7 @@ impl World {
             self.happen(happening);
         }
         let all_excused = self.checks.all_excused;
-        if !self.checks.may_begin_again && !all_excused {
+        if !all_excused {
             self.checks.compare_with_history(&self.chain);
         }
         if std::env::var_os("SIM_STATS").is_some() {
@@ -295,6 +295,9 @@ impl World {
         if verbose() {
             eprintln!("{:>7} node {node} dies", self.now_ms);
         }
+        if self.faults.keeps_disk && !self.faults.lost_disks.contains(&node) && self.faults.crash_of_all.is_some() {
+            self.checks.keep(self.nodes[node].kept_step());
+        }
         self.nodes[node].die();
         self.gone(node);
     }
@@ -308,7 +311,8 @@ impl World {
         if verbose() {
             eprintln!("{:>7} node {node} starts", self.now_ms);
         }
-        self.nodes[node].start(node, self.faults.keeps_disk);
+        let keeps_disk = self.faults.keeps_disk && !self.faults.lost_disks.contains(&node);
+        self.nodes[node].start(node, keeps_disk);
         let life = self.nodes[node].life;
         self.soon(TIMER_MS, Happening::Pulse { node, life });
         for other in 0..self.nodes.len() {

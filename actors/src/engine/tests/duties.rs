@@ -217,7 +217,11 @@ fn a_health_check_names_whom_the_witnesses_did_not_hear() {
     desk.exchange();
     desk.next_round(&[]);
     desk.show();
-    // In the second round everyone reports to have heard only clients 0 and 1.
+    assert_eq!(unheard(&mut desk), [address(2)]);
+}
+
+/// Everyone reports in this round to have heard only clients 0 and 1: whom that has the node report in the next one.
+fn unheard(desk: &mut Desk) -> Vec<psyche_messages::Address> {
     for client in 0..3 {
         let report = desk.report(client, &[], &[0, 1]);
         desk.submit(client, &report);
@@ -226,14 +230,23 @@ fn a_health_check_names_whom_the_witnesses_did_not_hear() {
     desk.tick();
     let mut effects = desk.show();
     effects.extend(desk.wait_ms(4_000));
-    let targets: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Send { action: ChainAction::HealthCheck { target, .. }, .. } => Some(*target),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(targets, [address(2)]);
+    let target = |effect: &Effect| match effect {
+        Effect::Send { action: ChainAction::HealthCheck { target, .. }, .. } => Some(*target),
+        _ => None,
+    };
+    effects.iter().filter_map(target).collect()
+}
+
+#[test]
+fn a_client_that_is_connected_may_be_absent_once_in_an_epoch() {
+    let mut desk = Desk::in_training(3);
+    desk.tell(Event::PeerConnected(peer(2)));
+    desk.show();
+    desk.exchange();
+    desk.next_round(&[]);
+    desk.show();
+    assert_eq!(unheard(&mut desk), []);
+    assert_eq!(unheard(&mut desk), [address(2)]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod applying;
 mod checkpoints;
 mod desk;
 mod duties;
+mod finishing;
 mod intake;
 mod leaving;
 mod loading;
