@@ -34,6 +34,7 @@ use tracing::Instrument as _;
 use crate::chain_of;
 use crate::engine::{Event, Lie};
 use crate::envelope::Ask;
+use crate::node::Drill;
 use crate::run::{Happened, RunLink};
 
 /// Messages that may wait.
@@ -170,6 +171,8 @@ pub struct GossipLinks {
     pub events: Arc<Mutex<EventReceiver>>,
     /// Who hears of them.
     pub run: RunLink,
+    /// What is said instead of what the node means to say.
+    pub drill: Option<Drill>,
 }
 
 /// See the module.
@@ -233,8 +236,14 @@ impl Handler<Ask<Publish>> for GradientGossip {
     type Result = ResponseFuture<<Publish as Command>::Reply>;
 
     fn handle(&mut self, Ask(Publish(message)): Ask<Publish>, _: &mut Self::Context) -> Self::Result {
-        let net = self.links.net.clone();
-        Box::pin(async move { net.publish(message).await })
+        let (net, drill) = (self.links.net.clone(), self.links.drill.clone());
+        Box::pin(async move {
+            let message = match drill {
+                Some(drill) => drill.says(&net, message).await,
+                None => message,
+            };
+            net.publish(message).await
+        })
     }
 }
 

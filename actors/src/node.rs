@@ -3,6 +3,7 @@
 
 mod builder;
 pub mod checks;
+mod drill;
 mod handle;
 mod name;
 mod start;
@@ -12,6 +13,7 @@ mod wallets;
 use std::sync::Arc;
 
 pub use builder::{NodeBuilder, ReadyNode};
+pub use drill::Drill;
 pub use handle::{Health, Node, Outcome};
 pub use start::{net_config, peer_seed};
 
@@ -24,6 +26,7 @@ use crate::rewards::RewardsActor;
 use crate::rpc::RpcSupervisor;
 use crate::run::{PlanError, RunActor};
 use crate::supervisor::{GaveUp, Supervised, Vitals};
+use crate::trainer::TrainerWorker;
 use crate::watcher::CoordinatorWatcher;
 
 /// Why a node does not start, or stops.
@@ -154,5 +157,7 @@ pub struct Actors {
     pub rpc: Supervised<RpcSupervisor>,
     /// The run's account.
     pub watcher: Supervised<CoordinatorWatcher>,
+    /// The devices, by rank. Commands to them are collective: all of them get the same one, or none does.
+    pub trainers: Arc<[Supervised<TrainerWorker>]>,
     pub(crate) vitals: Arc<[Arc<Vitals>]>,
 }

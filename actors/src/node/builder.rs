@@ -7,7 +7,7 @@ use psyche_gpu::devices::DeviceSpec;
 use psyche_messages::{Address, Secret};
 use tokio::runtime::Handle;
 
-use super::{Node, NodeError, thread};
+use super::{Drill, Node, NodeError, thread};
 use crate::config::{ClaimPolicy, ComputeConfig, ConfigError, Draft, FeeBounds, NodeConfig, P2pConfig};
 use crate::telemetry::{MetricsBind, OtlpConfig};
 
@@ -21,6 +21,7 @@ pub struct NodeBuilder {
     draft: Draft,
     runtime: Option<Handle>,
     name: Option<String>,
+    drill: Option<Drill>,
 }
 
 /// A configuration that can be used, ready to start; see [`NodeBuilder::build`].
@@ -30,6 +31,7 @@ pub struct ReadyNode {
     pub(super) config: NodeConfig,
     pub(super) runtime: Option<Handle>,
     pub(super) name: Option<String>,
+    pub(super) drill: Option<Drill>,
 }
 
 impl Default for NodeBuilder {
@@ -40,7 +42,7 @@ impl Default for NodeBuilder {
 
 impl From<NodeConfig> for NodeBuilder {
     fn from(config: NodeConfig) -> Self {
-        Self { draft: Draft::of_config(config), runtime: None, name: None }
+        Self { draft: Draft::of_config(config), runtime: None, name: None, drill: None }
     }
 }
 
@@ -50,7 +52,7 @@ impl NodeBuilder {
     pub fn new() -> Self {
         let mut draft = Draft::of([]);
         draft.metrics = MetricsBind::Off;
-        Self { draft, runtime: None, name: None }
+        Self { draft, runtime: None, name: None, drill: None }
     }
 
     /// What the process's environment says, as the command `train` reads it. Variables that are no text are none of ours.
@@ -63,7 +65,7 @@ impl NodeBuilder {
 
     /// What `variables` say, pairs of name and value; unknown names are ignored.
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { draft: Draft::of(variables), runtime: None, name: None }
+        Self { draft: Draft::of(variables), runtime: None, name: None, drill: None }
     }
 
     /// The run to join (`RUN_ID`).
@@ -224,12 +226,18 @@ impl NodeBuilder {
         self
     }
 
+    /// Has the node say something else than it means to, to rehearse how others bear it: such a node harms its run.
+    pub fn drill(mut self, drill: Drill) -> Self {
+        self.drill = Some(drill);
+        self
+    }
+
     /// Checks everything that can be checked without asking anybody.
     ///
     /// # Errors
     /// [`ConfigError`] with every violation.
     pub fn build(self) -> Result<ReadyNode, ConfigError> {
-        Ok(ReadyNode { config: self.draft.finish()?, runtime: self.runtime, name: self.name })
+        Ok(ReadyNode { config: self.draft.finish()?, runtime: self.runtime, name: self.name, drill: self.drill })
     }
 
     /// [`NodeBuilder::build`] and [`ReadyNode::start`].

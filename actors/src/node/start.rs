@@ -15,7 +15,7 @@ use psyche_net::{EventReceiver, NetConfig, NetHandle};
 use tokio::sync::{Mutex, mpsc};
 
 use super::thread::{Keep, NetRuntime, Threads};
-use super::{Actors, End, NodeError, checks};
+use super::{Actors, Drill, End, NodeError, checks};
 use crate::config::NodeConfig;
 use crate::engine::{Engine, EngineConfig, Patience};
 use crate::event_log::{EVENT_LOG_FILE, EventLog};
@@ -77,7 +77,12 @@ struct Ground {
 }
 
 /// Starts a node in the current actix system.
-pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRuntime) -> Result<(Shared, Keep), NodeError> {
+pub(super) async fn start(
+    config: NodeConfig,
+    drill: Option<Drill>,
+    threads: &Threads,
+    runtime: &NetRuntime,
+) -> Result<(Shared, Keep), NodeError> {
     let (fatal_sender, fatal) = mpsc::channel(1);
     let (finished_sender, finished) = mpsc::channel(1);
     // First of all: nobody is asked for anything by a node that has no devices, and CUDA must come before any tensor.
@@ -119,7 +124,7 @@ pub(super) async fn start(config: NodeConfig, threads: &Threads, runtime: &NetRu
         placement,
     };
     let seats = ground.placement.seats.clone();
-    let crew = Crew { config: &config, ground: &ground, threads, fatal: fatal_sender };
+    let crew = Crew { config: &config, ground: &ground, drill, threads, fatal: fatal_sender };
     let (actors, devices, pulse) = crew.start(tokens, finished_sender)?;
     ground.events.report(NodeEvent::Started {
         address: config.wallet.address(),
@@ -211,6 +216,7 @@ fn payload_len(plan: &RunPlan) -> u32 {
 struct Crew<'a> {
     config: &'a NodeConfig,
     ground: &'a Ground,
+    drill: Option<Drill>,
     threads: &'a Threads,
     fatal: mpsc::Sender<GaveUp>,
 }
@@ -237,6 +243,7 @@ impl Crew<'_> {
         let gossip = self.gossip(&run_link)?;
         let rewards = self.rewards()?;
         let workers = self.workers()?;
+        let trainers = workers.clone().into();
         let mut vitals: Vec<_> = workers.iter().map(Supervised::vitals).collect();
         vitals.extend([rpc.vitals(), gossip.vitals(), rewards.vitals()]);
         let settings = DeviceSettings { shape: config.mesh, placement: ground.placement.clone(), compute: config.compute };
@@ -271,7 +278,7 @@ impl Crew<'_> {
         let watcher = self.watcher(&run_link, &rewards)?;
         vitals.extend([run.vitals(), watcher.vitals()]);
         pulse.extend([Pulse::of(&run), Pulse::of(&watcher)]);
-        Ok((Actors { run, rewards, rpc, watcher, vitals: vitals.into() }, devices, Pulse::new(pulse)))
+        Ok((Actors { run, rewards, rpc, watcher, trainers, vitals: vitals.into() }, devices, Pulse::new(pulse)))
     }
 
     fn rpc(&self) -> Result<Supervised<RpcSupervisor>, NodeError> {
@@ -282,7 +289,7 @@ impl Crew<'_> {
 
     fn gossip(&self, run: &RunLink) -> Result<Supervised<GradientGossip>, NodeError> {
         let (net, events) = (self.ground.net.clone(), Arc::clone(&self.ground.net_events));
-        let links = GossipLinks { net, events, run: run.clone() };
+        let links = GossipLinks { net, events, run: run.clone(), drill: self.drill.clone() };
         self.one("gossip", move || GradientGossip::new(links.clone()))
     }
 

@@ -185,7 +185,7 @@ async fn begin_and_attend(
 ) -> Life {
     let net = NetRuntime::new(ready.runtime);
     let begun = tokio::select! {
-        begun = start::start(ready.config, threads, &net) => begun,
+        begun = start::start(ready.config, ready.drill, threads, &net) => begun,
         () = started.closed() => Err(NodeError::Gone),
     };
     let (shared, keep) = match begun {

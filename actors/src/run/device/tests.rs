@@ -73,7 +73,7 @@ async fn start(folder: &Path, dp: u16) -> Node {
         backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(1), 100, 0).unwrap(),
     };
     let (fatal, _) = mpsc::channel(1);
-    let links = GossipLinks { net: net.clone(), events: Arc::new(AsyncMutex::new(events)), run: run.clone() };
+    let links = GossipLinks { net: net.clone(), events: Arc::new(AsyncMutex::new(events)), run: run.clone(), drill: None };
     let arbiter = Arbiter::new();
     let gossip = move || {
         let links = links.clone();
