@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help testnet chaos test sim fuzz bench check clean libtorch clients python programs docs host tools build image compose-test
+.PHONY: help testnet chaos demo test sim fuzz bench check clean libtorch clients python programs docs host tools build image compose-test
 
 # Options of `make testnet`, for example ARGS="--nodes 4 --devices 2 --json".
 ARGS ?=
@@ -35,6 +35,9 @@ testnet: build ## several nodes train a model on a chain of their own, here (ARG
 
 chaos: build ## real nodes on a bad network, killed every 15 s, with failing providers; needs root (ARGS="--seed 7", "--utilisation")
 	@exec $(TARGET_DIR)/debug/examples/chaos $(ARGS)
+
+demo: build ## nodes that come late, are killed, altered, and lie: a transcript of what the others do (ARGS="liar")
+	@exec $(TARGET_DIR)/debug/examples/demo $(ARGS)
 
 test: build ## all tests of the workspace (PROFILE=default|ci|sim|chaos)
 	@scripts/test.sh $(PROFILE)
