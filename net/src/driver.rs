@@ -238,6 +238,7 @@ impl Driver {
         self.dial_due(now);
         self.reserve_due(now);
         self.upgrade_due(now);
+        self.close_retired(now);
         for peer in self.conduct.forgive(now) {
             self.swarm.behaviour_mut().blocked.unblock_peer(peer);
             self.swarm.behaviour_mut().gossip.set_application_score(&peer, 0.0);

@@ -1,7 +1,7 @@
 //! Connections: who is there, who may be, who is dialled, and where peers are found.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
@@ -25,12 +25,17 @@ const ADDRESSES_TAKEN: usize = 8;
 /// Look-ups of addresses under way at a time.
 const LOOKUPS_MAX: usize = 8;
 
+/// For so long connections through a relay are kept beside a direct one to the same peer.
+const RELAYED_KEPT: Duration = Duration::from_secs(2);
+
 /// An open connection.
 pub(super) struct Link {
     peer: PeerId,
     /// How near the other end is.
     scope: Scope,
     relayed: bool,
+    /// When it is closed, as there is a direct connection to the peer now.
+    closes: Option<Instant>,
     /// Which start of the peer's process it belongs to, once the peer has said so.
     life: Option<u64>,
 }
@@ -86,10 +91,10 @@ impl Driver {
             // Another attempt at a direct connection begins; what was there before it is not needed for that.
             self.close_relayed(&peer);
         }
-        self.links.insert(connection, Link { peer, scope, relayed, life: None });
+        self.links.insert(connection, Link { peer, scope, relayed, closes: None, life: None });
         self.dialer.connected(&peer, Instant::now());
         let first = self.connected.insert(peer, key).is_none();
-        let upgraded = !relayed && self.close_relayed(&peer);
+        let upgraded = !relayed && self.retire_relayed(&peer, Instant::now());
         self.report_presence();
         if first {
             tracing::info!(peer = %key, relayed, "peer connected");
@@ -100,19 +105,30 @@ impl Driver {
         }
     }
 
-    /// Closes connections to `peer` that lead through a relay, since there is a direct one now; whether there were any.
-    fn close_relayed(&mut self, peer: &PeerId) -> bool {
-        let relayed: Vec<_> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.relayed && link.peer == *peer)
-            .map(|(connection, _)| *connection)
-            .collect();
-        for connection in &relayed {
+    /// Has connections to `peer` that lead through a relay closed soon, since there is a direct one now; whether there were any.
+    /// Not at once: the peer may see the end of those before it sees the direct one, and would be without any.
+    fn retire_relayed(&mut self, peer: &PeerId, now: Instant) -> bool {
+        let relayed = self.links.values_mut().filter(|link| link.relayed && link.peer == *peer && link.closes.is_none());
+        relayed.map(|link| link.closes = Some(now + RELAYED_KEPT)).count() > 0
+    }
+
+    /// Closes what was to be closed by now.
+    pub(super) fn close_retired(&mut self, now: Instant) {
+        let due = self.links.iter().filter(|(_, link)| link.closes.is_some_and(|closes| closes <= now));
+        let due: Vec<_> = due.map(|(connection, _)| *connection).collect();
+        for connection in due {
             // False if it is closed already.
-            let _open = self.swarm.close_connection(*connection);
+            let _open = self.swarm.close_connection(connection);
         }
-        !relayed.is_empty()
+    }
+
+    fn close_relayed(&mut self, peer: &PeerId) {
+        let relayed = self.links.iter().filter(|(_, link)| link.relayed && link.peer == *peer);
+        let relayed: Vec<_> = relayed.map(|(connection, _)| *connection).collect();
+        for connection in relayed {
+            // False if it is closed already.
+            let _open = self.swarm.close_connection(connection);
+        }
     }
 
     pub(super) fn on_closed(&mut self, peer: &PeerId, connection: &ConnectionId, remaining: u32) {
