@@ -2,6 +2,7 @@
 //! comes, so blame is simple: wrong bytes are their sender's. What is here is served to others before the rest has come, and kept
 //! for the next attempt if this one ends.
 
+mod place;
 mod plan;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -21,6 +22,7 @@ use crate::error::FetchError;
 use crate::handle::{Command, Shared, blocking};
 use crate::identity::peer_id_of;
 use crate::transfer::{Part, PartRequest, PartResponse};
+use place::Place;
 use plan::{Ask, Experience, Outcome, Plan};
 
 /// Transfers under way at a time; later ones wait.
@@ -38,6 +40,9 @@ const REFUSED_MAX: usize = 4096;
 /// Pause after all sources were asked for a tree in vain: it doubles from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
+
+/// Who has not answered with a tree for so long is not waited for alone.
+const TREE_LATE: Duration = Duration::from_secs(1);
 
 /// How long those who are said to have a blob are asked alone.
 const OTHERS_AFTER: Duration = Duration::from_millis(300);
@@ -132,17 +137,18 @@ impl Fetch<'_> {
     async fn run(&self, tally: &mut Tally) -> Result<(), FetchError> {
         let lock = self.fetches().lock_of(self.hash, self.len);
         let _only = lock.lock().await;
-        let _permit = self.shared.fetch_permits.acquire().await.map_err(|_| FetchError::Closed)?;
+        let mut place = Place::new(&self.shared.fetch_permits);
+        place.take().await?;
         if self.is_stored().await? {
             return Ok(());
         }
-        let transfer = Arc::new(self.start(tally).await?);
-        self.fill(&transfer, tally).await?;
+        let transfer = Arc::new(self.start(&mut place, tally).await?);
+        self.fill(&mut place, &transfer, tally).await?;
         self.on_store(move |_| transfer.finish()).await
     }
 
     /// Takes up what an earlier transfer left, or gets the blob's tree and begins anew.
-    async fn start(&self, tally: &mut Tally) -> Result<Transfer, FetchError> {
+    async fn start(&self, place: &mut Place<'_>, tally: &mut Tally) -> Result<Transfer, FetchError> {
         let (hash, len) = (self.hash, self.len);
         let earlier = self.on_store(move |store| {
             // What can never fit is not asked for at all.
@@ -154,31 +160,52 @@ impl Fetch<'_> {
         }
         let tree = match Tree::single(&hash, len) {
             Some(tree) => tree,
-            None => self.tree(tally).await?,
+            None => self.tree(place, tally).await?,
         };
         self.on_store(move |store| Transfer::begin(store, hash, tree)).await
     }
 
-    /// The blob's tree, from the first who has it.
-    async fn tree(&self, tally: &mut Tally) -> Result<Tree, FetchError> {
+    /// The blob's tree, from the first who has it. Who takes long to answer is not the only one who is asked, and while nobody
+    /// has it others have the place.
+    async fn tree(&self, place: &mut Place<'_>, tally: &mut Tally) -> Result<Tree, FetchError> {
         let mut presence = self.shared.presence.clone();
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, mut under_way, mut waited_for) = (PAUSE_FIRST, FuturesUnordered::new(), HashSet::new());
+        let mut sources: VecDeque<_> = self.sources().into();
         loop {
-            presence.mark_unchanged();
-            for peer in self.sources() {
-                tally.asked.insert(peer);
-                match self.tree_from(peer).await? {
-                    Answer::Tree(tree) => return Ok(tree),
-                    Answer::Unavailable => {}
-                    Answer::Wrong => {
-                        tally.refused += 1;
-                        self.blame(peer).await;
-                    }
+            let wait = match sources.pop_front() {
+                Some(peer) if waited_for.insert(peer) => {
+                    tally.asked.insert(peer);
+                    under_way.push(async move { (peer, self.tree_from(peer).await) });
+                    TREE_LATE
                 }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_LAST),
-                changed = presence.changed() => changed.map_err(|_| FetchError::Closed)?,
+                Some(_) => continue,
+                None => {
+                    place.leave();
+                    pause
+                }
+            };
+            let again = tokio::select! {
+                Some((peer, answer)) = under_way.next() => {
+                    place.take().await?;
+                    waited_for.remove(&peer);
+                    match answer? {
+                        Answer::Tree(tree) => return Ok(tree),
+                        Answer::Unavailable => {}
+                        Answer::Wrong => {
+                            tally.refused += 1;
+                            self.blame(peer).await;
+                        }
+                    }
+                    false
+                }
+                () = tokio::time::sleep(wait) => place.is_left(),
+                changed = presence.changed(), if place.is_left() => changed.map_err(|_| FetchError::Closed).map(|()| true)?,
+            };
+            if again {
+                pause = (pause * 2).min(PAUSE_LAST);
+                place.take().await?;
+                presence.mark_unchanged();
+                sources = self.sources().into();
             }
         }
     }
@@ -201,7 +228,7 @@ impl Fetch<'_> {
     }
 
     /// Gets all groups that are missing.
-    async fn fill(&self, transfer: &Arc<Transfer>, tally: &mut Tally) -> Result<(), FetchError> {
+    async fn fill(&self, place: &mut Place<'_>, transfer: &Arc<Transfer>, tally: &mut Tally) -> Result<(), FetchError> {
         let groups = u32::try_from(groups_of(self.len)).unwrap_or(u32::MAX);
         let before = self.fetches().experience.clone();
         let mut plan = Plan::new(groups, &transfer.have(), before);
@@ -210,6 +237,7 @@ impl Fetch<'_> {
         let mut under_way = FuturesUnordered::new();
         let mut offer = Instant::now();
         while !plan.is_done() {
+            place.pass().await?;
             let now = Instant::now();
             if offer <= now {
                 offer = now + OFFER_EVERY;
@@ -228,6 +256,9 @@ impl Fetch<'_> {
                     let (ask, outcome) = done?;
                     tracing::trace!(peer = %ask.peer, group = ask.group, insist = ask.insist, outcome = ?outcome, "answer");
                     let wrong = outcome == Outcome::Wrong;
+                    if outcome == Outcome::Stored {
+                        place.note();
+                    }
                     let known = plan.note(&ask, outcome, Instant::now().into_std());
                     // Not only at the end: a transfer that is cancelled has learnt something, too.
                     self.fetches().experience = plan.experience();
@@ -236,7 +267,7 @@ impl Fetch<'_> {
                         self.blame(ask.peer).await;
                     }
                 }
-                () = tokio::time::sleep_until(Instant::from_std(plan.wake(now.into_std())).min(offer)) => {}
+                () = tokio::time::sleep_until(Instant::from_std(plan.wake(now.into_std())).min(offer).min(place.passes_at())) => {}
                 changed = presence.changed() => {
                     changed.map_err(|_| FetchError::Closed)?;
                     offer = now;

@@ -1,7 +1,8 @@
 //! Which group of a blob to ask of whom next. Pure: the caller brings the time, the randomness and the answers.
 //!
 //! Groups are asked for in random order, so that receivers of one blob soon have different parts to hand each other. Whoever is
-//! quick gets more requests; when nothing is left to be asked for, groups that are long under way are asked of others, too.
+//! quick gets more requests; when nothing is left to be asked for, groups that are long under way are asked of others, too:
+//! first of those who have delivered.
 //!
 //! What is long follows from what groups take: a small multiple of their median, whoever sent them. Whoever lets that time pass
 //! has stalled: it gets one request at a time and is given no time as somebody whom others name, until it has delivered as often
@@ -200,7 +201,7 @@ impl Plan {
 
     /// The next request, if one can be made at `now`; it is under way until [`Plan::note`].
     pub(super) fn next(&mut self, now: Instant, random: &mut impl FnMut() -> usize) -> Option<Ask> {
-        let after: Vec<PeerKey> = match self.turn {
+        let mut after: Vec<PeerKey> = match self.turn {
             Some(turn) => {
                 let (after, before) =
                     (self.sources.range((Bound::Excluded(turn), Bound::Unbounded)), self.sources.range(..=turn));
@@ -208,6 +209,8 @@ impl Plan {
             }
             None => self.sources.keys().copied().collect(),
         };
+        // Whoever stalls is asked only for what nobody else is asked for.
+        after.sort_by_key(|peer| self.sources.get(peer).is_some_and(|source| source.stalls > 0));
         for peer in after {
             let Some((group, insist)) = self.pick(&peer, now, random) else { continue };
             self.turn = Some(peer);
@@ -251,14 +254,15 @@ impl Plan {
             let insist = self.needed.get(place).and_then(redirected).is_some();
             return Some((self.needed.swap_remove(place), insist));
         }
-        let late = self.asked.iter().filter(|(group, asked)| {
-            (source.proven || redirected(group).is_some())
-                && known(group)
-                && open(group)
-                && asked.of.len() < COPIES_MAX
-                && !asked.of.contains(peer)
+        let late = self
+            .asked
+            .iter()
+            .filter(|(group, asked)| known(group) && open(group) && asked.of.len() < COPIES_MAX && !asked.of.contains(peer));
+        // Those who deliver come first, if there are any others than those who let it wait.
+        let late = late.filter(|(group, asked)| {
+            let delivers = source.proven || redirected(group).is_some() || !self.somebody_else_delivers(asked);
+            now >= self.steal_at(asked, delivers)
         });
-        let late = late.filter(|(_, asked)| now >= self.steal_at(asked));
         late.min_by_key(|(_, asked)| asked.since).map(|(group, _)| (*group, true))
     }
 
@@ -295,10 +299,15 @@ impl Plan {
         true
     }
 
-    /// When one more source may be asked for a group that is under way.
-    fn steal_at(&self, asked: &Asked) -> Instant {
-        let copies = asked.of.len().clamp(1, COPIES_MAX) - 1;
+    /// When one more source may be asked for a group that is under way: one that delivers, or later another one.
+    fn steal_at(&self, asked: &Asked, delivers: bool) -> Instant {
+        let copies = asked.of.len().clamp(1, COPIES_MAX) - usize::from(delivers);
         asked.last + (1 << copies) * STEAL.with(self.pace())
+    }
+
+    /// Whether a source has delivered that is not asked for this group yet.
+    fn somebody_else_delivers(&self, asked: &Asked) -> bool {
+        self.sources.iter().any(|(peer, source)| source.proven && !asked.of.contains(peer))
     }
 
     fn stalled(&mut self, peers: Vec<PeerKey>) {
@@ -375,7 +384,8 @@ impl Plan {
     /// When there may be something to do that no answer announces.
     pub(super) fn wake(&self, now: Instant) -> Instant {
         let pauses = self.sources.values().map(|source| source.next);
-        let steals = self.asked.values().filter(|asked| asked.of.len() < COPIES_MAX).map(|asked| self.steal_at(asked));
+        let steals = self.asked.values().filter(|asked| asked.of.len() < COPIES_MAX);
+        let steals = steals.flat_map(|asked| [true, false].map(|delivers| self.steal_at(asked, delivers)));
         let redirects = self.redirects.values().map(|redirect| redirect.until);
         let soonest = pauses.chain(steals).chain(redirects).filter(|at| *at > now).min();
         soonest.map_or(now + PAUSE_LAST, |at| at.min(now + PAUSE_LAST))

@@ -86,6 +86,38 @@ fn a_group_that_is_long_under_way_is_stolen_once_by_a_source_that_delivers() {
 }
 
 #[test]
+fn who_never_answers_holds_up_no_blob_of_one_group() {
+    let now = Instant::now();
+    let mut plan = plan(1, &[A, B, C], now);
+    let first = asks(&mut plan, now);
+    assert_eq!((first.len(), first[0].peer), (1, A));
+    let late = now + STEAL.unknown;
+    assert!(plan.wake(now) <= late);
+    let second = asks(&mut plan, late);
+    assert_eq!(second.iter().map(|ask| ask.peer).collect::<Vec<_>>(), [B], "nobody has delivered yet: anybody may");
+    assert!(plan.note(&second[0], Outcome::Stored, late));
+    assert!(plan.is_done());
+    // The next transfer asks A last.
+    let mut next = Plan::new(1, &Bits::none(1), plan.experience());
+    next.offer([A, B, C], late, late);
+    assert_eq!(asks(&mut next, late)[0].peer, B);
+}
+
+#[test]
+fn who_has_not_delivered_is_asked_for_what_those_who_have_leave_lying() {
+    let now = Instant::now();
+    let mut plan = plan(3, &[A, B], now);
+    let first = asks(&mut plan, now);
+    first.iter().filter(|ask| ask.peer == B).for_each(|ask| assert!(plan.note(ask, Outcome::Stored, now)));
+    plan.offer([C], now, now);
+    let by_b = asks(&mut plan, now + STEAL.least);
+    assert!(!by_b.is_empty() && by_b.iter().all(|ask| ask.peer == B), "B has delivered: {by_b:?}");
+    // Now nobody is left who has delivered and is not asked already.
+    let by_c = asks(&mut plan, now + 3 * STEAL.least);
+    assert!(!by_c.is_empty() && by_c.iter().all(|ask| ask.peer == C), "{by_c:?}");
+}
+
+#[test]
 fn a_source_that_is_receiving_itself_is_asked_for_what_it_has() {
     let now = Instant::now();
     let mut plan = plan(8, &[A], now);

@@ -12,6 +12,7 @@ use super::blobs::noise;
 use super::*;
 use crate::behaviour::{self, Behaviour, BehaviourEvent, Role};
 use crate::blobs::{GROUP_BYTES, Tree};
+use crate::fetch::FETCHES_MAX;
 use crate::identity::keypair_of;
 use crate::transfer::{Part, PartResponse};
 
@@ -76,6 +77,54 @@ async fn stall(
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_that_are_announced_and_never_served_keep_no_other_waiting() {
+    let a = start(1, QUIC, &[]).await;
+    let b = start(2, QUIC, &[&a]).await;
+    b.connects_to(&a).await;
+    // Of one group, and of several, whose tree comes first: more than there are places for.
+    let withheld: Vec<_> =
+        (0..2 * FETCHES_MAX as u64).map(|seed| noise([GROUP / 2, 2 * GROUP][seed as usize % 2], seed)).collect();
+    let fetches = withheld.iter().map(|bytes| {
+        let (net, author, hash, len) = (b.net.clone(), a.key(), BlobHash::of(bytes), bytes.len() as u64);
+        tokio::spawn(async move { net.fetch(hash, len, &[author], 10 * DEADLINE).await })
+    });
+    let fetches: Vec<_> = fetches.collect();
+    for len in [GROUP / 2, 2 * GROUP] {
+        let bytes = noise(len, 99);
+        let hash = a.net.put(bytes.clone()).await.unwrap();
+        b.net.fetch(hash, len as u64, &[a.key()], DEADLINE).await.unwrap();
+        assert!(b.net.get(hash).await.unwrap().unwrap() == bytes);
+    }
+    assert!(fetches.iter().all(|fetch| !fetch.is_finished()), "all the others wait for theirs");
+    // And they get it when it comes.
+    a.net.put(withheld[0].clone()).await.unwrap();
+    let first = fetches.into_iter().next().unwrap();
+    in_time("what was withheld", first).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_blob_is_not_held_up_by_a_peer_that_takes_the_request_and_says_nothing() {
+    let a = start(1, QUIC, &[]).await;
+    let b = start(2, QUIC, &[&a]).await;
+    b.connects_to(&a).await;
+    let bytes = noise(GROUP / 2, 1);
+    let hash = a.net.put(bytes.clone()).await.unwrap();
+    let mut staller = staller(&b, &bytes, 0);
+    b.sees("the peer that will stall", |presence| presence.peers.contains(&staller.key)).await;
+    let fetching = tokio::spawn({
+        // The author is offered only once the other one was asked.
+        let (net, providers) = (b.net.clone(), [staller.key]);
+        async move { net.fetch(hash, bytes.len() as u64, &providers, DEADLINE).await }
+    });
+    in_time("the stall", staller.stalled.recv()).await.unwrap();
+    b.net.set_members(&[a.key()]).await.unwrap();
+    fetching.await.unwrap().unwrap();
+    let (reply, open) = oneshot::channel();
+    staller.count.send(reply).unwrap();
+    assert!(open.await.unwrap() > 0, "the blob is here, and the stalled request was neither answered nor given up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
