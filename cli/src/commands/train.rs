@@ -1,13 +1,13 @@
 //! `train` and `check-config`.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use psyche_actors::node::checks;
-use psyche_actors::telemetry::ServiceManager;
+use psyche_actors::telemetry::{NodeReport, ServiceManager};
 use psyche_actors::{ConfigError, Node, NodeBuilder, NodeConfig, NodeError, Outcome};
 use psyche_chain::{Rpc, RpcConfig};
 use psyche_gpu::devices::Machine;
@@ -20,7 +20,7 @@ use crate::doctor::choose::{Chosen, choose};
 use crate::doctor::{Settings, node_exit, port, variables};
 use crate::exit::{Exit, Failure};
 use crate::signals::Stop;
-use crate::tui::Live;
+use crate::tui::{LOG_FILE, Live, clean};
 use crate::{output, work};
 
 /// How long a node that is stopped may take: SIGTERM ends the process within 20 s, whatever its devices compute.
@@ -37,15 +37,17 @@ pub(crate) async fn run(args: TrainArgs, live: bool) -> Result<()> {
     }
     let manager = ServiceManager::from_environment().context("failed to talk to the service manager (NOTIFY_SOCKET)")?;
     let manager = manager.map(Arc::new);
-    let mut screen = Shown(if live { Some(Live::open()?) } else { None });
+    // Before the terminal is taken: no signal may end the process with it.
+    let mut stop = Stop::listen()?;
+    let mut screen = Shown { live: if live { Some(Live::open()?) } else { None }, last: None };
     loop {
-        match take_part(config.clone(), manager.as_ref(), &mut screen).await? {
+        match take_part(config.clone(), manager.as_ref(), &mut stop, &mut screen).await? {
             // Every start looks at the run as it is now, and refuses what can't be trained.
             Err(error) if matches!(*error, NodeError::RunReplaced) => {
                 tracing::warn!("the run was closed and created anew: starting over");
             }
             ended => {
-                drop(screen);
+                screen.close(&config.data_dir);
                 if let Ok(Some(reason)) = &ended {
                     output::note(format_args!("the run is over for this node: {reason}"));
                 }
@@ -73,21 +75,39 @@ async fn starting(manager: Option<&Arc<ServiceManager>>) -> Infallible {
 }
 
 /// The view, if there is one.
-struct Shown(Option<Live>);
+struct Shown {
+    live: Option<Live>,
+    /// What the node said of itself last.
+    last: Option<NodeReport>,
+}
 
 impl Shown {
     /// Waits until somebody wants to leave: by what. Safe to cancel.
     async fn leave(&mut self, stop: &mut Stop, node: Option<&Node>) -> &'static str {
-        match &mut self.0 {
+        match &mut self.live {
             Some(live) => live.show(stop, || node.map(Node::status)).await,
             None => stop.requested().await,
         }
     }
 
     fn say(&mut self, text: String) {
-        match &mut self.0 {
+        match &mut self.live {
             Some(live) => live.say(text),
             None => output::note(format_args!("{text}")),
+        }
+    }
+
+    /// Gives the terminal back, with a word on what was seen on it.
+    fn close(&mut self, data_dir: &Path) {
+        // Dropped before anything is said: it holds stderr.
+        let was_shown = self.live.take().is_some();
+        if let (true, Some(last)) = (was_shown, &self.last) {
+            let (run_id, NodeReport { steps_trained, earned, .. }) = (clean(&last.run_id), last);
+            let step = last.step.map_or_else(String::new, |step| format!(" at step {step}"));
+            let loss = last.loss.map_or_else(String::new, |loss| format!(", loss {loss:.4}"));
+            let log = data_dir.join(LOG_FILE);
+            output::note(format_args!("left {run_id}{step}: {steps_trained} batches trained{loss}, {earned} points earned"));
+            output::note(format_args!("log      {}", log.display()));
         }
     }
 }
@@ -103,7 +123,7 @@ async fn leave(node: &Node, signal: &'static str, stop: &mut Stop, screen: &mut 
         }),
         again = screen.leave(stop, Some(node)) => again,
     };
-    screen.0 = None;
+    screen.live = None;
     output::note(format_args!("error: left by {again} before everything was saved"));
     // SAFETY: takes no pointers. Nothing else ends the process while its devices compute: libtorch's own clean-up would meet
     // threads that still use it.
@@ -114,15 +134,15 @@ async fn leave(node: &Node, signal: &'static str, stop: &mut Stop, screen: &mut 
 async fn take_part(
     config: NodeConfig,
     manager: Option<&Arc<ServiceManager>>,
+    stop: &mut Stop,
     screen: &mut Shown,
 ) -> Result<Result<Option<String>, Arc<NodeError>>> {
     let data_dir = config.data_dir.clone();
-    let mut stop = Stop::listen()?;
     let started = tokio::select! {
         started = NodeBuilder::from(config).start() => started,
         never = starting(manager) => match never {},
-        signal = screen.leave(&mut stop, None) => {
-            screen.0 = None;
+        signal = screen.leave(stop, None) => {
+            screen.live = None;
             output::note(format_args!("{signal}: stopped before the node was up"));
             return Ok(Ok(None));
         }
@@ -131,14 +151,14 @@ async fn take_part(
         Ok(node) => node,
         Err(error) => return Ok(Err(Arc::new(error))),
     };
-    if let Some(live) = &screen.0 {
+    if let Some(live) = &screen.live {
         live.keep_log_in(&data_dir);
     }
     tracing::info!(address = %node.address(), peer = %node.peer(), "the node is up");
     let telling = manager.map(|manager| tokio::spawn(node.tell(Arc::clone(manager))));
     let ended = tokio::select! {
         outcome = node.wait() => Ok(outcome),
-        signal = screen.leave(&mut stop, Some(&node)) => Err(signal),
+        signal = screen.leave(stop, Some(&node)) => Err(signal),
     };
     if let Some(telling) = telling {
         telling.abort();
@@ -149,9 +169,10 @@ async fn take_part(
             if let Some(manager) = manager {
                 manager.stopping();
             }
-            leave(&node, signal, &mut stop, screen).await
+            leave(&node, signal, stop, screen).await
         }
     };
+    screen.last = Some(node.status());
     Ok(match outcome {
         Outcome::Finished { reason } => Ok(Some(reason)),
         Outcome::Stopped { .. } => Ok(None),

@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,11 @@ const LINE_BYTES_MAX: u64 = 4096;
 /// How long the last lines may take to get onto the disk.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Name of the file in a node's data folder.
-pub(super) const LOG_FILE: &str = "log.txt";
+pub(crate) const LOG_FILE: &str = "log.txt";
+
+/// What stderr was before, while it is held; otherwise none.
+static BEFORE: AtomicI32 = AtomicI32::new(NONE);
+const NONE: RawFd = -1;
 
 /// Where the lines go.
 #[derive(Debug, Default)]
@@ -87,7 +92,8 @@ impl Capture {
             let _gone = end.send(());
         };
         drop(std::thread::Builder::new().name("stderr".into()).spawn(reader)?);
-        redirect(&write)?;
+        redirect(write.as_raw_fd())?;
+        BEFORE.store(before.as_raw_fd(), Ordering::SeqCst);
         Ok(Self { lines, before: Some(before), ended })
     }
 
@@ -113,7 +119,8 @@ impl Capture {
     /// Gives stderr back.
     pub(super) fn end(&mut self) {
         let Some(before) = self.before.take() else { return };
-        if redirect(&before).is_ok() {
+        BEFORE.store(NONE, Ordering::SeqCst);
+        if redirect(before.as_raw_fd()).is_ok() {
             // Without a writer the reader ends, unless a child process still has stderr.
             let _late = self.ended.recv_timeout(DRAIN);
         }
@@ -126,10 +133,19 @@ impl Drop for Capture {
     }
 }
 
+/// Gives stderr back to whoever dies with something to say. May be called in a signal's handler.
+pub(super) fn release() {
+    let before = BEFORE.swap(NONE, Ordering::SeqCst);
+    if before != NONE {
+        // There is nowhere to say what fails.
+        let _failed = redirect(before);
+    }
+}
+
 /// Makes stderr what `to` is.
-fn redirect(to: &OwnedFd) -> io::Result<()> {
-    // SAFETY: both descriptors are open; stderr stays open throughout.
-    if unsafe { libc::dup2(to.as_raw_fd(), libc::STDERR_FILENO) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+fn redirect(to: RawFd) -> io::Result<()> {
+    // SAFETY: takes no pointers; both descriptors are open, and stderr stays open throughout.
+    if unsafe { libc::dup2(to, libc::STDERR_FILENO) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn follow(read: File, lines: &Mutex<Lines>) {

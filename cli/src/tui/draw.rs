@@ -13,13 +13,11 @@ use ratatui_widgets::paragraph::Paragraph;
 use ratatui_widgets::sparkline::Sparkline;
 
 use super::view::{Pane, View};
-use super::words::{bytes, clean, heights, percent, sol, time};
+use super::words::{NAME_MAX, bytes, clean, heights, percent, sol, time};
 
 /// Sizes from which on all panes are shown; on a smaller screen only the chosen one is.
 const WIDTH_MIN: u16 = 60;
 const HEIGHT_MIN: u16 = 18;
-/// Characters of a stranger's string.
-const NAME_MAX: usize = 64;
 const LINE_MAX: usize = 400;
 
 const HELP: [&str; 8] = [

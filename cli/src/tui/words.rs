@@ -1,5 +1,8 @@
 //! Numbers and strangers' strings, as a terminal may show them.
 
+/// Characters of a stranger's name.
+pub(super) const NAME_MAX: usize = 64;
+
 /// `text` without what a terminal would obey or what turns the direction of writing, and at most `max` characters of it.
 pub(super) fn clean(text: &str, max: usize) -> String {
     let harmless = |c: char| match c {
