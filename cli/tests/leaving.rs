@@ -11,54 +11,12 @@ use std::time::{Duration, Instant};
 use psyche_chain::ops::{self, NewRun, RunUpdate};
 use psyche_chain::{EndpointPair, Rpc, RpcConfig, RunInfo, Wallet};
 use psyche_messages::{Address, Lamports, RunId};
+use support::training::{MODEL, TEXT, run_toml};
 use support::{LocalChain, command, text};
 
 const RUN: &str = "leaving";
 const KEY: &str = "key-of-the-provider";
 const EVERYONE: Address = Address([0; 32]);
-
-const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
-"max_position_embeddings": 32, "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1,
-"num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
-"torch_dtype": "float32", "vocab_size": 300}"#;
-
-/// A run that waits for a second client.
-const RUN_CONFIG: &str = r#"
-[config]
-warmup_time = 60
-cooldown_time = 2
-epoch_time = 61
-max_round_train_time = 40
-round_witness_time = 1
-min_clients = 2
-init_min_clients = 2
-witness_nodes = 0
-global_batch_size_start = 2
-global_batch_size_end = 2
-total_steps = 5
-verification_percent = 0
-waiting_for_members_extra_time = 1
-
-[model.LLM]
-architecture = "HfLlama"
-data_type = "Pretraining"
-max_seq_len = 32
-data_location = { Local = "tokens" }
-
-[model.LLM.checkpoint.Hub]
-repo_id = "model"
-
-[model.LLM.lr_schedule.Constant]
-base_lr = 1.0e-3
-warmup_steps = 0
-warmup_init_lr = 0.0
-
-[model.LLM.optimizer.Distro]
-compression_decay = 0.999
-compression_chunk = 64
-compression_topk = 8
-quantize_1bit = true
-"#;
 
 struct Scene {
     chain: LocalChain,
@@ -76,9 +34,10 @@ impl Scene {
         let scene = Self { chain, folder, rpc, owner: Wallet::new(), run_id: RUN.parse().unwrap() };
         scene.rpc.airdrop(scene.owner.address(), Lamports(20_000_000_000)).await.unwrap();
         let write = |name: &str, content: &str| std::fs::write(scene.path(name), content).unwrap();
-        write("text.txt", &"In the beginning God created the heaven and the earth.\n".repeat(80));
+        write("text.txt", &TEXT.repeat(80));
         write("config.json", MODEL);
-        write("run.toml", RUN_CONFIG);
+        // It waits for a second client.
+        write("run.toml", &run_toml(&[("min_clients", "2"), ("init_min_clients", "2")]));
         scene.run("tokenize --text text.txt --vocab-size 300 --out tokens");
         scene.run("init-model --config config.json --seed 7 --out model");
         ops::authorization_create(&scene.rpc, &scene.owner, EVERYONE).await.unwrap();

@@ -8,84 +8,19 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Output, Stdio};
 
 use psyche_actors::telemetry::METRICS;
 use serde_json::Value;
+use support::training::{Node, run_toml};
 use support::{Scene, command, text};
 
 const RUN: &str = "seen";
-const MODEL: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 64,
-"max_position_embeddings": 32, "model_type": "llama", "num_attention_heads": 2, "num_hidden_layers": 1,
-"num_key_value_heads": 2, "rms_norm_eps": 0.00001, "rope_theta": 10000.0, "tie_word_embeddings": false,
-"torch_dtype": "float32", "vocab_size": 300}"#;
-
-/// A run that one client trains for as long as it likes.
-const RUN_CONFIG: &str = r#"
-[config]
-warmup_time = 30
-cooldown_time = 2
-epoch_time = 400
-max_round_train_time = 40
-round_witness_time = 1
-min_clients = 1
-init_min_clients = 1
-witness_nodes = 0
-global_batch_size_start = 2
-global_batch_size_end = 2
-total_steps = 100000
-verification_percent = 0
-waiting_for_members_extra_time = 1
-
-[model.LLM]
-architecture = "HfLlama"
-data_type = "Pretraining"
-max_seq_len = 32
-data_location = { Local = "tokens" }
-
-[model.LLM.checkpoint.Hub]
-repo_id = "model"
-
-[model.LLM.lr_schedule.Constant]
-base_lr = 1.0e-3
-warmup_steps = 0
-warmup_init_lr = 0.0
-
-[model.LLM.optimizer.Distro]
-compression_decay = 0.999
-compression_chunk = 64
-compression_topk = 8
-quantize_1bit = true
-"#;
-
-/// A node in a process of its own; gone when dropped.
-struct Node(Child);
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-/// A chain with a run, and what a node needs to train it.
+/// A chain with a run that one client trains for as long as it likes, and what a node needs for that.
 fn scene() -> Scene {
-    let scene = Scene::empty();
-    scene.wallet("owner", "20");
-    scene.wallet("node", "5");
-    scene.write("text.txt", &"In the beginning God created the heaven and the earth.\n".repeat(80), 0o600);
-    scene.write("config.json", MODEL, 0o600);
-    scene.write("run.toml", RUN_CONFIG, 0o600);
-    scene.good("tokenize --text text.txt --vocab-size 300 --out tokens");
-    scene.good("init-model --config config.json --seed 7 --out model");
-    let owner = "--wallet-private-key-path owner.json";
-    scene.good(&format!("join-authorization-create --permissionless {owner}"));
-    scene.good(&format!("create-run --run-id {RUN} {owner}"));
-    scene.good(&format!("update-config --run-id {RUN} --config-path run.toml {owner}"));
-    scene.good(&format!("set-paused --run-id {RUN} --resume {owner}"));
-    scene
+    let toml = run_toml(&[("warmup_time", "30"), ("epoch_time", "400"), ("total_steps", "100000")]);
+    Scene::to_train(RUN, &toml, &["node"])
 }
 
 /// A collector of metrics: its URL, and the first request that it gets.
@@ -128,26 +63,10 @@ impl Systemd {
 }
 
 fn start(scene: &Scene, collector: &str) -> Node {
-    let mut command = command();
-    command.current_dir(scene.path("")).arg("train").envs(scene.chain.variables());
-    command.envs([("RUN_ID", RUN), ("WALLET_PRIVATE_KEY_PATH", "node.json"), ("DEVICE", "cpu"), ("DATA_DIR", "data")]);
-    command.envs([("P2P_BIND", "127.0.0.1"), ("METRICS_BIND", "127.0.0.1:0"), ("DATA_PATH", "tokens/tokens.bin")]);
+    let mut command = scene.train(RUN, "node");
     command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_SERVICE_NAME", "node-of-the-test");
     command.env("NOTIFY_SOCKET", scene.path("notify")).env("WATCHDOG_USEC", "1500000");
-    Node(command.stdout(Stdio::null()).spawn().unwrap())
-}
-
-/// Looks again and again until `look` finds something; the node and its chain are given plenty of time.
-fn until<T>(what: &str, node: &mut Node, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(240);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(node.0.try_wait().unwrap().is_none(), "the node ended before {what}");
-        assert!(Instant::now() < deadline, "no {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+    Node::start(command.stdout(Stdio::null()))
 }
 
 /// Code and body of an answer.
@@ -214,11 +133,10 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
     let (collector, pushed) = collector();
     let mut systemd = Systemd::listen(&scene);
     let mut node = start(&scene, &collector);
-    let noted: PathBuf = scene.path("data/http-address");
-    let address = until("address", &mut node, || std::fs::read_to_string(&noted).ok().filter(|text| text.ends_with('\n')));
-    let address = address.trim();
+    let address = node.until("address", || scene.http_address("node"));
+    let address = address.as_str();
     let mut refusals = 0;
-    let page = until("applied step", &mut node, || {
+    let page = node.until("applied step", || {
         assert_eq!(get(address, "/livez").0, 200);
         let (code, body) = get(address, "/readyz");
         let readiness: Value = serde_json::from_str(&body).unwrap();
@@ -234,12 +152,12 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
         (code == 200 && readiness["state"] == "training" && series.iter().all(|series| moved(series))).then_some(page)
     });
     assert!(refusals > 0, "the node was ready before it had joined");
-    until("word for systemd", &mut node, || systemd.was_told("READY=1").then_some(()));
+    node.until("word for systemd", || systemd.was_told("READY=1").then_some(()));
     assert!(systemd.1.find("EXTEND_TIMEOUT_USEC=") < systemd.1.find("READY=1"), "{}", systemd.1);
     assert_eq!(systemd.1.matches("READY=1").count(), 1, "{}", systemd.1);
     systemd.1.clear();
-    until("sign of life", &mut node, || systemd.was_told("WATCHDOG=1").then_some(()));
-    until("state", &mut node, || systemd.was_told("STATUS=training").then_some(()));
+    node.until("sign of life", || systemd.was_told("WATCHDOG=1").then_some(()));
+    node.until("state", || systemd.was_told("STATUS=training").then_some(()));
     for series in [
         "psyche_steps_trained_total",
         "psyche_payload_bytes_total",
@@ -257,29 +175,28 @@ fn a_node_shows_its_health_metrics_and_status_from_its_start_to_its_end() {
     assert!(pushed.starts_with("POST /v1/metrics "), "{pushed}");
     assert!(pushed.contains("node-of-the-test") && pushed.contains("psyche_build_info"), "{pushed}");
 
-    let told = shown(&scene, "--data-dir data");
+    let told = shown(&scene, "--data-dir data-node");
     assert!(told.contains("state    training") && told.contains(&format!("run      {RUN}")), "{told}");
-    assert_eq!(shown(&scene, "--data-dir data --ready"), "ready: training\n");
-    let told: Value = serde_json::from_str(&shown(&scene, "--data-dir data --json")).unwrap();
+    assert_eq!(shown(&scene, "--data-dir data-node --ready"), "ready: training\n");
+    let told: Value = serde_json::from_str(&shown(&scene, "--data-dir data-node --json")).unwrap();
     assert!(told["steps_applied"].as_u64().unwrap() > 0 && told["readiness"]["ready"] == true, "{told}");
     let told: Value = serde_json::from_str(&shown(&scene, &format!("--run-id {RUN} --json"))).unwrap();
     assert_eq!((&told["run_id"], told["clients"].as_u64()), (&RUN.into(), Some(1)), "{told}");
     let told = status(&scene, "--run-id nowhere");
     assert_eq!(told.status.code(), Some(4), "{}", text(&told.stderr));
 
-    // SAFETY: the child is ours and has not been waited for.
-    assert_eq!(unsafe { libc::kill(i32::try_from(node.0.id()).unwrap(), libc::SIGTERM) }, 0);
+    node.signal(libc::SIGTERM);
     assert_eq!(node.0.wait().unwrap().code(), Some(0));
     assert!(systemd.was_told("STOPPING=1"), "{}", systemd.1);
-    let told = status(&scene, "--data-dir data");
+    let told = status(&scene, "--data-dir data-node");
     assert_eq!(told.status.code(), Some(7));
     assert!(text(&told.stderr).contains("--node"), "a remedy is named: {}", text(&told.stderr));
 
-    let told = shown(&scene, "--replay data");
+    let told = shown(&scene, "--replay data-node");
     for event in ["  started ", "  model_ready ", "  step_trained ", "  step_applied ", "  stopped "] {
         assert!(told.contains(event), "{event} in {told}");
     }
-    let events = shown(&scene, "--replay data/events.jsonl --json");
+    let events = shown(&scene, "--replay data-node/events.jsonl --json");
     assert_eq!(events.lines().count(), told.lines().count());
     assert!(events.lines().all(|line| serde_json::from_str::<Value>(line).unwrap()["v"] == 1));
 }
