@@ -38,7 +38,7 @@ use crate::work;
 pub(crate) async fn run(command: Option<Command>, live: bool) -> Result<()> {
     match command.unwrap_or_else(|| Command::Train(TrainArgs::default())) {
         Command::Train(args) => train::run(args, live).await,
-        Command::Status(args) => status::run(args).await,
+        Command::Status(args) => status::run(args, live).await,
         Command::CheckConfig(args) => train::check(args),
         Command::Doctor(args) => doctor::run(args).await,
         Command::Devices(args) => devices::run(args.json),

@@ -18,6 +18,7 @@ mod pages;
 #[cfg(feature = "localnet")]
 mod programs;
 mod run_config;
+mod run_report;
 mod signals;
 #[cfg(feature = "localnet")]
 mod testnet;
@@ -52,8 +53,9 @@ fn main() -> ExitCode {
     if let Err(error) = at_start::settle(&from_file, trains) {
         output::note(format_args!("warning: OpenMP's settings come too late ({error}): set OMP_WAIT_POLICY=passive"));
     }
-    let live = matches!(cli.logs, None | Some(Logs::Tui)) && tui::is_usable();
-    let shown = if live && trains { Logs::Tui } else { cli.logs.filter(|logs| *logs != Logs::Tui).unwrap_or(Logs::Plain) };
+    let watches = matches!(&cli.command, Some(Command::Status(args)) if args.watch && !args.json.json);
+    let live = (trains || watches) && matches!(cli.logs, None | Some(Logs::Tui)) && tui::is_usable();
+    let shown = if live { Logs::Tui } else { cli.logs.filter(|logs| *logs != Logs::Tui).unwrap_or(Logs::Plain) };
     if let Err(error) = start_logs(shown) {
         output::note(format_args!("error: {error:#}"));
         return Exit::Configuration.into();

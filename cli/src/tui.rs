@@ -5,6 +5,7 @@
 mod capture;
 mod draw;
 mod keyboard;
+mod subject;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use psyche_actors::telemetry::NodeReport;
 use ratatui_core::terminal::Terminal;
 use ratatui_crossterm::CrosstermBackend;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +26,7 @@ use crate::signals::Stop;
 use capture::Capture;
 pub(crate) use capture::LOG_FILE;
 use keyboard::{Input, Keyboard};
+pub(crate) use subject::{Look, Subject, WatchedRun};
 use terminal::Screen;
 pub(crate) use terminal::{is_coloured, is_usable};
 use view::{Asked, View};
@@ -50,11 +51,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Takes the terminal and stderr.
+    /// Takes the terminal and stderr, for somebody's own node or for what `watches` something else.
     ///
     /// # Errors
     /// If the terminal does not let itself be taken.
-    pub(crate) fn open() -> Result<Self> {
+    pub(crate) fn open(watches: bool) -> Result<Self> {
         let suspend = signal(SignalKind::from_raw(libc::SIGTSTP)).context("failed to listen for Ctrl-Z")?;
         let resume = signal(SignalKind::from_raw(libc::SIGCONT)).context("failed to listen for SIGCONT")?;
         let capture = Capture::start().context("failed to keep the log off the screen")?;
@@ -65,7 +66,7 @@ impl Live {
         let keyboard = Keyboard::open().inspect_err(|_| terminal::give_back()).context("failed to listen to the keyboard")?;
         let mut frames = tokio::time::interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let view = View::new(is_coloured());
+        let view = View::new(is_coloured(), watches);
         Ok(Self { screen, view, capture, keyboard, suspend, resume, frames, drawn: None, away: false })
     }
 
@@ -80,8 +81,8 @@ impl Live {
         self.drawn = None;
     }
 
-    /// Draws what `report` says, again and again, until somebody asks to leave: by what. Safe to cancel.
-    pub(crate) async fn show(&mut self, stop: &mut Stop, mut report: impl FnMut() -> Option<NodeReport>) -> &'static str {
+    /// Draws what `look` sees, again and again, until somebody asks to leave: by what. Safe to cancel.
+    pub(crate) async fn show(&mut self, stop: &mut Stop, mut look: impl FnMut() -> Look) -> &'static str {
         loop {
             tokio::select! {
                 signal = stop.requested() => return signal,
@@ -99,25 +100,27 @@ impl Live {
                 _ = self.frames.tick() => self.drawn = None,
             }
             if self.drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME_MIN) {
-                self.draw(report().as_ref());
+                self.draw(&look());
             }
         }
     }
 
-    fn draw(&mut self, report: Option<&NodeReport>) {
+    fn draw(&mut self, look: &Look) {
         self.drawn = Some(Instant::now());
-        if let Some(report) = report {
+        if let Some(Subject::Node(report)) = &look.subject {
             self.view.saw(report, Instant::now());
         }
+        let log = self.capture.latest();
+        self.view.saw_events(look.events.as_deref().unwrap_or(&log));
         if self.away {
             if !terminal::is_in_front() {
                 return;
             }
             self.wake();
         }
-        let (view, log) = (&self.view, self.capture.latest());
+        let view = &self.view;
         // A terminal that is gone is no reason to stop training; its SIGHUP is.
-        let _gone = self.screen.draw(|frame| draw::draw(frame, view, report, &log));
+        let _gone = self.screen.draw(|frame| draw::draw(frame, view, look, &log));
     }
 
     /// Stops this process until it is told to go on, with the terminal as it was.

@@ -117,8 +117,8 @@ fn a_run_is_watched_until_ctrl_c() {
     watch.args(["status", "--run-id", "watched", "--watch"]).envs(scene.chain.variables());
     let mut watch = Talker::start(watch);
     for _look in 0..2 {
-        assert!(watch.line("run ").contains("watched"));
-        assert!(watch.line("phase ").contains("Uninitialized"));
+        let line = watch.line("run ");
+        assert!(line.contains("watched") && line.contains("phase Uninitialized"), "{line}");
     }
     assert_eq!(watch.interrupted(), Some(0));
 }

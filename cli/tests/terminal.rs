@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Stdio;
 
+use support::picture::svg;
 use support::terminal::Terminal;
 use support::training::{Node, run_toml};
 use support::{Folder, Scene, command, silent_server, text};
@@ -145,9 +147,9 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
         "2 clients",
         "loss",
         "tokens/s",
-        "cpu",
+        "cpu ×1",
         " busy",
-        "MiB of",
+        " GiB",
         "points",
         " claimable",
         "SOL",
@@ -155,7 +157,7 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
         "answers",
         "member",
         "same bits at",
-        "/s (",
+        "B/s",
         "trained a batch",
     ]);
     assert_eq!(screen.lines().count(), 24, "{screen}");
@@ -166,6 +168,9 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
         (earned > 0).then_some(())
     });
 
+    if let Some(path) = std::env::var_os("TUI_PICTURE") {
+        paint(&terminal, Path::new(&path));
+    }
     terminal.resize(40, 120);
     terminal.wait_for("larger picture", |screen| {
         let rows: Vec<_> = screen.rows(0, 120).collect();
@@ -205,6 +210,51 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
     terminal.signal(libc::SIGTERM);
     let (left, code) = terminal.ended();
     assert!(code == 0 && left.contains("batches trained"), "{left}");
+    watches(&terminal, &mut peer);
+}
+
+/// The picture for the guides: of a run that has trained for a while.
+fn paint(terminal: &Terminal, path: &Path) {
+    terminal.resize(30, 104);
+    let svg = terminal.wait_for("much to see", |screen| {
+        let text = screen.contents();
+        let batches: u32 = text.split_once(" batches")?.0.rsplit_once(' ')?.1.parse().ok()?;
+        let is_whole = screen.rows(0, 104).last()?.contains("q leave") && text.contains("RoundTrain");
+        (batches > 150 && is_whole).then(|| svg(screen))
+    });
+    std::fs::write(path, svg).unwrap();
+}
+
+/// The run, on chain, and then the node of somebody else, which ends meanwhile.
+fn watches(terminal: &Terminal, peer: &mut Node) {
+    let of_run = format!("{BINARY} status --watch --run-id {RUN}");
+    terminal.start(&of_run);
+    terminal.wait_for_view();
+    terminal.wait_for_words(&[RUN, "on chain", "steps/min", "points an epoch", "slot", "answers", "healthy", "watching since"]);
+    terminal.keys("q");
+    assert_eq!(terminal.ended().1, 0);
+    terminal.start(&format!("LOGS=plain {of_run}"));
+    let lines = terminal.wait_for("second line", |screen| {
+        let text = screen.contents();
+        (text.matches(&format!("run {RUN}  phase ")).count() > 1).then_some(text)
+    });
+    assert!(terminal.is_cooked() && !lines.contains("q stop"), "{lines}");
+    terminal.keys("\u{3}");
+    assert_eq!(terminal.ended().1, 0);
+
+    let piped = terminal.ran(&format!("{of_run} --json | head -n 2")).0;
+    assert_eq!(piped.matches("\"members\":[").count(), 2, "{piped}");
+
+    terminal.start(&format!("{BINARY} status --watch --data-dir data-peer --node 127.0.0.1:0"));
+    terminal.wait_for_view();
+    terminal.wait_for_words(&[RUN, "step", "loss", "tokens/s", "cpu", "points", "claimable", "answers", "q stop watching"]);
+    peer.signal(libc::SIGTERM);
+    terminal.wait_for_words(&["not seen for", "loss"]);
+    assert_eq!(peer.0.wait().unwrap().code(), Some(0));
+    terminal.keys("q");
+    assert_eq!(terminal.ended().1, 0);
+    let (gone, code) = terminal.ran(&format!("{BINARY} status --watch --data-dir data-peer --node 127.0.0.1:0"));
+    assert!(code == 7 && gone.contains("error: "), "what was never seen is not watched: {gone}");
 }
 
 #[test]

@@ -11,6 +11,7 @@
 mod cores;
 mod cpu;
 mod cuda;
+mod nvml;
 mod placement;
 mod spec;
 mod torch_cuda;
@@ -21,6 +22,7 @@ mod tests;
 pub use cores::CoreShare;
 pub use cpu::CpuReport;
 pub use cuda::{COMPUTE_CAPABILITY_MIN, CudaDevice, CudaPeer, CudaReport, Driver, cuda_report};
+pub use nvml::cuda_utilisation;
 pub use placement::{Machine, Placement, Seat};
 pub use spec::DeviceSpec;
 pub use torch_cuda::load_torch_cuda;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use psyche_gpu::devices::{CpuReport, CudaReport, Seat, cuda_report};
+use psyche_gpu::devices::{CpuReport, CudaReport, Seat, cuda_report, cuda_utilisation};
 
 use super::report::DeviceReport;
 use super::tally::Tally;
@@ -51,7 +51,7 @@ fn look(ranks: &BTreeMap<String, usize>, before: CpuUsed) -> (Vec<DeviceReport>,
         } else {
             let device = cuda.devices().iter().find(|device| *name == format!("cuda:{}", device.index));
             let used = device.and_then(|device| Some(device.memory_bytes.saturating_sub(device.memory_free_bytes?)));
-            (device.map(|device| device.memory_bytes), used, None)
+            (device.map(|device| device.memory_bytes), used, device.and_then(|device| cuda_utilisation(device.index)))
         };
         DeviceReport { device: name.clone(), ranks: *ranks, memory_bytes, memory_used_bytes, utilisation }
     });

@@ -169,7 +169,7 @@ impl Sources {
             claimed: counts.claimed,
             claimable: claimable(&counts),
             lamports: counts.lamports,
-            endpoints: self.rpc.health().into_iter().map(endpoint).collect(),
+            endpoints: self.rpc.health().into_iter().map(EndpointReport::from).collect(),
             actors: self.actors(),
             round: counts.schedule.round,
             phase_left_seconds: left(&counts),
@@ -188,19 +188,6 @@ fn left(counts: &Counts) -> Option<u64> {
 
 fn claimable(counts: &Counts) -> Points {
     Points(counts.earned.0.saturating_sub(counts.slashed.0).saturating_sub(counts.claimed.0))
-}
-
-fn endpoint(health: EndpointHealth) -> EndpointReport {
-    EndpointReport {
-        up: health.circuit == Circuit::Closed,
-        endpoint: health.endpoint,
-        pair: health.pair,
-        first: health.is_first,
-        latency_ms: health.latency_ms,
-        slot_lag: health.slot_lag,
-        requests: health.requests,
-        errors: health.failures,
-    }
 }
 
 fn run(sheet: &mut Sheet, counts: &Counts) {

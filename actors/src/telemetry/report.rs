@@ -1,5 +1,6 @@
 //! `/status`: what a node says of itself, for people and scripts. A public format: fields are added, never renamed.
 
+use psyche_chain::{Circuit, EndpointHealth};
 use psyche_messages::events::LoggedEvent;
 use psyche_messages::{Address, Digest, Epoch, PeerKey, Phase, Points, Slot, Step};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,21 @@ pub struct EndpointReport {
     pub requests: u64,
     /// Those that failed.
     pub errors: u64,
+}
+
+impl From<EndpointHealth> for EndpointReport {
+    fn from(health: EndpointHealth) -> Self {
+        Self {
+            up: health.circuit == Circuit::Closed,
+            endpoint: health.endpoint,
+            pair: health.pair,
+            first: health.is_first,
+            latency_ms: health.latency_ms,
+            slot_lag: health.slot_lag,
+            requests: health.requests,
+            errors: health.failures,
+        }
+    }
 }
 
 /// The instances of an actor.

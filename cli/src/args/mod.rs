@@ -55,7 +55,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, env = "PSYCHE_ENV_FILE", value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
     /// How a node shows itself: `tui` is a live view of the terminal, the others are how logs are written to stderr
-    /// [default: tui for a node on a terminal, plain elsewhere].
+    /// [default: tui for a node, or a watched one, on a terminal, plain elsewhere].
     #[arg(long, global = true, env = "LOGS", value_enum)]
     pub(crate) logs: Option<Logs>,
     /// What to do; `train` where nothing is named.
@@ -71,7 +71,7 @@ pub(crate) enum Logs {
     Plain,
     /// One JSON object a line.
     Json,
-    /// A live view instead of lines, for a node on a terminal; `plain` elsewhere.
+    /// A live view instead of lines, for a node or `status --watch` on a terminal; `plain` elsewhere.
     #[value(alias = "tui-and-console")]
     Tui,
     /// Nothing.

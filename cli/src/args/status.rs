@@ -30,7 +30,7 @@ pub(crate) struct StatusArgs {
     /// Walk through an event log from its oldest event on: a node's data folder, or a file of the log.
     #[arg(long, env = "STATUS_REPLAY", value_name = "PATH")]
     pub(crate) replay: Option<PathBuf>,
-    /// Show it again every two seconds, until Ctrl-C.
+    /// Look again every two seconds, until Ctrl-C: a live view on a terminal, otherwise a line for each look.
     #[arg(long, env = "STATUS_WATCH", conflicts_with = "replay")]
     pub(crate) watch: bool,
     /// Fail unless the node is ready, for health checks of containers.

@@ -20,7 +20,7 @@ use crate::doctor::choose::{Chosen, choose};
 use crate::doctor::{Settings, node_exit, port, variables};
 use crate::exit::{Exit, Failure};
 use crate::signals::Stop;
-use crate::tui::{LOG_FILE, Live, clean};
+use crate::tui::{LOG_FILE, Live, Look, Subject, clean};
 use crate::{output, work};
 
 /// How long a node that is stopped may take: SIGTERM ends the process within 20 s, whatever its devices compute.
@@ -39,7 +39,7 @@ pub(crate) async fn run(args: TrainArgs, live: bool) -> Result<()> {
     let manager = manager.map(Arc::new);
     // Before the terminal is taken: no signal may end the process with it.
     let mut stop = Stop::listen()?;
-    let mut screen = Shown { live: if live { Some(Live::open()?) } else { None }, last: None };
+    let mut screen = Shown { live: if live { Some(Live::open(false)?) } else { None }, last: None };
     loop {
         match take_part(config.clone(), manager.as_ref(), &mut stop, &mut screen).await? {
             // Every start looks at the run as it is now, and refuses what can't be trained.
@@ -85,7 +85,10 @@ impl Shown {
     /// Waits until somebody wants to leave: by what. Safe to cancel.
     async fn leave(&mut self, stop: &mut Stop, node: Option<&Node>) -> &'static str {
         match &mut self.live {
-            Some(live) => live.show(stop, || node.map(Node::status)).await,
+            Some(live) => {
+                let look = || Look { subject: node.map(|node| Subject::Node(Box::new(node.status()))), ..Look::default() };
+                live.show(stop, look).await
+            }
             None => stop.requested().await,
         }
     }

@@ -1,5 +1,6 @@
 //! What the person at the terminal chose to see, and what follows from two looks at a node: rates.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,13 @@ use psyche_actors::telemetry::NodeReport;
 use psyche_messages::PeerKey;
 use ratatui_crossterm::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use super::words::LINE_MAX;
+
 /// Time between two looks of which the rates of peers are the difference.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
+
+/// Characters by which events move sideways.
+const SIDEWAYS: usize = 10;
 
 /// A part of the screen, by its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +64,16 @@ pub(super) struct View {
     pub(super) focus: Pane,
     pub(super) help: bool,
     pub(super) coloured: bool,
+    /// Whether it only watches what goes on without it.
+    pub(super) watches: bool,
+    /// Characters of events that are left of the screen.
+    pub(super) sideways: usize,
     /// Lines by which a pane is scrolled: from the top, and for events from the bottom.
     pub(super) scroll: [usize; 4],
+    /// The most that a pane could be scrolled by when it was drawn.
+    most: [Cell<usize>; 4],
+    /// The newest event that was seen.
+    newest: Option<String>,
     /// What is going on beside the run, such as why it waits for the end.
     pub(super) banner: Option<String>,
     pub(super) rates: BTreeMap<PeerKey, Rate>,
@@ -67,9 +81,11 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(coloured: bool) -> Self {
-        let (rates, before) = (BTreeMap::new(), None);
-        Self { focus: Pane::Events, help: false, coloured, scroll: [0; 4], banner: None, rates, before }
+    pub(super) fn new(coloured: bool, watches: bool) -> Self {
+        let (rates, before, sideways) = (BTreeMap::new(), None, 0);
+        let (scroll, most, newest) = ([0; 4], Default::default(), None);
+        let (focus, help, banner) = (Pane::Events, false, None);
+        Self { focus, help, coloured, watches, sideways, scroll, most, newest, banner, rates, before }
     }
 
     /// Follows a key; what it asks for otherwise.
@@ -94,6 +110,10 @@ impl View {
             KeyCode::PageUp => self.move_by(10, true),
             KeyCode::Down => self.move_by(1, false),
             KeyCode::PageDown => self.move_by(10, false),
+            KeyCode::Home => self.move_by(usize::MAX, true),
+            KeyCode::End => self.move_by(usize::MAX, false),
+            KeyCode::Left => self.sideways = self.sideways.saturating_sub(SIDEWAYS),
+            KeyCode::Right => self.sideways = (self.sideways + SIDEWAYS).min(LINE_MAX),
             _ => {}
         }
         None
@@ -107,9 +127,30 @@ impl View {
     fn move_by(&mut self, lines: usize, up: bool) {
         // Events begin at their end: up is away from it.
         let away = up == (self.focus == Pane::Events);
-        if let Some(scroll) = self.scroll.get_mut(self.focus.index()) {
-            *scroll = if away { scroll.saturating_add(lines) } else { scroll.saturating_sub(lines) };
+        let at = self.focus.index();
+        if let (Some(scroll), Some(most)) = (self.scroll.get_mut(at), self.most.get(at)) {
+            let from = (*scroll).min(most.get());
+            *scroll = if away { from.saturating_add(lines).min(most.get()) } else { from.saturating_sub(lines) };
         }
+    }
+
+    /// By how many of its `lines` a pane with room for `height` is scrolled: never past the last one.
+    pub(super) fn scrolled(&self, pane: Pane, lines: usize, height: usize) -> usize {
+        let most = lines.saturating_sub(height);
+        if let Some(kept) = self.most.get(pane.index()) {
+            kept.set(most);
+        }
+        self.scroll.get(pane.index()).copied().unwrap_or(0).min(most)
+    }
+
+    /// Takes new events into account: whoever looks at old ones goes on seeing them.
+    pub(super) fn saw_events(&mut self, events: &[String]) {
+        let at = Pane::Events.index();
+        if let (Some(scroll @ 1..), Some(newest)) = (self.scroll.get_mut(at), &self.newest) {
+            let before = events.iter().rposition(|event| event == newest);
+            *scroll += before.map_or(0, |before| events.len() - 1 - before);
+        }
+        self.newest = events.last().cloned();
     }
 
     /// Takes a look at `now` into the rates.

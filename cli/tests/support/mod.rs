@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test file uses its part; tests may unwrap")]
 
+pub(crate) mod picture;
 pub(crate) mod terminal;
 pub(crate) mod training;
 

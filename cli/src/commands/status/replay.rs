@@ -1,6 +1,7 @@
 //! Walks through an event log.
 
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use psyche_actors::event_log::Replay;
@@ -53,6 +54,12 @@ pub(super) fn told(logged: &LoggedEvent) -> String {
         line.push_str(&format!(" {name}={value}"));
     }
     printable(line.trim_end())
+}
+
+/// This moment as people write it.
+pub(super) fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    utc(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A moment as people write it, in universal time.
