@@ -256,6 +256,7 @@ impl Crew<'_> {
             run: run_link.clone(),
         });
         let mut pulse = vec![Pulse::of(&rpc), Pulse::of(&gossip), Pulse::of(&rewards)];
+        let checkpoints = config.checkpoint_dir.clone().unwrap_or_else(|| config.data_dir.join("checkpoints"));
         let links = Links {
             rpc: rpc.clone(),
             rewards: rewards.clone(),
@@ -263,7 +264,8 @@ impl Crew<'_> {
             devices: devices.clone(),
             net: ground.net.clone(),
             checkpoints: CheckpointFolder::new(
-                config.checkpoint_dir.clone().unwrap_or_else(|| config.data_dir.join("checkpoints")),
+                // A folder that serves several runs keeps each one's to itself.
+                checkpoints.join(ground.info.account.to_string()),
                 config.snapshots_kept,
                 Arc::clone(&ground.snapshots),
             ),

@@ -49,6 +49,12 @@ pub enum SnapshotError {
         /// The step that was asked for.
         step: Step,
     },
+    /// A file of a snapshot on this disk is not what its manifest says.
+    #[error("copy {}: it is not what was saved there", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The index names files that no snapshot has.
     #[error("read the index of a snapshot")]
     Index(#[from] WireError),

@@ -27,6 +27,11 @@ const PAGES_MAX: usize = LEDGER_STEPS_MAX / PAGE_STEPS_MAX + 2;
 const HEADS_SERVED: usize = 8;
 /// What the names of page files end with.
 const EXTENSION: &str = "page";
+/// What those of files that are being written do.
+const PARTIAL: &str = "partial";
+
+#[cfg(test)]
+mod tests;
 
 /// Why the log could not be written or read.
 #[derive(Debug, Error)]
@@ -195,6 +200,8 @@ impl UpdateLog {
             remove(&before);
         }
         if self.heads.contains(&blob) {
+            // It is kept already, and was kept once more.
+            self.net.blobs().unpin(&blob);
             return;
         }
         self.heads.push_back(blob);
@@ -270,19 +277,23 @@ async fn fetch_page(net: &NetHandle, author: PeerKey, blob: BlobHash, len: u32) 
 pub(super) async fn write(file: &Path, bytes: &[u8]) -> Result<(), UpdatesError> {
     let (file, bytes) = (file.to_owned(), bytes.to_owned());
     let written = tokio::task::spawn_blocking(move || {
-        let partial = file.with_extension("partial");
+        let partial = file.with_extension(PARTIAL);
         let write = || {
             let mut out = fs::File::create(&partial)?;
             out.write_all(&bytes)?;
             out.sync_all()?;
             fs::rename(&partial, &file)
         };
-        write().map_err(|source| UpdatesError::Io { path: file.clone(), source })
+        write().map_err(|source| {
+            // On a disk that is full, half a page is in the way of a whole one.
+            let _not_made = fs::remove_file(&partial);
+            UpdatesError::Io { path: file.clone(), source }
+        })
     });
     written.await.map_err(|_died| UpdatesError::Thread)?
 }
 
-/// The newest chain of whole pages in `folder`, oldest first; everything else there is removed.
+/// The newest chain of whole pages in `folder`, oldest first; other pages are removed, and what is none is left alone.
 fn read_pages(folder: &Path, wire: &Wire, author: &PeerKey) -> Result<Vec<Found>, UpdatesError> {
     let refused = |path: &Path| {
         let path = path.to_owned();
@@ -291,7 +302,10 @@ fn read_pages(folder: &Path, wire: &Wire, author: &PeerKey) -> Result<Vec<Found>
     fs::create_dir_all(folder).map_err(refused(folder))?;
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(refused(folder))? {
-        files.push(entry.map_err(refused(folder))?.path());
+        let path = entry.map_err(refused(folder))?.path();
+        if path.extension().is_some_and(|end| end == EXTENSION || end == PARTIAL) {
+            files.push(path);
+        }
     }
     // Names are numbers of equal length.
     files.sort();
@@ -304,15 +318,16 @@ fn read_pages(folder: &Path, wire: &Wire, author: &PeerKey) -> Result<Vec<Found>
         });
         match found {
             Some(found) if chain.len() < PAGES_MAX => chain.push_front(found),
-            _ => fs::remove_file(&file).map_err(refused(&file))?,
+            _ => remove(&file),
         }
     }
     Ok(chain.into())
 }
 
 fn read_page(file: &Path, wire: &Wire, author: &PeerKey) -> Option<Found> {
-    let len = fs::metadata(file).ok()?.len();
-    if file.extension()? != EXTENSION || len > UPDATES_BYTES_MAX as u64 {
+    let found = fs::metadata(file).ok()?;
+    // What is no file might never end, or never begin.
+    if file.extension()? != EXTENSION || !found.is_file() || found.len() > UPDATES_BYTES_MAX as u64 {
         return None;
     }
     let bytes = fs::read(file).ok()?;

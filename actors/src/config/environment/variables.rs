@@ -129,7 +129,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "CHECKPOINT_DIR", unset: Means("only the last ones, in DATA_DIR/checkpoints"),
         meaning: "folder for the weights after each epoch at whose end the node is elected to keep them, and after the last one",
-        more: "Each in a folder `epoch-…-step-…` of its own as Hugging Face lays it out; as many stay as `SNAPSHOTS_KEPT` says.",
+        more: "Each in a folder of its own as Hugging Face lays it out, `epoch-…-step-…` in a folder that has the address of the run's account; as many stay as `SNAPSHOTS_KEPT` says. Of this node alone.",
     },
     Variable {
         name: "CHECKPOINT_REPO", unset: Means("nothing is named"),
