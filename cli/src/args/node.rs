@@ -68,6 +68,14 @@ pub(crate) struct TrainArgs {
     /// Folder for blobs, snapshots and the event log [default: ./psyche-data].
     #[arg(long, env = "DATA_DIR", value_name = "DIR")]
     data_dir: Option<String>,
+    /// Folder for checkpoints as Hugging Face lays them out: after each epoch at whose end the node is elected to keep them, and
+    /// after the last one [default: only the last ones, in DATA_DIR/checkpoints].
+    #[arg(long, env = "CHECKPOINT_DIR", value_name = "DIR")]
+    checkpoint_dir: Option<String>,
+    /// Repository that you fill from --checkpoint-dir, which the node names on chain once it has written a checkpoint, as
+    /// owner/name [default: nothing is named].
+    #[arg(long, env = "CHECKPOINT_REPO", value_name = "REPO")]
+    checkpoint_repo: Option<String>,
     /// Address at which health, metrics and status are served, such as 0.0.0.0:9464; port 0 takes any free one, `off` serves
     /// nothing [default: 127.0.0.1:9464, if it is free].
     #[arg(long, env = "METRICS_BIND", value_name = "ADDRESS")]
@@ -95,6 +103,8 @@ impl TrainArgs {
             ("P2P_RELAY", self.p2p_relay),
             ("IDENTITY_SECRET_KEY_PATH", self.identity_secret_key_path),
             ("DATA_DIR", self.data_dir),
+            ("CHECKPOINT_DIR", self.checkpoint_dir),
+            ("CHECKPOINT_REPO", self.checkpoint_repo),
             ("METRICS_BIND", self.metrics_bind),
         ];
         options.into_iter().filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))

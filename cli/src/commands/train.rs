@@ -200,6 +200,8 @@ struct Checked {
     skip_loss_spikes: bool,
     cuda: String,
     data_dir: PathBuf,
+    checkpoint_dir: Option<PathBuf>,
+    checkpoint_repo: Option<String>,
 }
 
 pub(crate) fn check(args: CheckArgs) -> Result<()> {
@@ -223,6 +225,8 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
         placement: placement.seats.iter().map(ToString::to_string).collect(),
         cuda: machine.cuda.to_string(),
         data_dir: config.data_dir,
+        checkpoint_dir: config.checkpoint_dir,
+        checkpoint_repo: config.checkpoint_repo.map(|repo| repo.repo_id.as_str().to_owned()),
     };
     if json {
         return output::json(&checked);
@@ -237,6 +241,10 @@ pub(crate) fn check(args: CheckArgs) -> Result<()> {
     ));
     output::note(format_args!("cuda     {}", checked.cuda));
     output::note(format_args!("data     {}", checked.data_dir.display()));
+    if let Some(dir) = &checked.checkpoint_dir {
+        let repo = checked.checkpoint_repo.as_deref().unwrap_or("nothing");
+        output::note(format_args!("weights  {}; named on chain: {repo}", dir.display()));
+    }
     for warning in &placement.warnings {
         output::note(format_args!("warning: {warning}"));
     }
