@@ -72,6 +72,10 @@ pub struct UpdateLog {
     heads: VecDeque<BlobHash>,
     /// The file of the page in work.
     head_file: Option<PathBuf>,
+    /// The newest page, if the disk holds every step.
+    newest: Option<(BlobHash, u32)>,
+    /// Whether this process has said which page is the newest.
+    told: bool,
 }
 
 /// A page as it was found on disk.
@@ -90,11 +94,12 @@ impl UpdateLog {
         let (wire, author, root) = (net.wire(), net.peer_key(), folder.clone());
         let found = tokio::task::spawn_blocking(move || read_pages(&root, &wire, &author));
         let found = found.await.map_err(|_died| UpdatesError::Thread)??;
-        let mut log =
-            Self { folder, net, ledger: Ledger::default(), full: Vec::new(), heads: VecDeque::new(), head_file: None };
+        let (ledger, full, heads) = (Ledger::default(), Vec::new(), VecDeque::new());
+        let mut log = Self { folder, net, ledger, full, heads, head_file: None, newest: None, told: false };
         for Found { page, bytes, file } in found {
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
             let blob = log.serve(bytes).await?;
+            log.newest = Some((blob, len));
             let last = page.steps.last().map(|step| step.round.step).unwrap_or_default();
             if page.steps.len() == PAGE_STEPS_MAX {
                 log.full.push(Page { last, blob, len, file });
@@ -120,11 +125,19 @@ impl UpdateLog {
         self.ledger.since(first)
     }
 
-    /// Writes a step, signs the page that it is on, and serves it.
+    /// Writes a step, signs the page that it is on, and serves it. What peers are to hear; nothing where a step is applied
+    /// again that others follow in the log: a node that heals goes through all of them, and whether those behind are right is
+    /// only known when it gets there.
     ///
     /// # Errors
     /// [`UpdatesError`] if it could not be written; it is in the log all the same, and written with the next one.
     pub async fn append(&mut self, step: AppliedStep) -> Result<Option<UpdatesAnnounced>, UpdatesError> {
+        let is_known = self.ledger.steps().rev().skip(1).any(|known| *known == step);
+        if let Some((blob, len)) = self.newest.filter(|_| is_known) {
+            let first_word = !core::mem::replace(&mut self.told, true);
+            return Ok(if first_word { self.announce(blob, len) } else { None });
+        }
+        (self.newest, self.told) = (None, true);
         self.ledger.append(step);
         self.drop_stale_pages();
         let after = |full: &[Page]| full.last().map(|page| page.last);
@@ -148,6 +161,7 @@ impl UpdateLog {
                 self.keep_head(blob, file);
             }
             if self.ledger.range().is_some_and(|(_, end, _)| last >= end) {
+                self.newest = Some((blob, len));
                 return Ok(self.announce(blob, len));
             }
         }

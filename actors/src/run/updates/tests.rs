@@ -206,6 +206,24 @@ async fn parameters_that_went_back_take_the_log_along() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_through_its_log_again_says_so_once_and_at_its_end() {
+    let disk = Disk::new(1, Vec::new()).await;
+    let mut log = disk.open().await;
+    let announced = grow(&mut log, 1..=4).await;
+    for number in 1..=3 {
+        assert_eq!(log.append(step(number)).await.unwrap(), None, "whether step 4 is right is not known yet");
+    }
+    assert_eq!(log.append(step(4)).await.unwrap(), Some(announced.clone()));
+    // After a restart others need to know soon, from where the log goes on in any case.
+    let mut log = disk.open().await;
+    assert_eq!(log.append(step(1)).await.unwrap(), Some(announced));
+    assert_eq!(log.append(step(2)).await.unwrap(), None);
+    // The last step was a wrong one.
+    let right = log.append(branched(4, 0, 1)).await.unwrap().unwrap();
+    assert_eq!((right.digest, range(&disk.open().await)), (digest(4, 1), (1, 4)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_needs_any_more_goes_by_whole_pages() {
     let disk = Disk::new(1, Vec::new()).await;
     let mut log = disk.open().await;
