@@ -5,7 +5,7 @@
 mod support;
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use support::picture::svg;
 use support::terminal::Terminal;
@@ -124,6 +124,9 @@ fn a_terminal_that_can_not_place_its_cursor_gets_plain_lines_and_one_without_col
 
 #[test]
 fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly() {
+    if let Some(path) = std::env::var_os("TUI_PICTURE") {
+        return paint(Path::new(&path));
+    }
     let toml = [("min_clients", "2"), ("init_min_clients", "2"), ("total_steps", "100000")];
     let scene = Scene::to_train(RUN, &run_toml(&toml), &["peer", "person"]);
     let owner = "--wallet-private-key-path owner.json";
@@ -168,9 +171,6 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
         (earned > 0).then_some(())
     });
 
-    if let Some(path) = std::env::var_os("TUI_PICTURE") {
-        paint(&terminal, Path::new(&path));
-    }
     terminal.resize(40, 120);
     terminal.wait_for("larger picture", |screen| {
         let rows: Vec<_> = screen.rows(0, 120).collect();
@@ -213,14 +213,29 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
     watches(&terminal, &mut peer);
 }
 
-/// The picture for the guides: of a run that has trained for a while.
-fn paint(terminal: &Terminal, path: &Path) {
-    terminal.resize(30, 104);
+/// The picture for the guides, of a run with three nodes and two endpoints that has gone on for a while.
+fn paint(path: &Path) {
+    let clients = [("min_clients", "2"), ("init_min_clients", "3"), ("witness_nodes", "2"), ("total_steps", "600")];
+    let batches = [("global_batch_size_start", "24"), ("global_batch_size_end", "24")];
+    let scene = Scene::to_train("meadow", &run_toml(&[clients.as_slice(), &batches].concat()), &["ada", "bo", "person"]);
+    scene.good("set-future-epoch-rates --run-id meadow --earning-rate-points 3000 --wallet-private-key-path owner.json");
+    let endpoint = scene.chain.endpoint();
+    let node = |who: &str, peers: String| {
+        let mut train = scene.train("meadow", who);
+        train.env("RPC_2", endpoint.rpc()).env("WS_RPC_2", endpoint.variables()[1].1).env("BOOTSTRAP_PEERS", peers);
+        train
+    };
+    let quiet = |mut command: Command| Node::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
+    let mut ada = quiet(node("ada", String::new()));
+    let peers = ada.until("address", || scene.listening("ada"));
+    let _bo = quiet(node("bo", peers.clone()));
+    let terminal = Terminal::new((28, 104), &node("person", peers));
+    terminal.start(BINARY);
     let svg = terminal.wait_for("much to see", |screen| {
         let text = screen.contents();
         let batches: u32 = text.split_once(" batches")?.0.rsplit_once(' ')?.1.parse().ok()?;
-        let is_whole = screen.rows(0, 104).last()?.contains("q leave") && text.contains("RoundTrain");
-        (batches > 150 && is_whole).then(|| svg(screen))
+        let is_whole = screen.rows(0, 104).last()?.contains("q leave");
+        (batches > 60 && is_whole && text.contains("RoundTrain")).then(|| svg(screen))
     });
     std::fs::write(path, svg).unwrap();
 }

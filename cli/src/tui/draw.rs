@@ -26,16 +26,17 @@ const HEIGHT_MIN: u16 = 18;
 const TALL: u16 = 30;
 
 const KEYS: [&str; 6] = [
-    "Tab, 1-4    choose a pane",
-    "arrows      scroll it, also Page Up, Page Down, Home, End",
-    "Ctrl-Z      suspend; fg goes on",
-    "?           this help",
-    "",
-    "A small terminal shows the chosen pane only.",
+    "Tab, 1-4   choose a pane; a small",
+    "           terminal shows only that",
+    "arrows     scroll it",
+    "PgUp PgDn  Home End  likewise",
+    "Ctrl-Z     suspend; fg goes on",
+    "?          this help",
 ];
-const LEAVE_A_NODE: [&str; 2] =
-    ["q, Ctrl-C   leave: finish the micro-batch, save, say goodbye", "            again: leave at once"];
-const LEAVE_A_WATCH: [&str; 1] = ["q, Ctrl-C   stop watching"];
+const LEAVE_A_NODE: [&str; 2] = ["q Ctrl-C   leave: save, say goodbye", "           again: leave at once"];
+const LEAVE_A_WATCH: [&str; 1] = ["q Ctrl-C   stop watching"];
+/// Width of the help.
+const HELP_WIDTH: u16 = 40;
 
 /// Draws all of it; `log` has the oldest line first.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View, look: &Look, log: &[String]) {
@@ -122,13 +123,19 @@ fn progress(frame: &mut Frame<'_>, view: &View, subject: Option<&Subject>, area:
 }
 
 fn pane(frame: &mut Frame<'_>, view: &View, which: Pane, subject: Option<&Subject>, events: &[String], area: Rect) {
-    let name = match (which, subject) {
-        (Pane::Training, Some(Subject::Run(_))) => "1 run",
-        (Pane::Training, _) => "1 training",
-        (Pane::Chain, _) => "2 chain",
-        (Pane::Peers, Some(Subject::Run(_))) => "3 clients",
-        (Pane::Peers, _) => "3 peers",
-        (Pane::Events, _) => "4 events",
+    let slot = match subject {
+        Some(Subject::Node(report)) => report.slot,
+        Some(Subject::Run(run)) => Some(run.report.slot),
+        None => None,
+    };
+    let name = match (which, subject, slot) {
+        (Pane::Training, Some(Subject::Run(_)), _) => "1 run".to_owned(),
+        (Pane::Training, ..) => "1 training".to_owned(),
+        (Pane::Chain, _, Some(slot)) => format!("2 chain, slot {slot}"),
+        (Pane::Chain, _, None) => "2 chain, no slot yet".to_owned(),
+        (Pane::Peers, Some(Subject::Run(_)), _) => "3 clients".to_owned(),
+        (Pane::Peers, ..) => "3 peers".to_owned(),
+        (Pane::Events, ..) => "4 events".to_owned(),
     };
     let style = if view.focus == which { bold(Style::new()) } else { dim() };
     let block = Block::bordered().border_style(style).title(Span::styled(name, style));
@@ -159,7 +166,7 @@ fn foot_line(view: &View, look: &Look) -> Line<'static> {
     let said = look.problem.as_deref().or(view.banner.as_deref());
     let Some(said) = said else {
         let leave = if view.watches { "q stop watching" } else { "q leave" };
-        return Line::from(Span::styled(format!("{leave}   Tab 1-4 panes   arrows scroll   ? help"), dim()));
+        return Line::from(Span::styled(format!("{leave}   ? help   Tab 1-4 panes   arrows scroll"), dim()));
     };
     Line::from(Span::styled(clean(said, LINE_MAX), badge(view, Mood::Warning)))
 }
@@ -167,7 +174,7 @@ fn foot_line(view: &View, look: &Look) -> Line<'static> {
 fn help(frame: &mut Frame<'_>, view: &View, area: Rect) {
     let leave: &[&str] = if view.watches { &LEAVE_A_WATCH } else { &LEAVE_A_NODE };
     let lines: Vec<Line<'static>> = leave.iter().chain(&KEYS).map(|line| Line::from(*line)).collect();
-    let width = 64.min(area.width);
+    let width = HELP_WIDTH.min(area.width);
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height);
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     frame.render_widget(Clear, place);

@@ -272,7 +272,7 @@ fn a_run_that_is_watched_shows_its_pace_its_clients_and_the_endpoints() {
             "at least 2, 1 wait to join",
             "64 samples",
             "1000 points an epoch",
-            "slot    777",
+            "2 chain, slot 777",
             "answers https://rpc.example:8899",
             "healthy",
             "dropped",

@@ -54,12 +54,19 @@ impl LocalChain {
     }
 
     pub(crate) fn start_with(options: &[&str]) -> Self {
-        let mut child = command()
-            .args(["localnet", "--rpc-port", "0", "--ws-port", "0", "--chain-speed", "8"])
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command();
+        Self::served(command.args(["localnet", "--chain-speed", "8"]).args(options))
+    }
+
+    /// One more endpoint of the same chain.
+    pub(crate) fn endpoint(&self) -> Self {
+        let port = |url: &str| url.rsplit_once(':').unwrap().1.to_owned();
+        let ports = ["--chain-rpc-port".to_owned(), port(&self.rpc), "--chain-ws-port".to_owned(), port(&self.ws)];
+        Self::served(command().arg("localnet-endpoint").args(ports))
+    }
+
+    fn served(command: &mut Command) -> Self {
+        let mut child = command.args(["--rpc-port", "0", "--ws-port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut value = |name: &str| {
             let line = lines.next().expect("the chain says where it is").unwrap();

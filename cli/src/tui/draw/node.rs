@@ -13,7 +13,9 @@ use crate::tui::view::{Pane, View};
 use crate::tui::words::{bytes, bytes_of, clean, percent, short, sol, time};
 
 /// Width of the peers from which on their totals are shown.
-const WIDE: u16 = 100;
+const WIDE: u16 = 112;
+/// Width below which only the most important things of a peer are shown.
+const NARROW: u16 = 74;
 
 pub(super) fn title(view: &View, report: &NodeReport) -> Line<'static> {
     let ready = &report.readiness;
@@ -72,8 +74,6 @@ pub(super) fn chain(view: &View, report: &NodeReport) -> Vec<Line<'static>> {
     ];
     let balance = report.lamports.map_or_else(|| "not read yet".to_owned(), sol);
     lines.push(Line::from(format!("wallet {balance}  {}", short(&report.address.to_string()))));
-    let slot = report.slot.map_or_else(|| "slot   none was seen yet".to_owned(), |slot| format!("slot   {slot}"));
-    lines.push(Line::from(slot));
     for one in &report.endpoints {
         lines.extend(endpoint(view, one));
     }
@@ -108,12 +108,22 @@ fn peer(view: &View, one: &PeerReport, width: u16) -> Line<'static> {
     };
     let rate = view.rates.get(&one.peer).copied().unwrap_or_default();
     let (down, up) = (bytes(rate.received) + "/s", bytes(rate.sent) + "/s");
+    let peer = one.peer.to_string();
+    if width < NARROW {
+        let differs = one.agrees == Some(false);
+        return Line::from(vec![
+            Span::raw(clean(&peer, 6) + " "),
+            Span::styled(format!("{state:<7} "), style),
+            Span::styled(if differs { agrees } else { String::new() }, warning),
+            Span::raw(format!("in {down} out {up}")),
+        ]);
+    }
     let mut text = format!("  in {down:>12}  out {up:>12}");
     if width >= WIDE {
-        text.push_str(&format!("  in all {:>10} and {:>10}", bytes(one.bytes_received), bytes(one.bytes_sent)));
+        text.push_str(&format!("  received {:>10}, sent {:>10}", bytes(one.bytes_received), bytes(one.bytes_sent)));
     }
     Line::from(vec![
-        Span::raw(format!("{:<12}  ", clean(&one.peer.to_string(), 10))),
+        Span::raw(format!("{:<10}  ", clean(&peer, 10))),
         Span::styled(format!("{state:<7}"), style),
         Span::raw("  "),
         Span::styled(format!("{agrees:<18}"), warning),

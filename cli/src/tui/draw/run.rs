@@ -63,10 +63,7 @@ fn pace(run: &WatchedRun) -> String {
 }
 
 pub(super) fn chain(view: &View, report: &RunReport) -> Vec<Line<'static>> {
-    let mut lines = vec![
-        Line::from(format!("account {}", short(&report.account.to_string()))),
-        Line::from(format!("slot    {}", report.slot)),
-    ];
+    let mut lines = vec![Line::from(format!("account {}", short(&report.account.to_string())))];
     for one in &report.endpoints {
         lines.extend(endpoint(view, one));
     }
