@@ -145,7 +145,7 @@ pub(crate) fn altered(program: &Path, folder: &Path, out: &mut dyn Write) -> Res
     ensure!(rounds <= BACK_WITHIN, "it took {rounds} rounds");
     play.journal.say(&format!(
         "node 3 differed after step {step} and noticed it by the members' digests; {} it has the parameters {} after step {after}, as node 1",
-        if rounds == 0 { "within the same round".to_owned() } else { format!("within {rounds} rounds") },
+        ["within the same round", "one round later", "two rounds later"][rounds.min(BACK_WITHIN) as usize],
         digest.short()
     ))?;
     let trains_on = move |journal: &Journal| journal.of(3)[back..].iter().filter_map(applied).any(|(_, on)| on > after);
