@@ -294,9 +294,13 @@ impl Handler<Ask<CopyBlob>> for GradientGossip {
         let blobs = self.links.net.blobs().clone();
         Box::pin(async move {
             let copied = tokio::task::spawn_blocking(move || -> Result<(), NetError> {
-                let from = blobs.path_of(&blob)?;
-                std::fs::copy(&from, &to).map_err(|source| BlobError::Io { path: to, source })?;
-                Ok(())
+                // Its file may become another blob's when it is dropped.
+                blobs.pin(&blob);
+                let from = blobs.path_of(&blob);
+                let copied = from
+                    .and_then(|from| std::fs::copy(&from, &to).map(drop).map_err(|source| BlobError::Io { path: to, source }));
+                blobs.unpin(&blob);
+                Ok(copied?)
             });
             copied.await.unwrap_or(Err(NetError::Closed))
         })

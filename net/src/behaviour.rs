@@ -1,5 +1,6 @@
 //! The libp2p behaviours that make up a node, and their limits.
 
+mod gathered;
 mod gossip;
 mod nat;
 
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use libp2p::allow_block_list::{self, AllowedPeers, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::{self, ProtocolSupport};
@@ -14,13 +16,13 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
     StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, kad, memory_connection_limits, noise, ping, relay, tcp,
-    yamux,
 };
 use psyche_messages::Address;
 
 use crate::error::{NetError, boxed};
 use crate::transfer::{self, PartCodec};
 
+use gathered::Gathered;
 pub(crate) use gossip::{Gossip, SCORE_PER_POINT, topic_of};
 use nat::Probing;
 
@@ -90,16 +92,19 @@ pub(crate) fn build(keypair: Keypair, run_tag: &Address, role: Role) -> Result<S
     let kad = kademlia(&keypair, run_tag)?;
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, Gathered::default)
         .map_err(|error| setup("noise")(boxed(error)))?
         .with_quic()
         .with_dns()
         .map_err(|error| setup("the name resolver")(boxed(error)))?
-        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .with_relay_client(noise::Config::new, Gathered::default)
         .map_err(|error| setup("noise for relayed connections")(boxed(error)))?
         .with_behaviour(|keypair, relayed| behaviour(keypair, role, relayed, gossip, kad))
         .map_err(|error| setup("the behaviour")(boxed(error)))?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .with_swarm_config(|config| {
+            // A stream for one protocol is used at once instead of after a round trip that could only confirm it.
+            config.with_idle_connection_timeout(IDLE_TIMEOUT).with_substream_upgrade_protocol_override(upgrade::Version::V1Lazy)
+        })
         .build();
     Ok(swarm)
 }

@@ -14,6 +14,7 @@ mod error;
 mod incoming;
 mod index;
 mod partial;
+mod spares;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,10 +23,12 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use psyche_messages::{BlobHash, RoundKey};
+
+use crate::buffers;
 
 pub(crate) use bits::Bits;
 use claims::Claims;
@@ -76,7 +79,10 @@ impl BlobStore {
             let meta = file.metadata().map_err(io_error(&file.path()))?;
             if meta.is_file() {
                 let touched = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                index.insert(hash, Entry { len: meta.len(), tag: tags.remove(&hash), pins: 0, touched, tree: None });
+                index.insert(
+                    hash,
+                    Entry { len: meta.len(), tag: tags.remove(&hash), pins: 0, touched, tree: None, writer: Weak::new() },
+                );
             }
         }
         let store = Self { inner: Arc::new(Inner { dir: dir.to_owned(), bytes_max, ttl, index: Mutex::new(index) }) };
@@ -120,11 +126,11 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Full`] if they exceed the quota, [`BlobError::Io`] if the disk refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
-        let hash = BlobHash::of(bytes);
+        let mut builder = TreeBuilder::default();
+        builder.update(bytes);
+        let (hash, tree) = builder.finish();
         if !self.touch(&hash) {
-            let mut incoming = Incoming::start(self, bytes.len() as u64)?;
-            incoming.write(bytes)?;
-            incoming.finish()?;
+            Incoming::start(self, bytes.len() as u64)?.finish_with(bytes, hash, tree)?;
         }
         Ok(hash)
     }
@@ -190,8 +196,8 @@ impl BlobStore {
         if len > bytes_max { Err(BlobError::Full { len, free: bytes_max, bytes_max }) } else { Ok(()) }
     }
 
-    /// Where the blob's file is, for readers that map it. The file stays until the blob is dropped: pin it first. Its bytes are
-    /// verified if this is their first use since the store was opened.
+    /// Where the blob's file is, for readers that map or copy it. The file stays until the blob is dropped, and may be another
+    /// blob's from then on: pin it first. Its bytes are verified if this is their first use since the store was opened.
     ///
     /// # Errors
     /// [`BlobError::Missing`] if it is not there or damaged, [`BlobError::Io`] if the disk refuses.
@@ -273,19 +279,19 @@ impl BlobStore {
     pub(crate) fn read_group(&self, hash: &BlobHash, total: u64, group: u32) -> Result<Found, BlobError> {
         if let Some(open) = self.open_partial(hash, total) {
             let path = partial::data_path(&self.inner.dir, hash, total);
-            if let Some(bytes) = open.read(group).map_err(io_error(&path))? {
-                return Ok(Found::Bytes(bytes));
-            }
-            return Ok(Found::Part(open.have().clone()));
+            return Ok(match open.read(group).map_err(io_error(&path))? {
+                Some(bytes) => Found::Bytes(bytes),
+                None => Found::Part(open.have().clone()),
+            });
         }
-        let Some((offset, len)) = self.tree_of(hash, total)?.and_then(|tree| tree.place_of(group)) else {
-            return Ok(Found::Nothing);
-        };
+        let Some(tree) = self.tree_of(hash, total)? else { return Ok(Found::Nothing) };
+        let Some((offset, len)) = tree.place_of(group) else { return Ok(Found::Nothing) };
         let path = self.file_of(hash);
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = buffers::take(len as usize);
         let file = File::open(&path).map_err(io_error(&path))?;
         file.read_exact_at(&mut bytes, offset).map_err(io_error(&path))?;
-        Ok(Found::Bytes(bytes))
+        // Whose bytes these are is not known if the blob was dropped meanwhile.
+        Ok(if self.lock().holds(hash, &tree) { Found::Bytes(bytes) } else { Found::Nothing })
     }
 
     /// Leaves of the tree of the blob `hash` of `total` bytes from `first` on, for a peer; `None` if nothing is known of it.
@@ -379,7 +385,7 @@ impl BlobStore {
 
     fn forget(&self, hash: &BlobHash) {
         let mut index = self.lock();
-        if index.remove(hash) {
+        if index.remove(hash).is_some() {
             self.unlink(hash);
         }
     }
@@ -388,11 +394,19 @@ impl BlobStore {
         let mut index = self.lock();
         let dropped: Vec<_> =
             index.entries.iter().filter(|(_, entry)| entry.pins == 0 && condition(entry)).map(|(hash, _)| *hash).collect();
-        for hash in &dropped {
-            index.remove(hash);
-            self.unlink(hash);
-        }
+        dropped.iter().for_each(|hash| self.discard(&mut index, hash));
         dropped.len()
+    }
+
+    /// Drops a blob; its file is kept to be written anew if nobody else has it open for writing.
+    fn discard(&self, index: &mut Index, hash: &BlobHash) {
+        let Some(entry) = index.remove(hash) else { return };
+        let room = self.inner.bytes_max.saturating_sub(index.stored).saturating_sub(index.reserved);
+        let path = self.file_of(hash);
+        let free = entry.tree.is_some() && entry.writer.strong_count() == 0;
+        if !(free && index.spares.keep(&self.inner.dir, &path, entry.len, room)) {
+            remove(&path);
+        }
     }
 
     /// Sets `len` bytes of the quota aside, dropping what nobody claims as needed.
@@ -403,6 +417,7 @@ impl BlobStore {
             let free = bytes_max.saturating_sub(index.stored).saturating_sub(index.reserved);
             if len <= free {
                 index.reserved += len;
+                index.spares.shrink(&self.inner.dir, free - len);
                 return Ok(());
             }
             let (oldest, reclaimable) = index.unclaimed();

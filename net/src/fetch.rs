@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::blobs::{Bits, BlobError, BlobStore, LEAF_BYTES, Transfer, Tree, groups_of};
+use crate::buffers;
 use crate::conduct::Offence;
 use crate::error::FetchError;
 use crate::handle::{Command, Shared, blocking};
@@ -283,7 +284,12 @@ impl Fetch<'_> {
         let outcome = match self.request(ask.peer, part).await? {
             Some(PartResponse::Bytes(bytes)) => {
                 self.shared.traffic.count_received(ask.peer, bytes.len());
-                let stored = self.on_store(move |_| transfer.write(ask.group, &bytes)).await?;
+                let write = move |_: &BlobStore| {
+                    let stored = transfer.write(ask.group, &bytes);
+                    buffers::give(bytes);
+                    stored
+                };
+                let stored = self.on_store(write).await?;
                 if stored { Outcome::Stored } else { Outcome::Wrong }
             }
             Some(PartResponse::Busy) => Outcome::Busy,

@@ -11,6 +11,7 @@
 
 mod behaviour;
 pub mod blobs;
+mod buffers;
 mod conduct;
 mod config;
 mod dialer;

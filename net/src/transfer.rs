@@ -9,6 +9,7 @@ use libp2p::{StreamProtocol, request_response};
 use psyche_messages::BlobHash;
 
 use crate::blobs::{GROUP_BYTES, LEAF_BYTES};
+use crate::buffers;
 use crate::wire::{WireError, decode, encode};
 
 /// Name of the protocol; changes with the form of its messages.
@@ -162,7 +163,7 @@ impl request_response::Codec for PartCodec {
             head.append(&mut read_bounded(io, RESPONSE_BYTES_MAX).await?);
             return PartResponse::decode(&head).map_err(invalid);
         };
-        let mut bytes = vec![0; len];
+        let mut bytes = buffers::take(len);
         io.read_exact(&mut bytes).await?;
         // Nothing follows.
         match io.read(&mut [0]).await? {
@@ -182,11 +183,13 @@ impl request_response::Codec for PartCodec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        match &response {
+        match response {
             // As `encode` writes it, without copying a quarter MiB for it.
             PartResponse::Bytes(bytes) if bytes.len() <= GROUP_BYTES as usize => {
                 io.write_all(&bytes_head(bytes.len())).await?;
-                io.write_all(bytes).await
+                io.write_all(&bytes).await?;
+                buffers::give(bytes);
+                Ok(())
             }
             _ => io.write_all(&response.encode().map_err(invalid)?).await,
         }

@@ -16,6 +16,8 @@ use crate::usage::cpu_s_below;
 
 /// Who averages.
 const PEERS: usize = 4;
+/// Rounds before the first one, beside the one that `in_turns` does not count.
+const WARM_UP: usize = 3;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -45,7 +47,7 @@ enum Who {
     /// Hivemind averages the vector.
     Hivemind,
     /// Every peer of ours fetches payloads of so many bytes from the others.
-    Ours(usize),
+    Ours(usize, Kind),
 }
 
 #[derive(Clone, Copy)]
@@ -72,13 +74,13 @@ impl Team {
                     command.arg(&options.script);
                     Process::spawn(rig, format!("hivemind {number}"), command, number, PEERS, author.as_deref())?
                 }
-                Who::Ours(_) => Process::start(rig, Kind::Quic, number, PEERS, author.as_deref())?,
+                Who::Ours(_, kind) => Process::start(rig, kind, number, PEERS, author.as_deref())?,
             });
         }
         let mut team = Self { peers, step: 0 };
         let len = match who {
             Who::Hivemind => options.bytes,
-            Who::Ours(len) => {
+            Who::Ours(len, _) => {
                 drop(team.all("meet")?);
                 len
             }
@@ -118,10 +120,16 @@ impl Team {
 pub(crate) fn run(options: &Options) -> Result<()> {
     // Of a vector that is reduced in parts, a peer gets (n − 1)/n twice; of payloads, n − 1 whole ones.
     let equal = 2 * options.bytes / PEERS / 4 * 4;
-    let contestants = [Who::Ours(equal), Who::Ours(options.bytes), Who::Ours(options.payload / 4 * 4), Who::Hivemind];
+    let payload = options.payload / 4 * 4;
+    let contestants =
+        [Who::Ours(equal, Kind::Tcp), Who::Ours(equal, Kind::Quic), Who::Ours(payload, Kind::Quic), Who::Hivemind];
     let rigs = contestants.iter().map(|_| Rig::new(options.shaped, PEERS, 1)).collect::<Result<Vec<_>>>()?;
     let mut teams: Vec<Team> =
         rigs.iter().zip(contestants).map(|(rig, who)| Team::start(rig, options, who)).collect::<Result<_>>()?;
+    // A run has been going on for a while: the first rounds make files and connections that the next ones use again.
+    for _ in 0..WARM_UP {
+        teams.iter_mut().zip(contestants).try_for_each(|(team, who)| team.turn(who).map(drop))?;
+    }
     let rounds = in_turns(&[0, 1, 2, 3], options.rounds, |place: usize, round| {
         let spent = teams[place].turn(contestants[place])?;
         eprintln!("round {round}, contestant {place}: {:.3} s, {:.3} CPU-s", spent.wall_s, spent.cpu_s);
@@ -140,11 +148,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Who::Hivemind => {
                 (format!("hivemind, a vector of {} bytes", options.bytes), 2 * options.bytes * (PEERS - 1) / PEERS)
             }
-            Who::Ours(len) => (format!("ours, payloads of {len} bytes"), len * (PEERS - 1)),
+            Who::Ours(len, kind) => (format!("{}, payloads of {len} bytes", kind.name()), len * (PEERS - 1)),
         };
         let against = |what: fn(&Spent) -> f64| match who {
             Who::Hivemind => String::new(),
-            Who::Ours(_) => ratio(Spread::of_ratios(&of(spent, what), &of(last, what))),
+            Who::Ours(..) => ratio(Spread::of_ratios(&of(spent, what), &of(last, what))),
         };
         let matched: Vec<_> = spent.iter().filter_map(|spent| spent.matchmaking_s).collect();
         table.row([

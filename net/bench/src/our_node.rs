@@ -112,11 +112,14 @@ impl OurNode {
         if let Some(last) = self.vector.last_mut() {
             *last = step as f32 * 16.0 + f32::from(self.number);
         }
-        let own: Vec<u8> = self.vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let mut own = vec![0; self.vector.len() * 4];
+        own.as_chunks_mut().0.iter_mut().zip(&self.vector).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
         let len = u32::try_from(own.len())?;
+        let round = RoundKey::new(0, step);
         let hash = self.net.put(own).await?;
+        self.net.blobs().tag(&hash, round);
         drop(self.net.publish(announcement(self.number, step, hash, len)?).await?);
-        let mut results: Vec<(PeerKey, ResultAnnounced)> = Vec::new();
+        let mut results: Vec<PeerKey> = Vec::new();
         let mut transfers = Vec::new();
         while results.len() < self.others {
             let signed = self.announced.recv().await.context("the network has stopped")?;
@@ -125,23 +128,29 @@ impl OurNode {
             {
                 let (net, payload, from) = (self.net.clone(), result.payload, signed.from);
                 // Begins at once, whatever else is still to be announced.
-                transfers.push(tokio::spawn(async move { net.fetch(payload, u64::from(len), &[from], TIMEOUT).await }));
-                results.push((signed.from, result));
+                transfers.push(tokio::spawn(async move {
+                    net.fetch(payload, u64::from(len), &[from], TIMEOUT).await?;
+                    net.blobs().tag(&payload, round);
+                    anyhow::Ok(net.get(payload).await?)
+                }));
+                results.push(signed.from);
             }
         }
-        for done in try_join_all(transfers).await? {
-            done?;
-        }
+        let payloads = try_join_all(transfers).await?;
+        let mut results: Vec<_> = results.into_iter().zip(payloads).collect();
         results.sort_unstable_by_key(|(from, _)| from.0);
         let mut sum = self.vector.clone();
-        for (_, result) in &results {
-            let bytes = self.net.get(result.payload).await?.context("a blob has gone")?;
+        for (_, payload) in results {
+            let bytes = payload?.context("a blob has gone")?;
             let (values, _) = bytes.as_chunks::<4>();
             sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += f32::from_le_bytes(*value));
         }
         let count = (self.others + 1) as f32;
         sum.iter_mut().for_each(|value| *value /= count);
         self.mean = sum;
+        // As training does: what is older than the last round is nobody's any more.
+        let blobs = self.net.blobs().clone();
+        tokio::task::spawn_blocking(move || blobs.retain_rounds_from(RoundKey::new(0, step.saturating_sub(1)))).await?;
         Ok(())
     }
 

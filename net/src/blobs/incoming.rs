@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use psyche_messages::BlobHash;
 
 use super::partial::PARTIAL_DIR;
-use super::tree::TreeBuilder;
+use super::tree::{Tree, TreeBuilder};
 use super::{BlobError, BlobStore, io_error};
 
 /// Makes names of unfinished files unique within the process, which owns the directory.
@@ -31,7 +31,8 @@ impl Incoming {
         store.reserve(len)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = store.inner.dir.join(PARTIAL_DIR).join(format!("put.{number}"));
-        match File::create(&path) {
+        let opened = store.lock().spares.open(&store.inner.dir, &path, len);
+        match opened {
             Ok(file) => Ok(Self { store: store.clone(), len, path, file, builder: TreeBuilder::default() }),
             Err(error) => {
                 store.lock().release(len);
@@ -56,16 +57,26 @@ impl Incoming {
             return Err(BlobError::Changed { len: self.len });
         }
         let (hash, tree) = std::mem::take(&mut self.builder).finish();
+        self.place(hash, tree)?;
+        Ok((hash, self.len))
+    }
+
+    /// Makes `bytes`, all there are, the blob of that name and tree.
+    pub(super) fn finish_with(mut self, bytes: &[u8], hash: BlobHash, tree: Tree) -> Result<(), BlobError> {
+        self.file.write_all(bytes).map_err(io_error(&self.path))?;
+        self.place(hash, tree)
+    }
+
+    fn place(&self, hash: BlobHash, tree: Tree) -> Result<(), BlobError> {
         let target = self.store.file_of(&hash);
         let mut index = self.store.lock();
         if let Some(entry) = index.entries.get_mut(&hash) {
             entry.touched = SystemTime::now();
         } else {
             fs::rename(&self.path, &target).map_err(io_error(&target))?;
-            index.insert_verified(hash, Arc::new(tree));
+            index.insert_verified(hash, Arc::new(tree), Weak::new());
         }
-        drop(index);
-        Ok((hash, self.len))
+        Ok(())
     }
 }
 

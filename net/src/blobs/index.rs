@@ -1,13 +1,14 @@
 //! What the store knows of its files, and the books of its quota.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use psyche_messages::{BlobHash, RoundKey};
 
 use super::claims::Claims;
 use super::partial::Partial;
+use super::spares::Spares;
 use super::tree::Tree;
 
 /// A complete blob.
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     pub(super) touched: SystemTime,
     /// Known once its bytes were compared with its name since the store was opened.
     pub(super) tree: Option<Arc<Tree>>,
+    /// Whoever fetched it, and may still have its file open.
+    pub(super) writer: Weak<Partial>,
 }
 
 /// An unfinished blob.
@@ -49,11 +52,14 @@ pub(super) struct Index {
     pub(super) stored: u64,
     /// Bytes set aside for unfinished blobs, and for files that are copied in.
     pub(super) reserved: u64,
+    /// Files to be written anew. They go when anything else needs their room.
+    pub(super) spares: Spares,
 }
 
 impl Index {
     pub(super) fn new(claims: Claims) -> Self {
-        Self { entries: HashMap::new(), partials: HashMap::new(), claims, stored: 0, reserved: 0 }
+        let spares = Spares::default();
+        Self { entries: HashMap::new(), partials: HashMap::new(), claims, stored: 0, reserved: 0, spares }
     }
 
     pub(super) fn insert(&mut self, hash: BlobHash, entry: Entry) {
@@ -64,15 +70,22 @@ impl Index {
     }
 
     /// Adds a blob that was verified just now. Two transfers of one blob may both end here: claims on the first stay.
-    pub(super) fn insert_verified(&mut self, hash: BlobHash, tree: Arc<Tree>) {
+    pub(super) fn insert_verified(&mut self, hash: BlobHash, tree: Arc<Tree>, writer: Weak<Partial>) {
         let (tag, pins) = self.entries.get(&hash).map_or((None, 0), |entry| (entry.tag, entry.pins));
-        self.insert(hash, Entry { len: tree.len(), tag, pins, touched: SystemTime::now(), tree: Some(tree) });
+        self.insert(hash, Entry { len: tree.len(), tag, pins, touched: SystemTime::now(), tree: Some(tree), writer });
     }
 
-    pub(super) fn remove(&mut self, hash: &BlobHash) -> bool {
+    pub(super) fn remove(&mut self, hash: &BlobHash) -> Option<Entry> {
         let removed = self.entries.remove(hash);
         self.stored -= removed.as_ref().map_or(0, |entry| entry.len);
-        removed.is_some()
+        removed
+    }
+
+    /// Whether the store has the blob of `tree`, or receives it, as it did when that was asked for: its file is no other's then.
+    pub(super) fn holds(&self, hash: &BlobHash, tree: &Arc<Tree>) -> bool {
+        let complete = self.entries.get(hash).and_then(|entry| entry.tree.as_ref());
+        let open = self.partials.get(&(*hash, tree.len())).and_then(|kept| kept.open.as_ref());
+        complete.into_iter().chain(open.map(|open| open.tree())).any(|known| Arc::ptr_eq(known, tree))
     }
 
     pub(super) fn release(&mut self, len: u64) {
@@ -107,11 +120,12 @@ impl Index {
     }
 
     /// Turns an unfinished blob into a blob.
-    pub(super) fn complete(&mut self, hash: BlobHash, tree: Arc<Tree>) {
+    pub(super) fn complete(&mut self, hash: BlobHash, partial: &Arc<Partial>) {
+        let tree = Arc::clone(partial.tree());
         if self.partials.remove(&(hash, tree.len())).is_some() {
             self.release(tree.len());
         }
-        self.insert_verified(hash, tree);
+        self.insert_verified(hash, tree, Arc::downgrade(partial));
     }
 
     /// The longest unused of what nobody claims, and how many bytes nobody claims in all.

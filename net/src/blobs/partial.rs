@@ -13,6 +13,7 @@ use psyche_messages::BlobHash;
 use super::bits::Bits;
 use super::tree::{LEAF_BYTES, Tree, groups_of};
 use super::{BlobError, BlobStore, io_error};
+use crate::buffers;
 
 /// Subdirectory of the store that holds unfinished files.
 pub(super) const PARTIAL_DIR: &str = "partial";
@@ -61,16 +62,14 @@ pub(super) fn len_in(side: &Path) -> io::Result<Option<u64>> {
 }
 
 impl Partial {
-    /// Starts with nothing but the tree.
-    fn create(dir: &Path, hash: &BlobHash, tree: Arc<Tree>) -> io::Result<Self> {
-        let open = |path: &Path| OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-        let data = open(&data_path(dir, hash, tree.len()))?;
+    /// Starts with nothing but the tree; what is in the file `data` so far means nothing.
+    fn create(dir: &Path, hash: &BlobHash, tree: Arc<Tree>, data: File) -> io::Result<Self> {
         let groups = tree.groups();
         let side = if groups > 1 {
             let mut content = tree.len().to_le_bytes().to_vec();
             content.extend(tree.leaves_from(0, groups as usize));
             content.resize(content.len() + groups as usize, 0);
-            let side = open(&side_path(dir, hash))?;
+            let side = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(side_path(dir, hash))?;
             side.write_all_at(&content, 0)?;
             Some(side)
         } else {
@@ -124,7 +123,7 @@ impl Partial {
 
     fn read_at(&self, index: u32) -> io::Result<Vec<u8>> {
         let (offset, len) = self.tree.place_of(index).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = buffers::take(len as usize);
         self.data.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
@@ -178,7 +177,8 @@ impl Transfer {
         store.abandon(&(hash, len));
         store.reserve(len)?;
         let dir = &store.inner.dir;
-        match Partial::create(dir, &hash, Arc::new(tree)) {
+        let data = store.lock().spares.open(dir, &data_path(dir, &hash, len), len);
+        match data.and_then(|data| Partial::create(dir, &hash, Arc::new(tree), data)) {
             Ok(partial) => {
                 let partial = Arc::new(partial);
                 store.lock().activate(hash, len, Arc::clone(&partial));
@@ -209,7 +209,7 @@ impl Transfer {
         let (from, to) = (self.data_path(), self.store.file_of(&self.hash));
         let mut index = self.store.lock();
         fs::rename(&from, &to).map_err(io_error(&to))?;
-        index.complete(self.hash, Arc::clone(&self.partial.tree));
+        index.complete(self.hash, &self.partial);
         // What is left of it is removed at the next start at the latest.
         let _removed = fs::remove_file(side_path(&self.store.inner.dir, &self.hash));
         Ok(())

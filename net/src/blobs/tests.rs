@@ -14,7 +14,8 @@ fn store(bytes_max: u64) -> (TempDir, BlobStore) {
 }
 
 fn files_in(dir: &Path) -> usize {
-    let is_counted = |path: &Path| path.is_file() && !path.ends_with("claims");
+    let is_spare = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with("spare.");
+    let is_counted = |path: &Path| path.is_file() && !path.ends_with("claims") && !is_spare(path);
     let files = |path: &Path| fs::read_dir(path).unwrap().filter(|file| is_counted(&file.as_ref().unwrap().path())).count();
     files(dir) + files(&dir.join(PARTIAL_DIR))
 }
@@ -149,6 +150,107 @@ fn unclaimed_blobs_go_when_their_time_is_over() {
     assert!(!store.contains(&old));
     assert!([tagged, pinned, fresh].iter().all(|hash| store.contains(hash)));
     assert_eq!(files_in(dir.path()), 3);
+}
+
+/// Spares on disk, bytes of them, and how many were used so far.
+fn spares(store: &BlobStore, dir: &Path) -> (usize, u64, usize) {
+    let names = fs::read_dir(dir.join(PARTIAL_DIR)).unwrap().map(|file| file.unwrap().file_name());
+    let count = names.filter(|name| name.to_string_lossy().starts_with("spare.")).count();
+    let index = store.lock();
+    (count, index.spares.bytes(), index.spares.taken)
+}
+
+#[test]
+fn payloads_of_a_new_round_are_written_over_those_of_a_past_one() {
+    let (dir, store) = store(64 << 20);
+    for round in 0..4_u32 {
+        let (own, bytes) = noise(3 * GROUP + 5, u64::from(round));
+        assert_eq!(store.put(&bytes).unwrap(), own);
+        let (theirs, other) = noise(3 * GROUP + 5, 100 + u64::from(round));
+        let transfer = transfer_of(&store, &other, &[0, 1, 2, 3]);
+        transfer.finish().unwrap();
+        drop(transfer);
+        assert_eq!((store.get(&own).unwrap(), store.get(&theirs).unwrap()), (Some(bytes), Some(other)));
+        for blob in [own, theirs] {
+            assert!(store.tag(&blob, RoundKey::new(0, round)));
+        }
+        assert_eq!(store.retain_rounds_from(RoundKey::new(0, round)), if round == 0 { 0 } else { 2 });
+    }
+    // Files of rounds 0 and 1 became those of 2 and 3, and those of round 2 wait.
+    assert_eq!(spares(&store, dir.path()), (2, 2 * (3 * GROUP as u64 + 5), 4));
+    assert_eq!(files_in(dir.path()), 2);
+    drop(store);
+    let store = BlobStore::open(dir.path(), 64 << 20, TTL).unwrap();
+    assert_eq!(spares(&store, dir.path()), (0, 0, 0), "a start removes them");
+}
+
+#[test]
+fn a_longer_file_is_cut_and_a_shorter_one_is_left() {
+    let (dir, store) = store(64 << 20);
+    let (first, bytes) = noise(2 * GROUP, 1);
+    store.put(&bytes).unwrap();
+    assert_eq!(store.tag(&first, RoundKey::new(0, 0)), true);
+    store.retain_rounds_from(RoundKey::new(0, 1));
+    let (longer, bytes) = noise(2 * GROUP + 1, 2);
+    store.put(&bytes).unwrap();
+    assert_eq!((store.get(&longer).unwrap(), spares(&store, dir.path()).2), (Some(bytes), 0));
+    let (shorter, bytes) = noise(GROUP + 1, 3);
+    store.put(&bytes).unwrap();
+    assert_eq!((store.get(&shorter).unwrap(), spares(&store, dir.path()).2), (Some(bytes), 1));
+}
+
+#[test]
+fn spares_never_take_room_that_blobs_need_and_are_few() {
+    let quota = 8 * GROUP as u64;
+    let (dir, store) = store(quota);
+    let put = |len: usize, seed: u64, round: u32| {
+        let (hash, bytes) = noise(len, seed);
+        store.put(&bytes).unwrap();
+        store.tag(&hash, RoundKey::new(0, round));
+    };
+    (0..3).for_each(|seed| put(2 * GROUP, seed, 0));
+    store.retain_rounds_from(RoundKey::new(0, 1));
+    assert_eq!(spares(&store, dir.path()).1, 6 * GROUP as u64);
+    put(5 * GROUP, 9, 1);
+    let (_, bytes, _) = spares(&store, dir.path());
+    assert!(bytes + store.stored_bytes() <= quota, "{bytes}");
+    for seed in 0..200 {
+        put(GROUP, 100 + seed, 2);
+        store.retain_rounds_from(RoundKey::new(0, 3));
+        let (count, bytes, _) = spares(&store, dir.path());
+        assert!(count <= 64 && bytes + store.stored_bytes() <= quota);
+    }
+}
+
+#[test]
+fn a_file_that_somebody_may_still_write_or_has_linked_is_not_used_again() {
+    let (dir, store) = store(64 << 20);
+    let (fetched, bytes) = noise(2 * GROUP, 1);
+    let transfer = transfer_of(&store, &bytes, &[0, 1]);
+    transfer.finish().unwrap();
+    store.tag(&fetched, RoundKey::new(0, 0));
+    let (linked, bytes) = noise(2 * GROUP, 2);
+    store.put(&bytes).unwrap();
+    fs::hard_link(store.path_of(&linked).unwrap(), dir.path().join("elsewhere")).unwrap();
+    store.tag(&linked, RoundKey::new(0, 0));
+    assert_eq!(store.retain_rounds_from(RoundKey::new(0, 1)), 2);
+    assert_eq!(spares(&store, dir.path()), (0, 0, 0));
+    assert_eq!(fs::read(dir.path().join("elsewhere")).unwrap(), bytes);
+    drop(transfer);
+}
+
+#[test]
+fn what_was_read_of_a_blob_that_was_dropped_meanwhile_is_not_taken_for_it() {
+    let (_dir, store) = store(64 << 20);
+    let (hash, bytes) = noise(2 * GROUP, 1);
+    store.put(&bytes).unwrap();
+    let tree = store.tree_of(&hash, 2 * GROUP as u64).unwrap().unwrap();
+    assert!(store.lock().holds(&hash, &tree));
+    store.tag(&hash, RoundKey::new(0, 0));
+    store.retain_rounds_from(RoundKey::new(0, 1));
+    assert!(!store.lock().holds(&hash, &tree));
+    store.put(&bytes).unwrap();
+    assert!(!store.lock().holds(&hash, &tree), "it came back in another file");
 }
 
 /// A transfer of the blob with these groups there.
