@@ -171,24 +171,7 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
         (earned > 0).then_some(())
     });
 
-    terminal.resize(40, 120);
-    terminal.wait_for("larger picture", |screen| {
-        let rows: Vec<_> = screen.rows(0, 120).collect();
-        (rows.last()?.contains("q leave") && rows.get(38)?.contains('┘')).then_some(())
-    });
-    terminal.resize(12, 40);
-    terminal.wait_for("small picture", |screen| {
-        let rows: Vec<_> = screen.rows(0, 40).collect();
-        (rows.last()?.contains("q leave") && rows.get(3)?.contains("4 events")).then_some(())
-    });
-    terminal.keys("2");
-    terminal.wait_for_words(&["claimable"]);
-    terminal.resize(24, 80);
-    terminal.keys("\u{1a}");
-    assert!(terminal.given_back().contains("Stopped"));
-    terminal.start("fg");
-    terminal.wait_for_view();
-    terminal.wait_for_words(&["loss", "same bits at"]);
+    resizes_and_suspends(&terminal);
 
     terminal.keys("\u{3}");
     let (left, code) = terminal.ended();
@@ -211,6 +194,28 @@ fn a_person_sees_a_real_run_with_a_peer_resizes_suspends_and_leaves_it_cleanly()
     let (left, code) = terminal.ended();
     assert!(code == 0 && left.contains("batches trained"), "{left}");
     watches(&terminal, &mut peer);
+}
+
+/// The view follows the terminal's size, and comes back in front.
+fn resizes_and_suspends(terminal: &Terminal) {
+    terminal.resize(40, 120);
+    terminal.wait_for("larger picture", |screen| {
+        let rows: Vec<_> = screen.rows(0, 120).collect();
+        (rows.last()?.contains("q leave") && rows.get(38)?.contains('┘')).then_some(())
+    });
+    terminal.resize(12, 40);
+    terminal.wait_for("small picture", |screen| {
+        let rows: Vec<_> = screen.rows(0, 40).collect();
+        (rows.last()?.contains("q leave") && rows.get(3)?.contains("4 events")).then_some(())
+    });
+    terminal.keys("2");
+    terminal.wait_for_words(&["claimable"]);
+    terminal.resize(24, 80);
+    terminal.keys("\u{1a}");
+    assert!(terminal.given_back().contains("Stopped"));
+    terminal.start("fg");
+    terminal.wait_for_view();
+    terminal.wait_for_words(&["loss", "same bits at"]);
 }
 
 /// The picture for the guides, of a run with three nodes and two endpoints that has gone on for a while.

@@ -231,8 +231,9 @@ fn open(rows: u16, columns: u16) -> (File, OwnedFd) {
     // SAFETY: both were opened above and belong to nobody else.
     let ends = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
     // What the test starts otherwise must not hold it open.
-    // SAFETY: takes no pointers.
-    assert_eq!(unsafe { libc::fcntl(ends.0.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
-    assert_eq!(unsafe { libc::fcntl(ends.1.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
+    for end in [ends.0.as_raw_fd(), ends.1.as_raw_fd()] {
+        // SAFETY: takes no pointers.
+        assert_eq!(unsafe { libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC) }, 0);
+    }
     ends
 }
