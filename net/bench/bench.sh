@@ -72,7 +72,7 @@ for name in "$@"; do
   case $name in
     blobs)
       build
-      over_networks blobs 5 3
+      over_networks blobs 5 5
       ;;
     gossip)
       build
@@ -81,7 +81,7 @@ for name in "$@"; do
     averaging)
       if hivemind; then
         build
-        over_networks averaging 8 3 --python "$python" --script net/bench/averaging.py
+        over_networks averaging 5 5 --python "$python" --script net/bench/averaging.py
       fi
       ;;
     rounds) net/bench/rounds.sh ;;
