@@ -146,6 +146,11 @@ impl Digests {
         self.claims.get(peer).copied()
     }
 
+    /// Whether a peer told its digest after `step`.
+    pub(super) fn is_told(&self, step: Step, peer: &PeerKey) -> bool {
+        self.heard.get(&step).is_some_and(|peers| peers.contains_key(peer))
+    }
+
     /// Whether any of `members` holds anything.
     pub(super) fn anyone_holds(&self, members: &[PeerKey]) -> bool {
         members.iter().any(|peer| self.claims.contains_key(peer))

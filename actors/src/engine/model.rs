@@ -108,8 +108,7 @@ impl Engine {
         if matches!(self.busy, Some(Busy::Loading { .. } | Busy::Applying { .. })) {
             return;
         }
-        let Some(view) = &self.view else { return };
-        let members = view.client_peers();
+        let members = self.judges(step);
         let verdict = self.digests.verdict(step, &members, &self.config.peer, self.now.mono_ms, self.config.patience.digest_ms);
         match verdict {
             Verdict::Open => {}
@@ -135,9 +134,22 @@ impl Engine {
 
     /// Whether the parameters after `step` should be compared with the members' before anything is built on them.
     pub(super) fn awaits_comparison(&self, step: Step) -> bool {
-        let Some(view) = &self.view else { return false };
         let (now_ms, patience_ms) = (self.now.mono_ms, self.config.patience.digest_ms);
-        self.digests.is_open(step, &view.client_peers(), &self.config.peer, now_ms, patience_ms)
+        self.view.is_some() && self.digests.is_open(step, &self.judges(step), &self.config.peer, now_ms, patience_ms)
+    }
+
+    /// Whose digests after `step` count: the clients', and what those said who were clients in that round and have been dropped
+    /// since. They applied the same, and where few are left each of them counts.
+    fn judges(&self, step: Step) -> Vec<PeerKey> {
+        let mut judges = self.view.as_ref().map(super::view::View::client_peers).unwrap_or_default();
+        let facts = self.locate_step(step).and_then(|(at, height)| self.logs.get(at)?.facts_at(height));
+        for member in facts.into_iter().flat_map(|facts| &facts.members) {
+            let spoke = member.peer == self.config.peer || self.digests.is_told(step, &member.peer);
+            if spoke && !judges.contains(&member.peer) {
+                judges.push(member.peer);
+            }
+        }
+        judges
     }
 
     /// Takes a snapshot in the middle of an epoch for members whose parameters are wrong, if this node is the first of
@@ -264,7 +276,7 @@ impl Engine {
                 Trouble::Stalled { round } => step >= round.step,
                 Trouble::Diverged { .. } => true,
             };
-            let right = self.digests.majority(step, &view.client_peers(), &self.config.peer)?;
+            let right = self.digests.majority(step, &self.judges(step), &self.config.peer)?;
             better.then(|| self.peers_source(step, Some(right))).flatten()
         })
     }

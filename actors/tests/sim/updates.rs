@@ -21,6 +21,9 @@ fn sim_who_starts_late_loads_once_and_replays_the_rest() {
         let loaded = loads(&world, 0);
         assert_eq!(loaded.len(), 1, "it should not have asked for newer and newer parameters: {loaded:?}");
         let replays = &world.checks.replays;
+        if loaded[0].next() == Step(world.faults.steps) {
+            return; // The run was over.
+        }
         assert!(replays.iter().any(|(from, to)| *from == loaded[0].next() && to >= from), "{loaded:?} {replays:?}");
     });
 }
@@ -86,7 +89,7 @@ fn sim_weights_and_step_never_part_when_everyone_is_gone_and_comes_back() {
         // A round lasts three to four seconds, so that nodes die in every part of it.
         let mut faults = Faults::NONE.with_steps(40);
         faults.keeps_disk = true;
-        faults.crash_of_all = Some((100_000 + 430 * seed, 1_000 + 800 * (seed % 5)));
+        faults.crash_of_all = Some((100_000 + 430 * (seed % 100), 1_000 + 800 * (seed % 5)));
         let mut world = World::new(seed, 3 + seed as usize % 3, faults);
         world.run();
         assert!(world.nodes.iter().all(|node| node.disk_at_death), "everyone had a snapshot");
