@@ -100,6 +100,15 @@ fn good_summary(output: &Output, nodes: usize) -> Value {
     summary
 }
 
+/// The report and the summary of a run that failed, after checking that both say why.
+fn failed_because(out: &Path, why: &str) -> (String, Value) {
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(report.contains(&format!("FAILED: {why}")), "{why}");
+    let summary: Value = serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert!(summary["failure"].as_str().unwrap().starts_with(why), "{summary}");
+    (report, summary)
+}
+
 fn left_behind(out: &Path) -> Vec<String> {
     let names = std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.collect();
@@ -178,6 +187,23 @@ async fn ctrl_c_stops_every_node_and_says_where_the_logs_are() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(err.contains(&*out.to_string_lossy()), "{err}");
     assert!(!pids.into_iter().any(runs), "{err}");
+    failed_because(&out, "stopped by Ctrl-C");
+}
+
+#[tokio::test]
+async fn a_run_whose_node_leaves_in_the_middle_fails_with_a_report_of_what_happened() {
+    let mut testnet = start("--nodes 2 --devices 1 --steps 1000");
+    testnet.wait_until("a node trained", |net| net.count(2, "step_applied") >= 2).await;
+    let out = testnet.out.clone();
+    signal(testnet.pid(2), libc::SIGTERM);
+    let (output, _folder) = testnet.end().await;
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && err.contains("report.html"), "{err}");
+    let (report, summary) = failed_because(&out, "node 2");
+    assert!(report.contains("before the run was finished"), "{err}");
+    assert!(report.contains("loss-chart-t") && report.contains("timeline-chart-t"), "what was trained is drawn");
+    assert!(report.contains("By the chain&#39;s accounts"), "the chain was asked while it ran");
+    assert!(summary["steps"].as_u64().unwrap() >= 2, "{summary}");
 }
 
 #[tokio::test]

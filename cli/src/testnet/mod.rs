@@ -3,10 +3,11 @@
 //! What is decided is decided in pure modules: [`plan`] (who starts with which variables), [`board`] (what nodes have told),
 //! [`verdict`] (whether it was good). Around them, [`folder`], [`prepare`], [`fleet`], [`follow`] and [`network`] touch
 //! files, chain and processes; [`progress`] and [`plot`] show it. When the nodes have stopped, [`reference`] and [`sample`]
-//! compute what [`report`] holds beside the nodes' own words.
+//! compute what [`report`] holds beside the nodes' own words; where they have not come to an end, [`failed`] writes it.
 
 mod args;
 mod board;
+mod failed;
 mod fleet;
 mod folder;
 mod follow;
@@ -27,11 +28,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use psyche_chain::{Rpc, ops};
-use psyche_localnet::Localnet;
 use psyche_messages::{Address, Step};
 
 pub(crate) use args::TestnetArgs;
 use board::NodeBoard;
+use failed::Stage;
 use fleet::Fleet;
 use network::{Endpoint, Network};
 use plan::Plan;
@@ -60,9 +61,9 @@ pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
     let program = std::env::current_exe().context("failed to find this program's own file")?;
     let mut fleet = Fleet::new(program, plan.nodes.len());
     let mut progress = Progress::stderr(started);
-    let mut chain = None;
+    let mut stage = Stage::default();
     let outcome = tokio::select! {
-        done = drive(&plan, &mut fleet, &mut progress, &mut chain) => done,
+        done = drive(&plan, &mut fleet, &mut progress, &mut stage) => done,
         signal = stop.requested() => Err(anyhow!("stopped by {signal}")),
     };
     progress.clear();
@@ -73,8 +74,9 @@ pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
             progress.say(&format!("{killed} of them had to be killed"));
         }
     }
+    let known = if outcome.is_err() { failed::ask(&stage).await } else { failed::Known::default() };
     // The results are in already; a chain that is slow to stop ends with the process.
-    if let Some(chain) = chain
+    if let Some(chain) = stage.chain
         && let Err(error) = chain.stop().await
     {
         tracing::warn!(%error, "the local chain did not stop in order");
@@ -83,11 +85,16 @@ pub(crate) async fn run(args: TestnetArgs) -> Result<()> {
         Ok(done) => done,
         Err(error) => {
             progress.say(&format!("logs and events are under {}", out.display()));
+            match failed::write(&plan, &known, &format!("{error:#}"), started.elapsed()) {
+                Ok(()) => progress.say(&format!("what happened until then is in {}", plan.report().display())),
+                Err(error) => progress.say(&format!("there is no report: {error:#}")),
+            }
             return Err(error);
         }
     };
     let mut summary = verdict::summarize(&plan.nodes, &done.boards, &done.accounts, started.elapsed());
     let extras = Extras::compute(&plan, &done.boards, args.no_reference, &mut progress, &mut stop).await?;
+    summary.failure = extras.stopped.map(|signal| format!("stopped by {signal} while the report was computed"));
     write_report(&plan, &done, &extras, &mut summary)?;
     tell(&args, &plan, &done.boards, &summary)
 }
@@ -104,6 +111,8 @@ struct Done {
 struct Extras {
     reference: Result<Reference, String>,
     sample: Result<Sample, String>,
+    /// The signal that ended the computing early.
+    stopped: Option<&'static str>,
 }
 
 impl Extras {
@@ -131,7 +140,7 @@ impl Extras {
                 } else {
                     reference::train(&plan, steps, &course).map_err(in_words)
                 };
-                Self { reference, sample }
+                Self { reference, sample, stopped: None }
             }
         });
         let mut look = tokio::time::interval(TELL_EVERY);
@@ -144,8 +153,8 @@ impl Extras {
                 }
                 signal = stop.requested() => {
                     course.cancel.store(true, Ordering::Relaxed);
-                    let _cancelled = work.await;
-                    bail!("stopped by {signal}");
+                    let extras = work.await.context("failed to compute what the report shows")?;
+                    break Ok(Self { stopped: Some(signal), ..extras });
                 }
             }
         }
@@ -154,7 +163,6 @@ impl Extras {
 
 /// Writes the report, and names it in the summary.
 fn write_report(plan: &Plan, done: &Done, extras: &Extras, summary: &mut Summary) -> Result<()> {
-    let config = reference::config_of(&plan.model())?;
     let records = report::read(plan);
     let shortcomings = verdict::shortcomings(summary, &done.boards);
     summary.adamw_loss_last = extras.reference.as_ref().ok().and_then(|reference| {
@@ -171,8 +179,8 @@ fn write_report(plan: &Plan, done: &Done, extras: &Extras, summary: &mut Summary
             records: &records,
             accounts: &done.accounts,
             costs: done.costs.as_ref(),
-            endpoint: &done.endpoint,
-            parameters: config.parameter_count(),
+            endpoint: Some(&done.endpoint),
+            parameters: report::parameters(plan)?,
             reference: extras.reference.as_ref().map_err(String::as_str),
             sample: extras.sample.as_ref().map_err(String::as_str),
         },
@@ -180,23 +188,19 @@ fn write_report(plan: &Plan, done: &Done, extras: &Extras, summary: &mut Summary
 }
 
 /// Everything from the chain's start to the last claim.
-async fn drive(
-    plan: &Plan,
-    fleet: &mut Fleet,
-    progress: &mut Progress<io::Stderr>,
-    slot: &mut Option<Localnet>,
-) -> Result<Done> {
+async fn drive(plan: &Plan, fleet: &mut Fleet, progress: &mut Progress<io::Stderr>, stage: &mut Stage) -> Result<Done> {
     progress.say("starting a local chain; making tokens and initial weights");
-    let wallets = Wallets::make(plan)?;
+    let Stage { chain: slot, wallets } = stage;
+    let wallets = &*wallets.insert(Wallets::make(plan)?);
     let files = tokio::task::spawn_blocking({
         let plan = plan.clone();
         move || prepare::files(&plan)
     });
-    let chain = slot.insert(prepare::chain(plan, &wallets).await?);
+    let chain = slot.insert(prepare::chain(plan, wallets).await?);
     let endpoint = Endpoint { rpc: chain.rpc_url(), ws: chain.ws_url() };
     progress.say(&format!("the chain runs at {} and {}", endpoint.rpc, endpoint.ws));
     let rpc = prepare::connect(&endpoint)?;
-    prepare::run(plan, &rpc, &wallets).await?;
+    prepare::run(plan, &rpc, wallets).await?;
     progress.say("the run is created, funded and resumed");
     files.await.context("failed to make tokens and weights")??;
     let operator = wallets.operator.address();
@@ -209,7 +213,7 @@ async fn drive(
         }
     };
     let accounts = accounts(&rpc, &wallets.nodes).await?;
-    let costs = match costs(&rpc, &wallets).await {
+    let costs = match costs(&rpc, wallets).await {
         Ok(costs) => Some(costs),
         Err(error) => {
             tracing::warn!("what the run cost is not known: {error:#}");
@@ -261,7 +265,8 @@ fn tell(args: &TestnetArgs, plan: &Plan, boards: &[NodeBoard], summary: &Summary
         output::line(format_args!("model    {}", plan.trained().display()))?;
         output::line(format_args!("logs     {}", plan.out.join("node-*/log.txt").display()))?;
     }
-    let shortcomings = verdict::shortcomings(summary, boards);
+    let mut shortcomings = verdict::shortcomings(summary, boards);
+    shortcomings.splice(0..0, summary.failure.clone());
     if !shortcomings.is_empty() {
         bail!("{}; logs and events are under {}", shortcomings.join("; "), plan.out.display());
     }

@@ -36,6 +36,9 @@ pub(crate) struct Summary {
     /// Mean loss of AdamW's last quarter of the steps, where its curve was computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) adamw_loss_last: Option<f64>,
+    /// Why the run, or the computing of its report, did not come to its end; absent where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<String>,
     /// The report's path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<String>,
@@ -73,6 +76,7 @@ pub(crate) fn summarize(plan: &[NodePlan], boards: &[NodeBoard], accounts: &[Acc
         nodes: nodes.collect(),
         wall_s: (wall.as_secs_f64() * 10.0).round() / 10.0,
         adamw_loss_last: None,
+        failure: None,
         report: None,
     }
 }

@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use psyche_gpu::config::LlamaConfig;
 
 use super::board::NodeBoard;
 use super::network::Endpoint;
@@ -23,6 +24,7 @@ use super::plan::{Plan, SEQUENCE};
 use super::reference::Reference;
 use super::sample::Sample;
 use super::verdict::{Account, Summary};
+use crate::commands::failed_to;
 use html::{escaped, section};
 use record::NodeRecord;
 
@@ -48,7 +50,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) records: &'a [NodeRecord],
     pub(crate) accounts: &'a [Account],
     pub(crate) costs: Option<&'a Costs>,
-    pub(crate) endpoint: &'a Endpoint,
+    /// `None` if the chain did not start.
+    pub(crate) endpoint: Option<&'a Endpoint>,
     /// Numbers of the model.
     pub(crate) parameters: u64,
     /// AdamW's curve, or why there is none.
@@ -61,6 +64,15 @@ impl Facts<'_> {
     pub(crate) fn boards(&self) -> Vec<NodeBoard> {
         self.records.iter().map(|record| record.board.clone()).collect()
     }
+}
+
+/// Numbers of the testnet's model.
+///
+/// # Errors
+/// If its configuration is none.
+pub(crate) fn parameters(plan: &Plan) -> Result<u64> {
+    let config = LlamaConfig::from_json(plan.model_config().as_bytes()).map_err(failed_to)?;
+    Ok(config.parameter_count())
 }
 
 /// Every node's log, read again from its start.

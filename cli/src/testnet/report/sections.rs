@@ -49,12 +49,19 @@ pub(super) fn head(facts: &Facts<'_>) -> String {
         let _written = writeln!(text, "<div><dt>{name}</dt><dd class=\"{class}\">{}</dd></div>", escaped(&value));
     }
     text.push_str("</dl>\n");
-    if facts.shortcomings.is_empty() {
-        text.push_str("<p class=\"good\">The run did all that it should.</p>\n");
-    } else {
-        let _written = writeln!(text, "<p class=\"bad\">{}</p>", escaped(&facts.shortcomings.join("; ")));
+    text + &verdict(facts)
+}
+
+/// Whether it did what it should, and if not, what happened.
+fn verdict(facts: &Facts<'_>) -> String {
+    let bad = |words: &str| format!("<p class=\"bad\">{}</p>\n", escaped(words));
+    let missing = facts.shortcomings.join("; ");
+    match &facts.summary.failure {
+        None if missing.is_empty() => "<p class=\"good\">The run did all that it should.</p>\n".to_owned(),
+        None => bad(&format!("FAILED: {missing}.")),
+        Some(what) if missing.is_empty() => bad(&format!("FAILED: {what}.")),
+        Some(what) => bad(&format!("FAILED: {what}.")) + &bad(&format!("What the run fell short of until then: {missing}.")),
     }
-    text
 }
 
 /// The curve of the run, of each node, and of AdamW.
@@ -261,11 +268,15 @@ pub(super) fn peers(facts: &Facts<'_>) -> String {
         "peers at most",
         "model from",
         "others' results",
-        "their bytes, about",
+        "their bytes (estimated)",
         "steps replayed",
         "listens on",
     ];
     let mut text = table("Who was connected, and what came from others", &head, &rows);
+    text.push_str(&paragraph(
+        "Bytes are estimated: the others' results that a node applied, times the mean length of its own. What went over the \
+         network to and from each peer is in a running node's status (bytes_sent, bytes_received).",
+    ));
     let names: Vec<String> = (1..=facts.records.len()).map(|number| format!("node {number}")).collect();
     let head: Vec<&str> = std::iter::once("compared by").chain(names.iter().map(String::as_str)).collect();
     let mut rows = Vec::new();
@@ -286,7 +297,10 @@ pub(super) fn peers(facts: &Facts<'_>) -> String {
 }
 
 pub(super) fn chain(facts: &Facts<'_>) -> String {
-    let mut text = paragraph(&format!("The nodes were given the endpoint {} with {}.", facts.endpoint.rpc, facts.endpoint.ws));
+    let mut text = match facts.endpoint {
+        Some(endpoint) => paragraph(&format!("The nodes were given the endpoint {} with {}.", endpoint.rpc, endpoint.ws)),
+        None => paragraph("The local chain did not start."),
+    };
     let changes: Vec<Vec<String>> = facts
         .records
         .iter()

@@ -53,17 +53,28 @@ impl Scene {
     }
 
     fn page(&self, reference: Result<&Reference, &str>, sample: Result<&Sample, &str>) -> String {
+        self.page_of((None, &[]), reference, sample)
+    }
+
+    /// A page of a run that failed as the first argument says, and fell short of the others.
+    fn page_of(
+        &self,
+        (failure, shortcomings): (Option<&str>, &[String]),
+        reference: Result<&Reference, &str>,
+        sample: Result<&Sample, &str>,
+    ) -> String {
         let records = read(&self.plan);
-        let summary = self.summary(&records);
+        let mut summary = self.summary(&records);
+        summary.failure = failure.map(str::to_owned);
         let paid = Account { earned: Points(7_654_321), claimed: Points(7_654_321) };
         page(&Facts {
             plan: &self.plan,
             summary: &summary,
-            shortcomings: &[],
+            shortcomings,
             records: &records,
             accounts: &vec![paid; records.len()],
             costs: Some(&Costs { owner: 841_855_040, operator: 673_160, nodes: vec![3_512_880; records.len()] }),
-            endpoint: &endpoint(),
+            endpoint: Some(&endpoint()),
             parameters: 1_901_696,
             reference,
             sample,
@@ -148,6 +159,23 @@ fn the_page_s_numbers_are_the_summary_s() {
     for value in [summary.steps.to_string(), format!("{:.3}", summary.loss_last.unwrap()), "22 962 963".to_owned()] {
         assert!(page.contains(&tile(&value)), "{value}");
     }
+}
+
+#[test]
+fn a_run_that_failed_or_fell_short_is_marked_as_such_with_what_happened() {
+    let scene = scene(&RECORDED.map(str::as_bytes));
+    let short = ["the loss did not fall: 7.1 at first, 7.2 at last".to_owned()];
+    for (failure, shortcomings, said) in [
+        (Some("node 2 was killed by <SIGKILL>"), &[][..], "FAILED: node 2 was killed by &lt;SIGKILL&gt;."),
+        (None, &short[..], "FAILED: the loss did not fall: 7.1 at first, 7.2 at last."),
+        (Some("stopped by Ctrl-C"), &short[..], "What the run fell short of until then: the loss did not fall"),
+    ] {
+        let page = scene.page_of((failure, shortcomings), Err("x"), Err("y"));
+        parse(&page);
+        assert!(page.contains(said), "{said}");
+        assert!(!page.contains("did all that it should"));
+    }
+    assert!(!scene.page(Err("x"), Err("y")).contains("FAILED"));
 }
 
 #[test]
