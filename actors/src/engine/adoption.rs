@@ -25,11 +25,20 @@ impl Engine {
         self.config.patience.peers_ms.saturating_mul(2).min(self.warmup_ms() / 2)
     }
 
-    /// Whether this node would know by now if any client held newer parameters: it has listened for long enough, be Warmup as
-    /// old as it may, and it is connected to all clients but as many as may lie.
+    /// Whether this node would know by now if any client held newer parameters: it has been connected to all clients but as
+    /// many as may lie for long enough, be Warmup as old as it may.
     pub(super) fn has_listened(&self) -> bool {
-        let listened_ms = self.watching_since_ms.map_or(0, |since_ms| self.now.mono_ms.saturating_sub(since_ms));
-        listened_ms >= self.adoption_wait_ms() && self.hears_enough()
+        let listened_ms = self.hearing_since_ms.map(|since_ms| self.now.mono_ms.saturating_sub(since_ms));
+        listened_ms.is_some_and(|listened_ms| listened_ms >= self.adoption_wait_ms())
+    }
+
+    /// Notes since when so many are connected.
+    pub(super) fn note_hearing(&mut self) {
+        if self.hears_enough() {
+            self.hearing_since_ms.get_or_insert(self.now.mono_ms);
+        } else {
+            self.hearing_since_ms = None;
+        }
     }
 
     fn hears_enough(&self) -> bool {

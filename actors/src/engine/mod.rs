@@ -118,8 +118,8 @@ pub struct Engine {
     now: Now,
     out: Vec<Effect>,
     view: Option<View>,
-    /// When this node saw the run first, in this life of its process.
-    watching_since_ms: Option<u64>,
+    /// Since when this node has been connected to nearly all clients, in this life of its process.
+    hearing_since_ms: Option<u64>,
     /// Oldest first.
     logs: VecDeque<EpochLog>,
     stores: BTreeMap<RoundKey, RoundStore>,
@@ -178,7 +178,7 @@ impl Engine {
             now: Now { chain: psyche_messages::ChainTime(0), mono_ms: 0 },
             out: Vec::new(),
             view: None,
-            watching_since_ms: None,
+            hearing_since_ms: None,
             logs: VecDeque::new(),
             stores: BTreeMap::new(),
             early: Early::default(),
@@ -258,6 +258,7 @@ impl Engine {
 
     fn drive(&mut self) {
         self.drive_members();
+        self.note_hearing();
         self.drive_digests();
         self.drive_applying();
         self.drive_loading();
@@ -341,9 +342,10 @@ impl Engine {
         let members = view.client_peers();
         let whole = self.model.served == Some(wanted) && self.model.trouble.is_none() && self.checkpoint_is_settled(wanted);
         let agreement = self.digests.agreement(wanted, &members, &self.config.peer);
+        // Clients may be cut off for a moment; of the others, those count who are there.
         let behind = self.members.iter().any(|peer| {
             let claim = self.digests.claim(peer);
-            self.connected.contains(peer) && claim.is_none_or(|(step, _)| step < wanted)
+            claim.is_none_or(|(step, _)| step < wanted) && (self.connected.contains(peer) || members.contains(peer))
         });
         let stayed = lasted_ms >= self.config.patience.repeat_ms.saturating_mul(2) && !agreement.is_doubtful();
         let reason = match self.model.step {

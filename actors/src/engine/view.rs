@@ -122,7 +122,6 @@ impl View {
 impl Engine {
     pub(super) fn on_account(&mut self, slot: Slot, account: Arc<CoordinatorAccount>) {
         let now_ms = self.now.mono_ms;
-        self.watching_since_ms.get_or_insert(now_ms);
         let (mut since_ms, mut nonce_ms) = (now_ms, now_ms);
         let before = self.view.as_ref().map(|view| (view.phase(), view.epoch(), view.step(), view.phase_start()));
         if let Some(view) = &self.view {
