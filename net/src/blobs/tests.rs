@@ -189,7 +189,7 @@ fn a_longer_file_is_cut_and_a_shorter_one_is_left() {
     let (dir, store) = store(64 << 20);
     let (first, bytes) = noise(2 * GROUP, 1);
     store.put(&bytes).unwrap();
-    assert_eq!(store.tag(&first, RoundKey::new(0, 0)), true);
+    assert!(store.tag(&first, RoundKey::new(0, 0)));
     store.retain_rounds_from(RoundKey::new(0, 1));
     let (longer, bytes) = noise(2 * GROUP + 1, 2);
     store.put(&bytes).unwrap();
