@@ -120,8 +120,8 @@ impl Digests {
     /// Whether this node's digest after `step` is the right one.
     ///
     /// More than half of `members` decide at once. After `patience_ms` several members that agree outvote this node if
-    /// they are more than those who agree with it. Equal groups are told apart only when every member has reported: then
-    /// the one with the earliest member is right. So a single member never overrules another one while a third could
+    /// they are more than those who agree with it. Equal groups are told apart only when every member has reported and that
+    /// time is over, as others may still have a word: then the one with the earliest member is right. So a single member never overrules another one while a third could
     /// still speak.
     pub(super) fn verdict(&self, step: Step, members: &[PeerKey], me: &PeerKey, now_ms: u64, patience_ms: u64) -> Verdict {
         let Some((mine, since_ms)) = self.mine.get(&step).copied() else { return Verdict::Open };
@@ -129,8 +129,9 @@ impl Digests {
         let reported: usize = groups.iter().map(|(_, votes)| votes.len()).sum();
         let Some((largest, votes)) = groups.first() else { return Verdict::Open };
         let agreeing = groups.iter().find(|(digest, _)| *digest == mine).map_or(0, |(_, votes)| votes.len());
-        let complete = reported == members.len();
         let patient = now_ms < since_ms.saturating_add(patience_ms);
+        let tied = self.is_tied(step, members, me);
+        let complete = reported == members.len() && !(tied && patient);
         let majority = votes.len() * 2 > members.len();
         match *largest == mine {
             true if majority || complete => Verdict::Sound,
@@ -144,6 +145,12 @@ impl Digests {
     /// What a peer said last that it holds.
     pub(super) fn claim(&self, peer: &PeerKey) -> Option<(Step, Digest)> {
         self.claims.get(peer).copied()
+    }
+
+    /// Whether the two largest groups of `members` after `step` are equally large.
+    pub(super) fn is_tied(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> bool {
+        let groups = self.groups(step, members, me);
+        groups.get(1).is_some_and(|(_, votes)| votes.len() == groups.first().map_or(0, |(_, most)| most.len()))
     }
 
     /// Whether a peer told its digest after `step`.
@@ -263,17 +270,18 @@ mod tests {
     fn a_discredited_digest_counts_no_more() {
         let mut digests = heard(RIGHT, &[(0, WRONG)]);
         let me = PeerKey([1; 32]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &me, 0, 100), Verdict::Diverged { right: WRONG });
+        assert_eq!(digests.verdict(STEP, &peers(2), &me, 100, 100), Verdict::Diverged { right: WRONG });
         digests.discredit(STEP, WRONG);
         assert_eq!(digests.verdict(STEP, &peers(2), &me, 0, 100), Verdict::Open);
     }
 
     #[test]
-    fn of_two_that_disagree_the_earlier_member_is_right() {
+    fn of_two_that_disagree_the_earlier_member_is_right_unless_another_one_has_its_say() {
         let digests = heard(WRONG, &[(1, RIGHT)]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([0; 32]), 0, 100), Verdict::Sound);
+        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([0; 32]), 99, 100), Verdict::Open);
+        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([0; 32]), 100, 100), Verdict::Sound);
         let digests = heard(WRONG, &[(0, RIGHT)]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([1; 32]), 0, 100), Verdict::Diverged { right: RIGHT });
+        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([1; 32]), 100, 100), Verdict::Diverged { right: RIGHT });
     }
 
     #[test]

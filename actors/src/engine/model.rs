@@ -139,17 +139,28 @@ impl Engine {
     }
 
     /// Whose digests after `step` count: the clients', and what those said who were clients in that round and have been dropped
-    /// since. They applied the same, and where few are left each of them counts.
+    /// since. They applied the same, and where few are left each of them counts. Where they are tied, those who joined for the
+    /// next epoch and have applied the step from a log have a word, too.
     fn judges(&self, step: Step) -> Vec<PeerKey> {
-        let mut judges = self.view.as_ref().map(super::view::View::client_peers).unwrap_or_default();
+        let Some(view) = &self.view else { return Vec::new() };
+        let mut judges = view.client_peers();
         let facts = self.locate_step(step).and_then(|(at, height)| self.logs.get(at)?.facts_at(height));
-        for member in facts.into_iter().flat_map(|facts| &facts.members) {
-            let spoke = member.peer == self.config.peer || self.digests.is_told(step, &member.peer);
-            if spoke && !judges.contains(&member.peer) {
-                judges.push(member.peer);
-            }
+        let dropped = facts.into_iter().flat_map(|facts| &facts.members).map(|member| member.peer);
+        self.call(step, &mut judges, dropped);
+        if self.digests.is_tied(step, &judges, &self.config.peer) {
+            self.call(step, &mut judges, view.pending().into_iter().map(|member| member.peer));
         }
         judges
+    }
+
+    /// Adds those of `peers` that told their digest after `step`.
+    fn call(&self, step: Step, judges: &mut Vec<PeerKey>, peers: impl Iterator<Item = PeerKey>) {
+        for peer in peers {
+            let spoke = peer == self.config.peer || self.digests.is_told(step, &peer);
+            if spoke && !judges.contains(&peer) {
+                judges.push(peer);
+            }
+        }
     }
 
     /// Takes a snapshot in the middle of an epoch for members whose parameters are wrong, if this node is the first of

@@ -82,7 +82,10 @@ pub(super) fn write(plan: &Plan, known: &Known, what: &str, wall: Duration) -> R
             sample: Err(reason),
         },
     )?;
-    plot::write(&plan.plot(), &boards)?;
+    // Whoever stops a run before its first step has no curve.
+    if boards.iter().any(|board| !board.trained.is_empty()) {
+        plot::write(&plan.plot(), &boards)?;
+    }
     let json = serde_json::to_string(&summary).context("failed to write the summary")?;
     std::fs::write(plan.summary(), format!("{json}\n")).with_context(|| format!("failed to write {}", plan.summary().display()))
 }

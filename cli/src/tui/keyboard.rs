@@ -86,6 +86,9 @@ fn read(gate: &Gate, sender: &mpsc::Sender<Input>) {
         if !gate.open.load(Ordering::SeqCst) {
             continue;
         }
+        if has_hung_up() {
+            return;
+        }
         let read = match event::poll(PATIENCE) {
             Ok(false) => continue,
             Ok(true) => event::read(),
@@ -101,4 +104,12 @@ fn read(gate: &Gate, sender: &mpsc::Sender<Input>) {
         // Nobody types that fast on purpose.
         let _full = sender.try_send(input);
     }
+}
+
+/// Whether the terminal is gone. Who reads from such a one is told at once, again and again, that nothing is there.
+fn has_hung_up() -> bool {
+    let mut asked = libc::pollfd { fd: libc::STDIN_FILENO, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one such struct, which outlives the call.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready > 0 && asked.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
 }
