@@ -1,23 +1,37 @@
 #!/bin/sh
-# What the stages of docker/Dockerfile do: libtorch | manifests | tools | compile | strip. Not for use outside of it.
+# What the stages of docker/Dockerfile do: libtorch | manifests | tools | compile [CRATE…] | program. Not for use outside of it.
 set -eu
 
 root=/opt/psyche
 
+# Debian's packages, and trust in the certificates that the builder of the image names.
 packages() {
+  if [ -n "${CERTIFICATES:-}" ]; then
+    mkdir -p /usr/local/share/ca-certificates
+    # One file each: OpenSSL finds no second certificate in a file.
+    printf '%s\n' "$CERTIFICATES" \
+      | awk '/BEGIN CERTIFICATE/ { n++ } n { print >("/usr/local/share/ca-certificates/builder-" n ".crt") }'
+  fi
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "$@"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
   rm -rf /var/lib/apt/lists/*
 }
 
-# libtorch into $root/libtorch, its CUDA half into $root/cuda (an empty folder without CUDA).
+# What the node loads into $root/libtorch, what it is compiled against into $root/sdk (empty where nothing is compiled), the
+# CUDA half into $root/cuda (empty without CUDA).
 libtorch() {
-  mkdir -p $root/libtorch $root/cuda
+  mkdir -p $root/libtorch $root/sdk $root/cuda
   if [ -e /fetch/libtorch.tar ]; then
-    tar -C $root/libtorch -xf /fetch/libtorch.tar
+    tar -C $root/sdk -xf /fetch/libtorch.tar
   else
     packages ca-certificates python3 python3-pip
-    PSYCHE_CACHE=/fetch/cache python3 /fetch/fetch_libtorch.py $root/libtorch
+    PSYCHE_CACHE=/fetch/cache python3 /fetch/fetch_libtorch.py $root/sdk
+  fi
+  if prebuilt; then
+    mv $root/sdk/lib $root/libtorch
+  else
+    # Links: the same bytes once.
+    cp -al $root/sdk/lib $root/libtorch
   fi
   if [ -e /fetch/cuda.tar ]; then
     tar -C $root/cuda -xf /fetch/cuda.tar
@@ -28,7 +42,20 @@ libtorch() {
   rm -rf /fetch/cache /fetch/*.tar
 }
 
-# Everything that decides what dependencies are compiled, and an empty source for every target.
+# The files of the targets that a manifest names itself; cargo refuses a manifest whose files are missing.
+targets() { # Cargo.toml
+  awk '
+    function tell() { if (folder != "") print path != "" ? path : folder "/" name ".rs"; folder = name = path = "" }
+    /^\[/ { tell() }
+    /^\[\[bin\]\]/ { folder = "src/bin" }
+    /^\[\[(bench|example|test)\]\]/ { folder = $0 ~ /bench/ ? "benches" : $0 ~ /example/ ? "examples" : "tests" }
+    folder != "" && /^name *=/ { split($0, part, "\""); name = part[2] }
+    folder != "" && /^path *=/ { split($0, part, "\""); path = part[2] }
+    END { tell() }
+  ' "$1"
+}
+
+# Everything that decides what dependencies are compiled, and nothing else: an empty source for every target.
 manifests() {
   mkdir /manifests
   [ -e /src/Cargo.toml ] || return 0
@@ -37,51 +64,52 @@ manifests() {
   for optional in rust-toolchain.toml .cargo; do
     [ ! -e $optional ] || cp -r $optional /manifests
   done
-  find . -mindepth 2 -name Cargo.toml -not -path './programs/*' | while read -r manifest; do
+  for manifest in */Cargo.toml; do
     crate=$(dirname "$manifest")
-    mkdir -p "/manifests/$crate"
+    [ "$crate" != programs ] || continue
+    mkdir -p "/manifests/$crate/src"
     cp "$manifest" "/manifests/$crate"
-    (cd "$crate" && find . -name '*.rs' \( -path './build.rs' -o -path './src/lib.rs' -o -path './src/main.rs' -o -path './src/bin/*' \
-      -o -path './benches/*' -o -path './examples/*' -o -path './tests/*' \)) | while read -r source; do
-      mkdir -p "/manifests/$crate/$(dirname "$source")"
-      case $source in
-        */lib.rs) : >"/manifests/$crate/$source" ;;
-        *) echo 'fn main() {}' >"/manifests/$crate/$source" ;;
-      esac
+    [ ! -e "$crate/src/lib.rs" ] || : >"/manifests/$crate/src/lib.rs"
+    for source in src/main.rs build.rs $(targets "$manifest"); do
+      [ -e "$crate/$source" ] || continue
+      mkdir -p "$(dirname "/manifests/$crate/$source")"
+      echo 'fn main() {}' >"/manifests/$crate/$source"
     done
   done
 }
 
-prebuilt() { [ -x /stage/psyche-solana-client ]; }
+prebuilt() { [ -e /stage/prebuilt ] || [ -e /fetch/prebuilt ]; }
 
 tools() {
   prebuilt || packages ca-certificates g++ make perl python3
 }
 
-compile() {
+# Compiles the program with the crates that are there; what is not there yet is empty, which takes no time.
+compile() { # crates that have just come
   if prebuilt; then return; fi
   cd /src
-  # Sources that come later must look younger than what was compiled from their empty places.
-  find . -name '*.rs' -exec touch {} +
-  LIBTORCH=$root/libtorch CARGO_TARGET_DIR=/target CARGO_INCREMENTAL=0 \
-    cargo build --locked --workspace --bin psyche-solana-client --examples
+  # Sources must look younger than what was compiled from their empty places, whatever their own times are.
+  for crate; do
+    find "$crate" -type f -exec touch {} +
+  done
+  # The program is stripped when it is linked, so nobody has to make what is stripped.
+  LIBTORCH=$root/libtorch CARGO_TARGET_DIR=/target CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never \
+    CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_DEV_STRIP=symbols \
+    cargo build --locked --package psyche-solana-client --bin psyche-solana-client
 }
 
-strip_program() {
+program() {
   mkdir -p /out
   if prebuilt; then
     cp /stage/psyche-solana-client /out/
   else
-    strip -o /out/psyche-solana-client /target/debug/psyche-solana-client
+    ln /target/debug/psyche-solana-client /out/
   fi
   chmod 755 /out/psyche-solana-client
 }
 
 case $1 in
-  libtorch) libtorch ;;
-  manifests) manifests ;;
-  tools) tools ;;
-  compile) compile ;;
-  strip) strip_program ;;
+  libtorch | manifests | tools | program) "$1" ;;
+  compile) shift && compile "$@" ;;
   *) echo "stage.sh: unknown stage $1" >&2; exit 2 ;;
 esac
