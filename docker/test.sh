@@ -3,10 +3,11 @@
 # operators start them, and the testnet again with a node and an endpoint that fail in the middle. Needs root where it has to
 # install an engine (docker/local-base.sh), and to give key files to the node's user.
 #
-#   docker/test.sh [--image NAME]      tries an image that is there already, which must be of this revision
+#   docker/test.sh [--image NAME]      tries an image that is there already
 #
 # Exit codes: 0 everything held, 1 something did not, 3 no container engine can be had here (said in one line).
-# Environment: STEPS (24); NAME (psyche-test), with which everything that it makes begins; CARGO_TARGET_DIR.
+# Environment: STEPS (24); REVISION, from which the image must be (HEAD); NAME (psyche-test), with which the names of all that
+# it makes begin; CARGO_TARGET_DIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,7 +54,7 @@ if [ -z "$IMAGE" ]; then
 fi
 
 say "the image"
-image_checks "$(git rev-parse HEAD)"
+image_checks "${REVISION:-$(git rev-parse HEAD)}"
 say "a whole run of $STEPS steps"
 undisturbed
 say "nodes as operators start them"

@@ -78,8 +78,9 @@ alone() {
 
   within 120 "there was a snapshot" has_snapshot "$node"
   within 60 "a step was being trained" events_of "$node" training
-  stops "$node" "a node in the middle of a step"
+  stops "$node" "a node at work"
   last=$(events_of "$node" left) || fail "the node did not leave in order: $last"
+  say "it left in $(events_of "$node" interrupted)"
   docker logs "$node" 2>&1 | grep -q 'SIGTERM: finishing the micro-batch' || fail "the node did not say that it leaves"
   docker start "$node" >/dev/null
   within 120 "the node had resumed after step $last" events_of "$node" resumed "$last"

@@ -4,6 +4,7 @@
     events.py LOG training              whether a step is being trained at the moment
     events.py LOG left                  how the node left: its last word must be that SIGTERM stopped it. Prints the last
                                         step that it applied
+    events.py LOG interrupted           prints in which step it left
     events.py LOG resumed STEP          whether the node has started again since it left, from its own disk, and trained and
                                         applied a step beyond STEP. Prints what it started from
 
@@ -43,6 +44,13 @@ def left(events):
     return True
 
 
+def interrupted(events):
+    rounds = [event["step"] for event in named(events, "phase_changed") if event["phase"] == "RoundTrain"]
+    done = [event["step"] for event in named(events, "step_trained")]
+    print("step %d, which %s" % (rounds[-1], "it had just trained" if rounds[-1] in done else "it did not train to the end"))
+    return True
+
+
 def resumed(events, step):
     starts = [number for number, event in enumerate(events) if event["event"] == "started"]
     since = events[starts[-1]:] if len(starts) > 1 else []
@@ -62,6 +70,7 @@ def main():
         "trained": lambda steps: len(named(events, "step_trained")) >= steps,
         "training": lambda: training(events),
         "left": lambda: left(events),
+        "interrupted": lambda: interrupted(events),
         "resumed": lambda step: resumed(events, step),
     }
     sys.exit(0 if events and answers[question](*rest) else 1)
