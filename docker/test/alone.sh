@@ -63,9 +63,12 @@ has_snapshot() { docker exec "$1" sh -c 'ls /data/psyche-data/snapshots | grep -
 alone() {
   local node=$NAME-mounted last
   prepare
+  docker run --rm --network host "$IMAGE" can-join --rpc "$(sed -n 's/^RPC=//p' "$work/.env")" --run-id pair \
+    --authorizer "$(cat "$work/shared/seed.address")" --pubkey "$(cat "$work/shared/seed.address")" >"$work/can-join" 2>&1 \
+    || fail "can-join: $(cat "$work/can-join")"
   seed_command
   docker run --rm -v "$node:/data" -v "$work/shared:/from:ro" --entrypoint cp "$IMAGE" -r /from/model /from/tokens /data
-  mounted "$node" -e DATA_PATH=/data/tokens/tokens.bin
+  mounted "$node"
   # No chain, no health: it gives up, with the code for that.
   mounted "$NAME-deaf" -e RPC=http://127.0.0.1:1 -e WS_RPC=ws://127.0.0.1:1 -e RPC_2= -e WS_RPC_2= -e METRICS_BIND=127.0.0.1:19466 -e P2P_PORT=0
   within 120 "both operators' nodes trained" events_of "$seed" trained 2
@@ -74,6 +77,7 @@ alone() {
   for one in "$seed" "$node"; do
     within 60 "an operator's node was healthy" is health_of "$one" healthy
   done
+  docker exec "$node" psyche-solana-client status >"$work/status" || fail "status: $(cat "$work/status")"
   say "the command of the page and the documented one: both nodes joined, train and are healthy"
 
   within 120 "there was a snapshot" has_snapshot "$node"
@@ -83,7 +87,7 @@ alone() {
   say "it left in $(events_of "$node" interrupted)"
   docker logs "$node" 2>&1 | grep -q 'SIGTERM: finishing the micro-batch' || fail "the node did not say that it leaves"
   docker start "$node" >/dev/null
-  within 120 "the node had resumed after step $last" events_of "$node" resumed "$last"
+  within 120 "the node had resumed after step $last" events_of "$node" resumed "$last" >/dev/null
   say "started again after step $last, it went on $(events_of "$node" resumed "$last")"
   stops "$node" "the node that was started again"
 

@@ -30,7 +30,7 @@ image_checks() { # revision
   printf 'RPC=http://127.0.0.1:1\nRUN_ID="none"\nDATA_PARALLELISM=1\n' >"$work/none.env"
   refuses 3 WALLET_PRIVATE_KEY_PATH "$IMAGE"
   refuses 3 'no private key' -e RAW_WALLET_PRIVATE_KEY="$(python3 -c 'print(list(range(64)))')" "$IMAGE"
-  docker run --rm --entrypoint sh "$IMAGE" -c 'psyche-solana-client wallet new --out id.json >/dev/null && cat id.json' >"$work/open.json"
+  docker run --rm --entrypoint sh "$IMAGE" -c 'psyche-solana-client wallet new --out id.json >/dev/null && cat id.json' >"$work/open.json" 2>"$work/wallet"
   chmod 0444 "$work/open.json"
   refuses 3 'names a file that cannot be used' -v "$work/open.json:/run/secrets/id.json:ro" \
     -e WALLET_PRIVATE_KEY_PATH=/run/secrets/id.json "$IMAGE"

@@ -94,7 +94,9 @@ pub(super) const TARGETS: &[(&str, &str)] = &[
 
 /// Other programs that the documentation calls, by their first words, and why no test runs them, if none does.
 pub(super) const OTHERS: &[(&str, &str)] = &[
-    ("docker/build.sh", "docker/test.sh runs it with --prebuilt; from the sources it needs a Rust image"),
+    ("docker/build.sh", "docker/test.sh runs it with --prebuilt; from the sources it takes half an hour"),
+    ("docker/local-base.sh", "docker/test.sh runs it with --engine; --rust is for builds from the sources"),
+    ("docker/test.sh", "CI (.ci/run)"),
     ("docker/observability/check.sh", "CI (.ci/run)"),
     ("cargo test", "make test, of which it is a part"),
     ("cargo run --example", "the example is tested where it lies"),
@@ -111,12 +113,5 @@ pub(super) const OTHERS: &[(&str, &str)] = &[
 ];
 
 /// Options of docker run that docker/test.sh does not use, and why.
-pub(super) const DOCKER_RUN: &[(&str, &str)] = &[
-    ("--gpus", "needs an NVIDIA driver and its container toolkit"),
-    ("-d", "the test waits for the container instead"),
-    ("--restart", "docker/test.sh starts containers again itself; the compose file's services have it"),
-    ("--tmpfs", "in docker-compose.yml, which docker/test.sh runs"),
-    ("--stop-timeout", "in docker-compose.yml as stop_grace_period"),
-    ("--name", "only a name"),
-    ("-v", "in docker-compose.yml as volumes"),
-];
+pub(super) const DOCKER_RUN: &[(&str, &str)] =
+    &[("--restart", "docker/test.sh starts containers again itself; the compose file's services have it")];
