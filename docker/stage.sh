@@ -14,7 +14,7 @@ packages() {
   fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-  rm -rf /var/lib/apt/lists/*
+  rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 }
 
 # What the node loads into $root/libtorch, what it is compiled against into $root/sdk (empty where nothing is compiled), the
@@ -69,11 +69,11 @@ manifests() {
     [ "$crate" != programs ] || continue
     mkdir -p "/manifests/$crate/src"
     cp "$manifest" "/manifests/$crate"
-    [ ! -e "$crate/src/lib.rs" ] || : >"/manifests/$crate/src/lib.rs"
+    [ ! -e "$crate/src/lib.rs" ] || echo '//! Empty.' >"/manifests/$crate/src/lib.rs"
     for source in src/main.rs build.rs $(targets "$manifest"); do
       [ -e "$crate/$source" ] || continue
       mkdir -p "$(dirname "/manifests/$crate/$source")"
-      echo 'fn main() {}' >"/manifests/$crate/$source"
+      printf '//! Empty.\nfn main() {}\n' >"/manifests/$crate/$source"
     done
   done
 }
@@ -88,9 +88,11 @@ tools() {
 compile() { # crates that have just come
   if prebuilt; then return; fi
   cd /src
-  # Sources must look younger than what was compiled from their empty places, whatever their own times are.
+  # Sources must look younger than what was compiled from their empty places, whatever their own times are. In whole seconds:
+  # a layer keeps no more, and what looks changed is compiled again.
+  now=@$(date +%s)
   for crate; do
-    find "$crate" -type f -exec touch {} +
+    find "$crate" -type f -exec touch -d "$now" {} +
   done
   # The program is stripped when it is linked, so nobody has to make what is stripped.
   LIBTORCH=$root/libtorch CARGO_TARGET_DIR=/target CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never \
