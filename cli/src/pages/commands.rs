@@ -13,7 +13,7 @@ use crate::args::Cli;
 
 const PROGRAM: &str = "psyche-solana-client";
 /// Blocks in which nothing is run.
-const NO_SHELL: [&str; 9] = ["text", "toml", "json", "rust", "yaml", "ini", "env", "mermaid", "cpp"];
+const NO_SHELL: [&str; 10] = ["dockerfile", "text", "toml", "json", "rust", "yaml", "ini", "env", "mermaid", "cpp"];
 /// How commands begin that must not hide in a block of another language.
 const STARTS: [&str; 6] = [PROGRAM, "make ", "docker ", "docker-compose ", "sudo ", "cargo "];
 
@@ -105,7 +105,9 @@ fn every_command_line_of_the_guides_is_understood_by_the_program() {
         let own = line.words.iter().position(|word| word == PROGRAM || word.starts_with("psyche-client:"));
         let Some(own) = own else { continue };
         let words = &line.words[own + 1..];
-        if line.words[own] != PROGRAM && words.is_empty() {
+        // The image's own command, or another program of the image.
+        let other = line.words[..own].iter().any(|word| word == "--entrypoint");
+        if line.words[own] != PROGRAM && (words.is_empty() || other) {
             continue;
         }
         match parses(words) {
