@@ -1,8 +1,8 @@
-//! The node's own newest messages, kept to be said again: gossip reaches whoever is there, and peers come late or were away.
+//! The node's own newest messages, kept to be said again when somebody comes: gossip reaches whoever is there, and peers come late
+//! or were away. What is worth repeating to those who are there is decided by whoever said it.
 //!
-//! One message for each kind and round; those of the last rounds are due periodically, the newest snapshot
-//! and the newest page of the update log always. Pure: the
-//! caller brings the time and sends.
+//! One message for each kind and round: those of the last rounds, the newest snapshot, and the newest page of the update log.
+//! Pure: the caller brings the time and sends.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,9 +11,6 @@ use psyche_messages::{RoundMessage, Step};
 
 /// How many rounds behind the newest a message is still repeated.
 const ROUNDS_KEPT: u32 = 3;
-
-/// How often each message is repeated.
-pub(crate) const REPEAT_EVERY: Duration = Duration::from_secs(3);
 
 /// How often at most, however many peers appear.
 const REPEAT_GAP: Duration = Duration::from_secs(1);
@@ -44,7 +41,8 @@ const fn kind_of(message: &RoundMessage) -> Kind {
 struct Kept {
     envelope: Vec<u8>,
     sent: Instant,
-    due: Instant,
+    /// When it is said again, if somebody has come since.
+    due: Option<Instant>,
 }
 
 /// The messages. At most `6 * (ROUNDS_KEPT + 1) + 1` of them: steps count up by one, and older ones go.
@@ -57,7 +55,7 @@ impl Outbox {
     /// Keeps `envelope`, which says `message` and was sent at `now`. Replaces an earlier one of its kind and round.
     pub(crate) fn keep(&mut self, message: &RoundMessage, envelope: Vec<u8>, now: Instant) {
         let step = message.round().step;
-        self.kept.insert((step, kind_of(message)), Kept { envelope, sent: now, due: now + REPEAT_EVERY });
+        self.kept.insert((step, kind_of(message)), Kept { envelope, sent: now, due: None });
         let newest = self.kept.keys().map(|(step, _)| *step).max().unwrap_or_default();
         let last = |wanted| self.kept.keys().filter(|(_, kind)| *kind == wanted).map(|(step, _)| *step).max();
         let (snapshot, updates) = (last(Kind::Snapshot), last(Kind::Updates));
@@ -71,15 +69,15 @@ impl Outbox {
     /// Somebody is there at `now` who may have heard nothing: makes everything due as soon as it may be repeated.
     pub(crate) fn repeat_all(&mut self, now: Instant) {
         for kept in self.kept.values_mut() {
-            kept.due = kept.due.min(now.max(kept.sent + REPEAT_GAP));
+            kept.due.get_or_insert(now.max(kept.sent + REPEAT_GAP));
         }
     }
 
-    /// The envelopes to be sent at `now`, oldest round first; each is due again later.
+    /// The envelopes to be sent at `now`, oldest round first.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
-        let due = self.kept.values_mut().filter(|kept| kept.due <= now);
+        let due = self.kept.values_mut().filter(|kept| kept.due.is_some_and(|due| due <= now));
         due.map(|kept| {
-            (kept.sent, kept.due) = (now, now + REPEAT_EVERY);
+            (kept.sent, kept.due) = (now, None);
             kept.envelope.clone()
         })
         .collect()
@@ -101,17 +99,23 @@ mod tests {
         RoundMessage::Snapshot(SnapshotAnnounced { round: RoundKey::new(0, step), digest, index, index_len: 1 })
     }
 
+    /// What newcomers hear who come at `now`.
+    fn heard(outbox: &mut Outbox, now: Instant) -> Vec<Vec<u8>> {
+        outbox.repeat_all(now);
+        outbox.due(now + REPEAT_GAP)
+    }
+
     #[test]
-    fn messages_repeat_until_three_rounds_have_passed() {
+    fn newcomers_hear_the_messages_of_the_last_three_rounds() {
         let (mut outbox, start) = (Outbox::default(), Instant::now());
         outbox.keep(&digest(1), vec![1], start);
-        assert!(outbox.due(start).is_empty());
-        assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![1]]);
-        assert!(outbox.due(start + REPEAT_EVERY).is_empty());
+        assert!(outbox.due(start + 60 * REPEAT_GAP).is_empty(), "nobody has come");
+        assert_eq!(heard(&mut outbox, start), [vec![1]]);
+        assert!(outbox.due(start + 60 * REPEAT_GAP).is_empty(), "it was said");
         outbox.keep(&digest(4), vec![4], start);
-        assert_eq!(outbox.due(start + 2 * REPEAT_EVERY), [vec![1], vec![4]]);
+        assert_eq!(heard(&mut outbox, start + 2 * REPEAT_GAP), [vec![1], vec![4]]);
         outbox.keep(&digest(5), vec![5], start);
-        assert_eq!(outbox.due(start + 3 * REPEAT_EVERY), [vec![4], vec![5]]);
+        assert_eq!(heard(&mut outbox, start + 4 * REPEAT_GAP), [vec![4], vec![5]]);
     }
 
     #[test]
@@ -134,17 +138,26 @@ mod tests {
         outbox.keep(&digest(1), vec![1], start);
         outbox.keep(&digest(1), vec![2], start);
         outbox.keep(&snapshot(1), vec![3], start);
-        assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![2], vec![3]]);
+        assert_eq!(heard(&mut outbox, start), [vec![2], vec![3]]);
     }
 
     #[test]
-    fn the_newest_snapshot_repeats_however_old_it_is() {
+    fn a_message_that_is_said_anew_while_it_is_due_is_not_said_twice() {
+        let (mut outbox, start) = (Outbox::default(), Instant::now());
+        outbox.keep(&digest(1), vec![1], start);
+        outbox.repeat_all(start);
+        outbox.keep(&digest(1), vec![1], start + REPEAT_GAP);
+        assert!(outbox.due(start + 2 * REPEAT_GAP).is_empty());
+    }
+
+    #[test]
+    fn newcomers_hear_of_the_newest_snapshot_however_old_it_is() {
         let (mut outbox, start) = (Outbox::default(), Instant::now());
         outbox.keep(&snapshot(1), vec![1], start);
         outbox.keep(&snapshot(2), vec![2], start);
         for step in 3..40 {
             outbox.keep(&digest(step), vec![9], start);
         }
-        assert_eq!(outbox.due(start + REPEAT_EVERY), [vec![2], vec![9], vec![9], vec![9], vec![9]]);
+        assert_eq!(heard(&mut outbox, start), [vec![2], vec![9], vec![9], vec![9], vec![9]]);
     }
 }

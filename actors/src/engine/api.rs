@@ -80,7 +80,7 @@ pub struct Patience {
     pub rebuild_ms: u64,
     /// For healing and the last snapshot after the run has finished.
     pub finish_ms: u64,
-    /// Between repetitions of the node's own messages that are still of use.
+    /// Between repetitions of the node's own messages that are still of use, while they are young.
     pub repeat_ms: u64,
     /// Between the turns of two members that could send the same transaction.
     pub turn_ms: u64,

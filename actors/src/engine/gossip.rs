@@ -10,6 +10,9 @@ const EARLY_MAX: usize = 2_048;
 const EARLY_PER_PEER_MAX: usize = 8;
 /// Most of this node's own messages that are repeated.
 const OUTBOX_MAX: usize = 32;
+/// Longest time between two repetitions, and shortest, however many peers come.
+const REPEAT_MS_MAX: u64 = 30_000;
+const REPEAT_MS_MIN: u64 = 1_000;
 
 /// Messages for rounds that the chain has not shown yet: peers may see it earlier.
 #[derive(Debug, Default)]
@@ -71,42 +74,52 @@ const fn kind(message: &RoundMessage) -> Kind {
     }
 }
 
+/// A message, and when it was said first, last, and will be again.
+#[derive(Debug)]
+struct Own {
+    message: RoundMessage,
+    first_ms: u64,
+    last_ms: u64,
+    next_ms: u64,
+}
+
 /// This node's own messages, each with the time of its next repetition.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    own: BTreeMap<(RoundKey, Kind), (RoundMessage, u64)>,
+    own: BTreeMap<(RoundKey, Kind), Own>,
 }
 
 impl Outbox {
-    /// Adds a message that was just published.
-    pub(super) fn add(&mut self, message: RoundMessage, next_ms: u64) {
+    /// Adds a message that is published at `now_ms`; it comes again after `pause_ms`.
+    pub(super) fn add(&mut self, message: RoundMessage, now_ms: u64, pause_ms: u64) {
         let (round, kind) = (message.round(), kind(&message));
         if kind == Kind::Updates {
             // There is one log, and it only grows.
             self.own.retain(|(_, other), _| *other != kind);
         }
-        self.own.insert((round, kind), (message, next_ms));
+        let next_ms = now_ms.saturating_add(pause_ms);
+        self.own.insert((round, kind), Own { message, first_ms: now_ms, last_ms: now_ms, next_ms });
         while self.own.len() > OUTBOX_MAX {
             self.own.pop_first();
         }
     }
 
-    /// Messages whose time has come, at most `most` of them; each comes again after `pause_ms`.
+    /// Messages whose time has come, at most `most` of them. Each comes again after `pause_ms`, or half of its age if that is
+    /// longer: who is there has most likely heard what is old, and who comes hears all of it at once.
     pub(super) fn due(&mut self, now_ms: u64, pause_ms: u64, most: usize) -> Vec<RoundMessage> {
-        let mut due = Vec::new();
-        for (message, next_ms) in self.own.values_mut() {
-            if due.len() < most && now_ms >= *next_ms {
-                *next_ms = now_ms.saturating_add(pause_ms);
-                due.push(message.clone());
-            }
-        }
-        due
+        let due = self.own.values_mut().filter(|own| now_ms >= own.next_ms).take(most);
+        due.map(|own| {
+            let pause_ms = pause_ms.max((now_ms.saturating_sub(own.first_ms) / 2).min(REPEAT_MS_MAX));
+            (own.last_ms, own.next_ms) = (now_ms, now_ms.saturating_add(pause_ms));
+            own.message.clone()
+        })
+        .collect()
     }
 
-    /// Makes everything due: a peer came that has heard none of it.
+    /// Makes everything due as soon as it may be repeated: a peer came that has heard none of it.
     pub(super) fn hurry(&mut self, now_ms: u64) {
-        for (_, next_ms) in self.own.values_mut() {
-            *next_ms = now_ms.min(*next_ms);
+        for own in self.own.values_mut() {
+            own.next_ms = own.next_ms.min(now_ms.max(own.last_ms.saturating_add(REPEAT_MS_MIN)));
         }
     }
 
@@ -160,16 +173,34 @@ mod tests {
     #[test]
     fn the_newest_message_of_a_kind_and_round_is_repeated_until_it_is_forgotten() {
         let mut outbox = Outbox::default();
-        outbox.add(digest(4, 1), 100);
-        outbox.add(digest(4, 2), 100);
-        assert!(outbox.due(99, 50, 9).is_empty());
-        assert_eq!(outbox.due(100, 50, 9), [digest(4, 2)]);
-        assert!(outbox.due(149, 50, 9).is_empty());
-        outbox.hurry(120);
-        assert_eq!(outbox.due(120, 50, 9).len(), 1);
+        outbox.add(digest(4, 1), 0, 100);
+        outbox.add(digest(4, 2), 0, 100);
+        assert!(outbox.due(99, 100, 9).is_empty());
+        assert_eq!(outbox.due(100, 100, 9), [digest(4, 2)]);
+        assert!(outbox.due(199, 100, 9).is_empty());
         outbox.forget(Step(9), Step(4));
-        assert_eq!(outbox.due(1_000, 50, 9).len(), 1);
+        assert_eq!(outbox.due(200, 100, 9).len(), 1);
         outbox.forget(Step(9), Step(5));
-        assert!(outbox.due(10_000, 50, 9).is_empty());
+        assert!(outbox.due(100_000, 100, 9).is_empty());
+    }
+
+    #[test]
+    fn repetitions_become_rarer_with_age_and_never_end() {
+        let mut outbox = Outbox::default();
+        outbox.add(digest(4, 1), 0, 4_000);
+        let said: Vec<_> = (0..=200).filter(|second| !outbox.due(second * 1_000, 4_000, 9).is_empty()).collect();
+        assert_eq!(said, [4, 8, 12, 18, 27, 41, 62, 92, 122, 152, 182]);
+    }
+
+    #[test]
+    fn who_comes_hears_everything_at_once_and_a_crowd_hears_it_together() {
+        let mut outbox = Outbox::default();
+        outbox.add(digest(4, 1), 0, 4_000);
+        (100..900).for_each(|now_ms| outbox.hurry(now_ms));
+        assert!(outbox.due(999, 4_000, 9).is_empty(), "it was said less than a second ago");
+        assert_eq!(outbox.due(1_000, 4_000, 9), [digest(4, 1)]);
+        outbox.hurry(50_000);
+        assert_eq!(outbox.due(50_000, 4_000, 9), [digest(4, 1)]);
+        assert!(outbox.due(50_000, 4_000, 9).is_empty());
     }
 }

@@ -169,7 +169,7 @@ impl Engine {
         let updates = Updates::with_own(config.updates);
         let mut outbox = Outbox::default();
         for announced in config.manifests.iter().rev().take(ROUNDS_KEPT as usize) {
-            outbox.add(RoundMessage::Manifest(announced.clone()), 0);
+            outbox.add(RoundMessage::Manifest(announced.clone()), 0, 0);
         }
         Self {
             config,
@@ -293,7 +293,7 @@ impl Engine {
 
     /// Publishes a message of this node, and again from time to time while it is of use.
     fn publish(&mut self, message: RoundMessage) {
-        self.outbox.add(message.clone(), self.now.mono_ms.saturating_add(self.config.patience.repeat_ms));
+        self.outbox.add(message.clone(), self.now.mono_ms, self.config.patience.repeat_ms);
         self.out.push(Effect::Publish(message));
     }
 

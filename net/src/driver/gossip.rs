@@ -18,7 +18,8 @@ use crate::wire::{INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, UPDATES_BYTES_MAX};
 /// Messages that are remembered, so that repetitions are neither verified nor reported again.
 const SEEN_MAX: usize = 4096;
 
-/// Messages that an author may send in a burst, and each second after it. An honest one repeats at most 17 every 3 seconds.
+/// Messages that an author may send in a burst, and each second after it. An honest one repeats at most 32 every 4 seconds,
+/// and all that it keeps when somebody comes, once a second at most.
 const BURST: f64 = 128.0;
 const PER_SECOND: f64 = 32.0;
 
@@ -42,7 +43,7 @@ impl Driver {
     pub(super) fn publish(&mut self, envelope: Vec<u8>) {
         let topic = topic_of(self.wire.run_tag());
         match self.swarm.behaviour_mut().gossip.publish(topic, envelope) {
-            // The outbox repeats what nobody could be told.
+            // Whoever comes later hears it from the outbox, and its author repeats it.
             Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => {}
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "message can't be published"),
         }
