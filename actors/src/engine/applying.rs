@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use psyche_messages::{Digest, NodeEvent, PeerKey, ResultAnnounced, RoundKey, Step};
+use psyche_messages::{Digest, NodeEvent, ResultAnnounced, RoundKey, Step};
 use psyche_protocol::layout::Witness;
 use psyche_protocol::select::EMPTY_ROOT;
 
@@ -14,11 +14,14 @@ use super::api::{Effect, Fetching};
 use super::epoch::{Outlook, RoundFacts};
 use super::history::Gap;
 use super::model::Trouble;
-use super::tally::{Candidate, winners};
+use super::tally::winners;
 use super::{Busy, Engine};
 
 /// How often what this node accepted itself is compared with the witnesses' roots.
 const GUESS_MS: u64 = 200;
+
+/// How often payloads that are not here are asked for once more: from whoever has come since.
+const WANT_MS: u64 = 200;
 
 /// First pause after the history did not tell, doubled each time up to [`REBUILD_PAUSE_MS_MAX`].
 const REBUILD_PAUSE_MS: u64 = 500;
@@ -36,6 +39,10 @@ pub(super) struct Resolution {
     rebuild: Option<Rebuild>,
     /// When what this node accepted itself was last compared with the witnesses' roots.
     guess_ms: Option<u64>,
+    /// The winners, once they are certain.
+    winners: Option<Arc<[ResultAnnounced]>>,
+    /// When payloads were last asked for.
+    wanted_ms: Option<u64>,
 }
 
 /// Questions to the history.
@@ -90,7 +97,9 @@ impl Engine {
 
     fn begin_resolution(&mut self, round: RoundKey) {
         if self.resolution.as_ref().is_none_or(|resolution| resolution.round != round) {
-            self.resolution = Some(Resolution { round, since_ms: self.now.mono_ms, rebuild: None, guess_ms: None });
+            let since_ms = self.now.mono_ms;
+            self.resolution =
+                Some(Resolution { round, since_ms, rebuild: None, guess_ms: None, winners: None, wanted_ms: None });
         }
     }
 
@@ -189,6 +198,31 @@ impl Engine {
         let Some(facts) = log.facts_at(height).cloned() else {
             return Err(Obstacle::Hopeless("its clients are not known".to_owned()));
         };
+        let certain = self.resolution.as_ref().and_then(|resolution| resolution.winners.clone());
+        let results = match certain {
+            Some(results) => results,
+            None => self.decide(round, &facts, witnesses, quorum)?,
+        };
+        if results.iter().any(|result| self.fetches.is_malformed(&result.payload)) {
+            return Err(Obstacle::Hopeless("witnesses vouched for a payload that is malformed here".to_owned()));
+        }
+        let absent = self.want_results(&results, &facts);
+        if absent > 0 {
+            let reason = || format!("{absent} of {} payloads are missing", results.len());
+            return Err(self.obstacle(self.waited_ms(round.step), reason));
+        }
+        Ok(results.to_vec())
+    }
+
+    /// The winners of a decided round. Once every manifest is known they can't change, and are kept: this is asked again with
+    /// everything that happens until the last payload is here.
+    fn decide(
+        &mut self,
+        round: RoundKey,
+        facts: &RoundFacts,
+        witnesses: &[Witness],
+        quorum: usize,
+    ) -> Result<Arc<[ResultAnnounced]>, Obstacle> {
         let waited_ms = self.waited_ms(round.step);
         let missing = self.missing_manifests(round, witnesses);
         if missing > 0 && self.own_guess_is_due() {
@@ -198,7 +232,7 @@ impl Engine {
             let announced = store.manifest_of(round, |_| true);
             for guess in [accepted, announced] {
                 let submitted = |root: &[u8; 32]| witnesses.iter().any(|witness| witness.broadcast_merkle == *root);
-                store.take_manifest(&guess, &facts, &self.config, submitted);
+                store.take_manifest(&guess, facts, &self.config, submitted);
             }
         }
         let missing = if missing > 0 { self.missing_manifests(round, witnesses) } else { 0 };
@@ -208,16 +242,14 @@ impl Engine {
                 return Err(Obstacle::Waiting);
             }
             if missing >= quorum {
-                return Err(self.obstacle(waited_ms, format!("{missing} of {} manifests are missing", witnesses.len())));
+                return Err(self.obstacle(waited_ms, || format!("{missing} of {} manifests are missing", witnesses.len())));
             }
         }
-        let results = self.winners(round, witnesses, quorum, missing > 0);
-        if results.iter().any(|result| self.fetches.is_malformed(&result.payload)) {
-            return Err(Obstacle::Hopeless("witnesses vouched for a payload that is malformed here".to_owned()));
-        }
-        let absent = self.want_results(&results, &facts.members.iter().map(|member| member.peer).collect::<Vec<_>>());
-        if absent > 0 {
-            return Err(self.obstacle(waited_ms, format!("{absent} of {} payloads are missing", results.len())));
+        let results: Arc<[_]> = self.winners(round, witnesses, quorum, missing > 0).into();
+        if missing == 0
+            && let Some(resolution) = &mut self.resolution
+        {
+            resolution.winners = Some(Arc::clone(&results));
         }
         Ok(results)
     }
@@ -232,8 +264,8 @@ impl Engine {
         due
     }
 
-    fn obstacle(&self, waited_ms: u64, reason: String) -> Obstacle {
-        if waited_ms < self.config.patience.apply_ms { Obstacle::Waiting } else { Obstacle::Hopeless(reason) }
+    fn obstacle(&self, waited_ms: u64, reason: impl FnOnce() -> String) -> Obstacle {
+        if waited_ms < self.config.patience.apply_ms { Obstacle::Waiting } else { Obstacle::Hopeless(reason()) }
     }
 
     /// How many of the witnesses have a manifest that is not known. A report that landed a round too late names a manifest
@@ -262,29 +294,29 @@ impl Engine {
 
     fn winners(&self, round: RoundKey, witnesses: &[Witness], quorum: usize, missing: bool) -> Vec<ResultAnnounced> {
         let Some(store) = self.stores.get(&round) else { return Vec::new() };
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for witness in witnesses {
-            candidates.extend(store.manifest(&witness.broadcast_merkle).into_iter().flatten().cloned());
-        }
-        if missing {
-            candidates.extend(store.announced_candidates(&self.config.run_tag));
-        }
+        let announced = if missing { store.announced_candidates(&self.config.run_tag) } else { Vec::new() };
+        let listed = witnesses.iter().filter_map(|witness| store.manifest(&witness.broadcast_merkle)).flatten();
         let blooms: Vec<_> = witnesses.iter().map(|witness| &witness.broadcast_bloom).collect();
-        winners(&candidates, &blooms, quorum)
+        winners(listed.chain(&announced), &blooms, quorum)
     }
 
-    /// Asks for the payloads that are not here, and says how many.
-    fn want_results(&mut self, results: &[ResultAnnounced], members: &[PeerKey]) -> usize {
-        let mut absent = 0;
-        for result in results {
-            if self.fetches.is_here(&result.payload) {
-                continue;
+    /// Says how many of the payloads are not here, and asks for them from time to time.
+    fn want_results(&mut self, results: &[ResultAnnounced], facts: &RoundFacts) -> usize {
+        let now_ms = self.now.mono_ms;
+        let due = self.resolution.as_mut().is_none_or(|resolution| {
+            let due = resolution.wanted_ms.is_none_or(|at_ms| now_ms >= at_ms.saturating_add(WANT_MS));
+            resolution.wanted_ms = if due { Some(now_ms) } else { resolution.wanted_ms };
+            due
+        });
+        let absent: Vec<_> = results.iter().filter(|result| !self.fetches.is_here(&result.payload)).collect();
+        if due && !absent.is_empty() {
+            let members = facts.members.iter().map(|member| member.peer);
+            let others: Vec<_> = members.filter(|peer| *peer != self.config.peer).collect();
+            for result in &absent {
+                self.want_payload(result, &others);
             }
-            absent += 1;
-            let others: Vec<_> = members.iter().filter(|peer| **peer != self.config.peer).copied().collect();
-            self.want_payload(result, &others);
         }
-        absent
+        absent.len()
     }
 
     fn apply(&mut self, at: usize, round: RoundKey, results: Vec<ResultAnnounced>) {

@@ -57,10 +57,10 @@ pub(super) struct Digests {
     heard: BTreeMap<Step, BTreeMap<PeerKey, Digest>>,
     mine: BTreeMap<Step, (Digest, u64)>,
     compared: BTreeSet<(Step, PeerKey, Digest)>,
+    /// What may have to be compared: what came since comparisons were asked for.
+    fresh: BTreeSet<(Step, PeerKey)>,
     /// What each peer said last that it holds, however old.
     claims: BTreeMap<PeerKey, (Step, Digest)>,
-    /// Whether anything came since comparisons were asked for.
-    stale: bool,
 }
 
 impl Digests {
@@ -75,20 +75,20 @@ impl Digests {
         let peers = self.heard.entry(step).or_default();
         if peers.len() < PEERS_MAX || peers.contains_key(&peer) {
             peers.insert(peer, digest);
-            self.stale = true;
+            self.fresh.insert((step, peer));
         }
     }
 
     /// How many digests are remembered.
     pub(super) fn len(&self) -> usize {
         let heard: usize = self.heard.values().map(BTreeMap::len).sum();
-        heard + self.mine.len() + self.compared.len() + self.claims.len()
+        heard + self.mine.len() + self.compared.len() + self.fresh.len() + self.claims.len()
     }
 
     /// Notes this node's own digest.
     pub(super) fn know(&mut self, step: Step, digest: Digest, now_ms: u64) {
         self.mine.insert(step, (digest, now_ms));
-        self.stale = true;
+        self.fresh.extend(self.heard.get(&step).into_iter().flat_map(BTreeMap::keys).map(|peer| (step, *peer)));
         let oldest = step.0.saturating_sub(STEPS_KEPT);
         self.mine.retain(|step, _| step.0 >= oldest);
         self.heard.retain(|step, _| step.0 >= oldest);
@@ -98,14 +98,12 @@ impl Digests {
     /// Comparisons that were not made before: step, peer, whether equal.
     pub(super) fn fresh_comparisons(&mut self) -> Vec<(Step, PeerKey, bool)> {
         let mut fresh = Vec::new();
-        if !core::mem::take(&mut self.stale) {
-            return fresh;
-        }
-        for (step, (mine, _)) in &self.mine {
-            for (peer, digest) in self.heard.get(step).into_iter().flatten() {
-                if self.compared.insert((*step, *peer, *digest)) {
-                    fresh.push((*step, *peer, digest == mine));
-                }
+        for (step, peer) in core::mem::take(&mut self.fresh) {
+            // Where there is nothing to compare with, the peer's digest waits for this node's.
+            let Some((mine, _)) = self.mine.get(&step) else { continue };
+            let Some(digest) = self.heard.get(&step).and_then(|peers| peers.get(&peer)) else { continue };
+            if self.compared.insert((step, peer, *digest)) {
+                fresh.push((step, peer, digest == mine));
             }
         }
         fresh

@@ -71,7 +71,14 @@ pub(super) struct Fetches {
 
 impl Fetches {
     /// Asks for a blob, or adds providers to one that is asked for already.
-    pub(super) fn want(&mut self, blob: BlobHash, len: u32, what: Fetching, providers: &[PeerKey], now_ms: u64) {
+    pub(super) fn want<'a>(
+        &mut self,
+        blob: BlobHash,
+        len: u32,
+        what: Fetching,
+        providers: impl IntoIterator<Item = &'a PeerKey>,
+        now_ms: u64,
+    ) {
         let full = self.jobs.len() >= JOBS_MAX;
         let job = match self.jobs.entry(Wanted::of(blob, len, &what)) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -81,7 +88,10 @@ impl Fetches {
             }
         };
         for provider in providers {
-            if job.providers.len() < PROVIDERS_MAX && !job.providers.contains(provider) {
+            if job.providers.len() >= PROVIDERS_MAX {
+                break;
+            }
+            if !job.providers.contains(provider) {
                 job.providers.push(*provider);
             }
         }

@@ -130,11 +130,9 @@ impl Engine {
 
     /// Asks for a payload from `first` and from whoever may have it by now.
     pub(super) fn want_payload(&mut self, result: &ResultAnnounced, first: &[PeerKey]) {
-        let mut providers = first.to_vec();
         let connected = self.members.iter().filter(|peer| self.connected.contains(peer));
-        providers.extend(connected.filter(|peer| !first.contains(peer)));
         let what = Fetching::Payload(result.clone());
-        self.fetches.want(result.payload, result.payload_len, what, &providers, self.now.mono_ms);
+        self.fetches.want(result.payload, result.payload_len, what, first.iter().chain(connected), self.now.mono_ms);
     }
 
     fn hear_manifest(&mut self, announced: ManifestAnnounced, from: PeerKey) {

@@ -4,7 +4,7 @@
 //! not, or differ from what most members have, says so, stops training, and goes on from a snapshot that members agree
 //! on. A node that only lacks something to apply goes on by itself should that arrive after all.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use psyche_messages::events::{ModelSource, Phase};
 use psyche_messages::{
@@ -155,9 +155,10 @@ impl Engine {
 
     /// Adds those of `peers` that told their digest after `step`.
     fn call(&self, step: Step, judges: &mut Vec<PeerKey>, peers: impl Iterator<Item = PeerKey>) {
+        let mut called: BTreeSet<_> = judges.iter().copied().collect();
         for peer in peers {
             let spoke = peer == self.config.peer || self.digests.is_told(step, &peer);
-            if spoke && !judges.contains(&peer) {
+            if spoke && called.insert(peer) {
                 judges.push(peer);
             }
         }

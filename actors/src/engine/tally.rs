@@ -1,6 +1,6 @@
 //! Which results of a round count: a pure function of what is on chain and of the witnesses' manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use psyche_messages::{BatchInterval, ResultAnnounced};
 use psyche_protocol::layout::Bloom;
@@ -24,7 +24,12 @@ pub(super) fn winners<'a>(
     quorum: usize,
 ) -> Vec<ResultAnnounced> {
     let mut best: BTreeMap<BatchInterval, (usize, &Candidate)> = BTreeMap::new();
+    // Every witness lists the same ones, if nothing went wrong.
+    let mut counted: BTreeSet<[u8; 32]> = BTreeSet::new();
     for candidate in candidates {
+        if !counted.insert(candidate.commitment) {
+            continue;
+        }
         let votes = blooms.iter().filter(|bloom| bloom.contains(&candidate.commitment)).count();
         if votes < quorum.max(1) {
             continue;
