@@ -89,7 +89,9 @@ impl Engine {
         if errands.join.settle(id, outcome, now_ms) {
             if outcome == SendOutcome::Confirmed {
                 let epoch = self.view.as_ref().map(super::view::View::epoch).unwrap_or_default();
-                let epoch_left_s = self.view.as_ref().and_then(|view| epoch_left(&view.account, self.now.chain));
+                // Where the epoch that was joined has begun meanwhile, there is nothing to wait for.
+                let waits = self.view.as_ref().filter(|view| view.index_of(&self.me()).is_none());
+                let epoch_left_s = waits.and_then(|view| epoch_left(&view.account, self.now.chain));
                 self.report(NodeEvent::Joined { epoch, epoch_left_s });
             } else if outcome == SendOutcome::Refused {
                 self.warn("the run refuses to let this node join".to_owned());

@@ -139,7 +139,8 @@ impl Board {
     pub(crate) fn failed(&mut self, index: usize, fault: Fault, now: Instant, jitter: u16) {
         let Some(member) = self.members.get_mut(index) else { return };
         member.busy = None;
-        member.latency.outcome(true);
+        // Who says that it has not come so far has answered; how far it is behind is told apart.
+        member.latency.outcome(fault != Fault::Behind);
         member.strikes = member.strikes.saturating_add(fault.strikes());
         if fault == Fault::Behind {
             member.lags();

@@ -53,7 +53,7 @@ pub struct EndpointHealth {
     pub error_rate: f32,
     /// Requests that were answered or failed, since the client began.
     pub requests: u64,
-    /// Those that failed.
+    /// Those that failed; one that the endpoint was not far enough for did not.
     pub failures: u64,
     /// Slots behind the best endpoint.
     pub slot_lag: Option<u64>,

@@ -1,6 +1,6 @@
 //! Training, reports, transactions.
 
-use psyche_messages::{Digest, RoundKey, RoundMessage, SignedRoundMessage, SkipAnnounced};
+use psyche_messages::{Digest, Epoch, NodeEvent, RoundKey, RoundMessage, SignedRoundMessage, SkipAnnounced};
 use psyche_protocol::layout::{EpochClient, RunState, Witness};
 
 use super::desk::{DIGEST, Desk, address, applied, digest, engine, peer, sent, trained, warned};
@@ -26,6 +26,20 @@ fn a_client_joins_once_and_again_only_after_a_failure() {
     desk.join(0);
     desk.show();
     assert!(sent(&desk.wait_ms(60_000)).is_empty());
+}
+
+#[test]
+fn who_hears_of_its_join_when_the_epoch_has_begun_is_told_of_no_wait() {
+    let mut desk = Desk::new(3);
+    assert_eq!(sent(&desk.show()), ["join"]);
+    (0..3).for_each(|client| desk.join(client));
+    desk.pass_s(3);
+    desk.tick();
+    desk.show();
+    assert_eq!(desk.account.run_state(), RunState::Warmup);
+    let effects = desk.tell(Event::ChainSent { id: SendId(1), outcome: SendOutcome::Confirmed });
+    let joined = NodeEvent::Joined { epoch: Epoch(0), epoch_left_s: None };
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Report(event) if *event == joined)), "{effects:?}");
 }
 
 #[test]

@@ -57,6 +57,19 @@ fn the_endpoint_that_answers_stays_the_first_and_a_dead_one_is_never_started_at(
 }
 
 #[test]
+fn who_has_not_come_as_far_as_was_asked_for_lags_but_has_not_failed() {
+    let now = Instant::now();
+    let mut board = board(2, now);
+    let before = board.members[0].latency.totals();
+    board.failed(0, Fault::Behind, now, 0);
+    board.failed(0, Fault::Behind, now, 0);
+    assert_eq!(board.members[0].latency.totals(), (before.0 + 2, before.1));
+    assert_eq!(order(&mut board, now), [1, 0], "another one is asked first");
+    board.failed(0, Fault::Bad, now, 0);
+    assert_eq!(board.members[0].latency.totals(), (before.0 + 3, before.1 + 1));
+}
+
+#[test]
 fn a_lost_probe_does_not_keep_an_endpoint_away_for_ever() {
     let now = Instant::now();
     let mut board = board(1, now);
