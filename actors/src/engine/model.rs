@@ -54,6 +54,9 @@ pub(super) struct Model {
     pub step: Option<Step>,
     pub digest: Option<Digest>,
     pub trouble: Option<Trouble>,
+    /// The step after which more than half of those who counted had this node's digest, and that digest. Who joins and leaves
+    /// later changes who counts, but nothing of what was right.
+    settled: Option<(Step, Digest)>,
     /// The cold-start epoch in which the momentum was forgotten.
     pub momentum_reset_in: Option<Epoch>,
     /// The step whose snapshot is being taken, and how often that was tried.
@@ -116,8 +119,14 @@ impl Engine {
                 if matches!(self.model.trouble, Some(Trouble::Diverged { .. })) {
                     self.model.trouble = None;
                 }
+                let majority = self.digests.majority(step, &members, &self.config.peer);
+                if majority.is_some() && majority == self.model.digest {
+                    self.model.settled = majority.map(|digest| (step, digest));
+                }
                 self.serve_dissenters(step, &members);
             }
+            Verdict::Diverged { right }
+                if self.is_settled(step) && self.digests.majority(step, &members, &self.config.peer) != Some(right) => {}
             Verdict::Diverged { right } => {
                 let trouble = Trouble::Diverged { step, right };
                 if self.model.trouble.as_ref() != Some(&trouble) {
@@ -130,6 +139,11 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether more than half of those who counted after `step` had what this node has. No smaller group overrules that.
+    fn is_settled(&self, step: Step) -> bool {
+        self.model.digest.is_some_and(|digest| self.model.settled == Some((step, digest)))
     }
 
     /// Whether the parameters after `step` should be compared with the members' before anything is built on them.
