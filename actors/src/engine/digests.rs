@@ -51,9 +51,81 @@ impl core::fmt::Display for Agreement {
     }
 }
 
+/// Members with the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Group {
+    digest: Digest,
+    votes: usize,
+    /// The earliest member's index.
+    first: usize,
+}
+
+/// Who has which digest after a step, counted once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ballot {
+    members: usize,
+    /// This node's digest, and since when it has been known.
+    mine: Option<(Digest, u64)>,
+    /// The largest first, of equal ones that with the earliest member.
+    groups: Vec<Group>,
+}
+
+impl Ballot {
+    /// The digest that more than half of the members have, counting this node.
+    pub(super) fn majority(&self) -> Option<Digest> {
+        self.groups.first().filter(|group| group.votes * 2 > self.members).map(|group| group.digest)
+    }
+
+    /// Whether the two largest groups are equally large.
+    pub(super) fn is_tied(&self) -> bool {
+        matches!(self.groups.as_slice(), [first, second, ..] if first.votes == second.votes)
+    }
+
+    /// How many members have this node's digest, itself included.
+    pub(super) fn agreement(&self) -> Agreement {
+        let equal = self.agreeing();
+        let reported: usize = self.groups.iter().map(|group| group.votes).sum();
+        Agreement { members: self.members, equal, different: reported.saturating_sub(equal) }
+    }
+
+    fn agreeing(&self) -> usize {
+        let mine = self.mine.map(|(digest, _)| digest);
+        self.groups.iter().find(|group| Some(group.digest) == mine).map_or(0, |group| group.votes)
+    }
+
+    /// Whether this node's digest is the right one.
+    ///
+    /// More than half of the members decide at once. After `patience_ms` several members that agree outvote this node if
+    /// they are more than those who agree with it. Equal groups are told apart only when every member has reported and that
+    /// time is over, as others may still have a word: then the one with the earliest member is right. So a single member
+    /// never overrules another one while a third could still speak.
+    pub(super) fn verdict(&self, now_ms: u64, patience_ms: u64) -> Verdict {
+        let (Some((mine, since_ms)), Some(largest)) = (self.mine, self.groups.first()) else { return Verdict::Open };
+        let agreement = self.agreement();
+        let patient = now_ms < since_ms.saturating_add(patience_ms);
+        let complete = agreement.equal + agreement.different == self.members && !(patient && self.is_tied());
+        let majority = self.majority().is_some();
+        match largest.digest == mine {
+            true if majority || complete => Verdict::Sound,
+            false if majority || complete || (!patient && largest.votes > agreement.equal.max(1)) => {
+                Verdict::Diverged { right: largest.digest }
+            }
+            _ => Verdict::Open,
+        }
+    }
+
+    /// Whether the verdict is open, and its patience is not over.
+    pub(super) fn is_open(&self, now_ms: u64, patience_ms: u64) -> bool {
+        let fresh = self.mine.is_some_and(|(_, since_ms)| now_ms < since_ms.saturating_add(patience_ms));
+        fresh && self.verdict(now_ms, patience_ms) == Verdict::Open
+    }
+}
+
 /// Digests by step. Steps never repeat within a run.
 #[derive(Debug, Default)]
 pub(super) struct Digests {
+    /// Grows with everything that a ballot depends on.
+    revision: u64,
     heard: BTreeMap<Step, BTreeMap<PeerKey, Digest>>,
     mine: BTreeMap<Step, (Digest, u64)>,
     compared: BTreeSet<(Step, PeerKey, Digest)>,
@@ -73,10 +145,16 @@ impl Digests {
             return;
         }
         let peers = self.heard.entry(step).or_default();
-        if peers.len() < PEERS_MAX || peers.contains_key(&peer) {
-            peers.insert(peer, digest);
+        let room = peers.len() < PEERS_MAX || peers.contains_key(&peer);
+        if room && peers.insert(peer, digest) != Some(digest) {
             self.fresh.insert((step, peer));
+            self.revision += 1;
         }
+    }
+
+    /// As long as this stays the same, so does every ballot among the same members.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// How many digests are remembered.
@@ -88,6 +166,7 @@ impl Digests {
     /// Notes this node's own digest.
     pub(super) fn know(&mut self, step: Step, digest: Digest, now_ms: u64) {
         self.mine.insert(step, (digest, now_ms));
+        self.revision += 1;
         self.fresh.extend(self.heard.get(&step).into_iter().flat_map(BTreeMap::keys).map(|peer| (step, *peer)));
         let oldest = step.0.saturating_sub(STEPS_KEPT);
         self.mine.retain(|step, _| step.0 >= oldest);
@@ -109,46 +188,28 @@ impl Digests {
         fresh
     }
 
-    /// The digest that more than half of `members` have after `step`, counting this node.
-    pub(super) fn majority(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> Option<Digest> {
-        let (digest, votes) = self.groups(step, members, me).into_iter().next()?;
-        (votes.len() * 2 > members.len()).then_some(digest)
-    }
-
-    /// Whether this node's digest after `step` is the right one.
-    ///
-    /// More than half of `members` decide at once. After `patience_ms` several members that agree outvote this node if
-    /// they are more than those who agree with it. Equal groups are told apart only when every member has reported and that
-    /// time is over, as others may still have a word: then the one with the earliest member is right. So a single member never overrules another one while a third could
-    /// still speak.
-    pub(super) fn verdict(&self, step: Step, members: &[PeerKey], me: &PeerKey, now_ms: u64, patience_ms: u64) -> Verdict {
-        let Some((mine, since_ms)) = self.mine.get(&step).copied() else { return Verdict::Open };
-        let groups = self.groups(step, members, me);
-        let reported: usize = groups.iter().map(|(_, votes)| votes.len()).sum();
-        let Some((largest, votes)) = groups.first() else { return Verdict::Open };
-        let agreeing = groups.iter().find(|(digest, _)| *digest == mine).map_or(0, |(_, votes)| votes.len());
-        let patient = now_ms < since_ms.saturating_add(patience_ms);
-        let tied = self.is_tied(step, members, me);
-        let complete = reported == members.len() && !(tied && patient);
-        let majority = votes.len() * 2 > members.len();
-        match *largest == mine {
-            true if majority || complete => Verdict::Sound,
-            false if majority || complete || (!patient && votes.len() > agreeing.max(1)) => {
-                Verdict::Diverged { right: *largest }
+    /// Who of `members` has which digest after `step`.
+    pub(super) fn ballot(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> Ballot {
+        let mine = self.mine.get(&step).copied();
+        let heard = self.heard.get(&step);
+        // There are hardly ever more than two.
+        let mut groups: Vec<Group> = Vec::new();
+        for (first, peer) in members.iter().enumerate() {
+            let digest =
+                if peer == me { mine.map(|(digest, _)| digest) } else { heard.and_then(|heard| heard.get(peer)).copied() };
+            let Some(digest) = digest else { continue };
+            match groups.iter_mut().find(|group| group.digest == digest) {
+                Some(group) => group.votes += 1,
+                None => groups.push(Group { digest, votes: 1, first }),
             }
-            _ => Verdict::Open,
         }
+        groups.sort_by_key(|group| (core::cmp::Reverse(group.votes), group.first));
+        Ballot { members: members.len(), mine, groups }
     }
 
     /// What a peer said last that it holds.
     pub(super) fn claim(&self, peer: &PeerKey) -> Option<(Step, Digest)> {
         self.claims.get(peer).copied()
-    }
-
-    /// Whether the two largest groups of `members` after `step` are equally large.
-    pub(super) fn is_tied(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> bool {
-        let groups = self.groups(step, members, me);
-        groups.get(1).is_some_and(|(_, votes)| votes.len() == groups.first().map_or(0, |(_, most)| most.len()))
     }
 
     /// Whether a peer told its digest after `step`.
@@ -167,23 +228,7 @@ impl Digests {
             peers.retain(|_, heard| *heard != digest);
         }
         self.claims.retain(|_, claim| *claim != (step, digest));
-    }
-
-    /// Whether the verdict after `step` is open, and its patience is not over.
-    pub(super) fn is_open(&self, step: Step, members: &[PeerKey], me: &PeerKey, now_ms: u64, patience_ms: u64) -> bool {
-        let fresh = self.mine.get(&step).is_some_and(|(_, since_ms)| now_ms < since_ms.saturating_add(patience_ms));
-        fresh && self.verdict(step, members, me, now_ms, patience_ms) == Verdict::Open
-    }
-
-    /// How many of `members` have this node's digest after `step`, itself included.
-    pub(super) fn agreement(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> Agreement {
-        let mine = self.mine.get(&step).map(|(digest, _)| *digest);
-        let (mut equal, mut different) = (0, 0);
-        for (digest, votes) in self.groups(step, members, me) {
-            let side = if Some(digest) == mine { &mut equal } else { &mut different };
-            *side += votes.len();
-        }
-        Agreement { members: members.len(), equal, different }
+        self.revision += 1;
     }
 
     /// Members that announced another digest than this node's after `step`.
@@ -199,22 +244,6 @@ impl Digests {
         let heard = self.heard.get(&step);
         let agrees = |peer: &&PeerKey| *peer == me || heard.and_then(|heard| heard.get(*peer)) == Some(mine);
         members.iter().find(agrees).copied()
-    }
-
-    /// Groups of member indices by digest, the largest first, of equal ones the one with the earliest member.
-    fn groups(&self, step: Step, members: &[PeerKey], me: &PeerKey) -> Vec<(Digest, Vec<usize>)> {
-        let mine = self.mine.get(&step).map(|(digest, _)| *digest);
-        let heard = self.heard.get(&step);
-        let mut groups: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
-        for (index, peer) in members.iter().enumerate() {
-            let digest = if peer == me { mine } else { heard.and_then(|heard| heard.get(peer)).copied() };
-            if let Some(digest) = digest {
-                groups.entry(digest).or_default().push(index);
-            }
-        }
-        let mut groups: Vec<_> = groups.into_iter().collect();
-        groups.sort_by_key(|(_, votes)| (usize::MAX - votes.len(), votes.first().copied()));
-        groups
     }
 }
 
@@ -239,61 +268,80 @@ mod tests {
         digests
     }
 
+    /// The verdict among the first so many peers.
+    fn verdict(digests: &Digests, members: u8, me: u8, now_ms: u64) -> Verdict {
+        digests.ballot(STEP, &peers(members), &PeerKey([me; 32])).verdict(now_ms, 100)
+    }
+
     #[test]
     fn a_strict_majority_against_this_node_decides_at_once() {
         let digests = heard(WRONG, &[(1, RIGHT), (2, RIGHT)]);
-        let me = PeerKey([0; 32]);
-        assert_eq!(digests.verdict(STEP, &peers(3), &me, 0, 100), Verdict::Diverged { right: RIGHT });
-        assert_eq!(digests.verdict(STEP, &peers(4), &me, 0, 100), Verdict::Open);
-        assert_eq!(digests.verdict(STEP, &peers(4), &me, 100, 100), Verdict::Diverged { right: RIGHT });
+        assert_eq!(verdict(&digests, 3, 0, 0), Verdict::Diverged { right: RIGHT });
+        assert_eq!(verdict(&digests, 4, 0, 0), Verdict::Open);
+        assert_eq!(verdict(&digests, 4, 0, 100), Verdict::Diverged { right: RIGHT });
     }
 
     #[test]
     fn one_member_does_not_overrule_another_while_a_third_is_silent() {
         let digests = heard(RIGHT, &[(0, WRONG)]);
-        assert_eq!(digests.verdict(STEP, &peers(3), &PeerKey([2; 32]), 1_000_000, 100), Verdict::Open);
+        assert_eq!(verdict(&digests, 3, 2, 1_000_000), Verdict::Open);
     }
 
     #[test]
     fn agreement_counts_every_member_once() {
         let digests = heard(RIGHT, &[(1, RIGHT), (2, WRONG), (7, WRONG)]);
-        let agreement = digests.agreement(STEP, &peers(4), &PeerKey([0; 32]));
-        assert_eq!(agreement, Agreement { members: 4, equal: 2, different: 1 });
-        assert!(!agreement.is_unanimous() && !agreement.is_doubtful());
-        assert!(digests.agreement(STEP, &peers(2), &PeerKey([0; 32])).is_unanimous());
-        assert!(heard(RIGHT, &[(1, WRONG)]).agreement(STEP, &peers(3), &PeerKey([0; 32])).is_doubtful());
+        let agreement = |digests: &Digests, members| digests.ballot(STEP, &peers(members), &PeerKey([0; 32])).agreement();
+        assert_eq!(agreement(&digests, 4), Agreement { members: 4, equal: 2, different: 1 });
+        assert!(!agreement(&digests, 4).is_unanimous() && !agreement(&digests, 4).is_doubtful());
+        assert!(agreement(&digests, 2).is_unanimous());
+        assert!(agreement(&heard(RIGHT, &[(1, WRONG)]), 3).is_doubtful());
     }
 
     #[test]
     fn a_discredited_digest_counts_no_more() {
         let mut digests = heard(RIGHT, &[(0, WRONG)]);
-        let me = PeerKey([1; 32]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &me, 100, 100), Verdict::Diverged { right: WRONG });
+        assert_eq!(verdict(&digests, 2, 1, 100), Verdict::Diverged { right: WRONG });
         digests.discredit(STEP, WRONG);
-        assert_eq!(digests.verdict(STEP, &peers(2), &me, 0, 100), Verdict::Open);
+        assert_eq!(verdict(&digests, 2, 1, 0), Verdict::Open);
     }
 
     #[test]
     fn of_two_that_disagree_the_earlier_member_is_right_unless_another_one_has_its_say() {
         let digests = heard(WRONG, &[(1, RIGHT)]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([0; 32]), 99, 100), Verdict::Open);
-        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([0; 32]), 100, 100), Verdict::Sound);
+        assert_eq!(verdict(&digests, 2, 0, 99), Verdict::Open);
+        assert_eq!(verdict(&digests, 2, 0, 100), Verdict::Sound);
         let digests = heard(WRONG, &[(0, RIGHT)]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([1; 32]), 100, 100), Verdict::Diverged { right: RIGHT });
+        assert_eq!(verdict(&digests, 2, 1, 100), Verdict::Diverged { right: RIGHT });
     }
 
     #[test]
     fn a_minority_of_reports_decides_nothing() {
         let digests = heard(RIGHT, &[(0, WRONG)]);
-        assert_eq!(digests.verdict(STEP, &peers(5), &PeerKey([4; 32]), 1_000_000, 100), Verdict::Open);
+        assert_eq!(verdict(&digests, 5, 4, 1_000_000), Verdict::Open);
     }
 
     #[test]
     fn digests_of_strangers_and_of_far_steps_do_not_count() {
         let mut digests = heard(RIGHT, &[(7, WRONG), (8, WRONG)]);
-        assert_eq!(digests.verdict(STEP, &peers(2), &PeerKey([0; 32]), 1_000, 100), Verdict::Open);
+        assert_eq!(verdict(&digests, 2, 0, 1_000), Verdict::Open);
         digests.hear(Step(STEP.0 + STEPS_AHEAD + 1), PeerKey([1; 32]), WRONG, STEP);
         assert_eq!(digests.heard.len(), 1);
+    }
+
+    #[test]
+    fn the_revision_tells_whether_a_ballot_may_have_changed() {
+        let mut digests = heard(RIGHT, &[(1, RIGHT)]);
+        let revision = digests.revision();
+        digests.hear(STEP, PeerKey([1; 32]), RIGHT, STEP);
+        assert_eq!(digests.revision(), revision, "that was known");
+        digests.hear(STEP, PeerKey([1; 32]), WRONG, STEP);
+        assert!(digests.revision() > revision);
+        let revision = digests.revision();
+        digests.discredit(STEP, WRONG);
+        assert!(digests.revision() > revision);
+        let revision = digests.revision();
+        digests.know(STEP, WRONG, 5);
+        assert!(digests.revision() > revision);
     }
 
     #[test]

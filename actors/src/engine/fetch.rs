@@ -1,6 +1,6 @@
 //! Blobs that the engine wants, and how often it asked for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use psyche_messages::{Address, BlobHash, PeerKey, RoundKey, Step};
 
@@ -63,10 +63,23 @@ enum JobState {
     Malformed,
 }
 
+impl JobState {
+    /// When something is to be done.
+    const fn due_ms(self) -> Option<u64> {
+        match self {
+            Self::Due { at_ms } => Some(at_ms),
+            Self::Asked { at_ms } => Some(at_ms.saturating_add(ANSWER_MS)),
+            Self::Here | Self::Malformed => None,
+        }
+    }
+}
+
 /// Every blob of the rounds in work.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     jobs: BTreeMap<Wanted, Job>,
+    /// What is not here yet, by when something is to be done.
+    awaited: BTreeSet<(u64, Wanted)>,
 }
 
 impl Fetches {
@@ -80,10 +93,12 @@ impl Fetches {
         now_ms: u64,
     ) {
         let full = self.jobs.len() >= JOBS_MAX;
-        let job = match self.jobs.entry(Wanted::of(blob, len, &what)) {
+        let wanted = Wanted::of(blob, len, &what);
+        let job = match self.jobs.entry(wanted) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(_) if full => return,
             std::collections::btree_map::Entry::Vacant(entry) => {
+                self.awaited.insert((now_ms, wanted));
                 entry.insert(Job { what, len, providers: Vec::new(), state: JobState::Due { at_ms: now_ms }, failures: 0 })
             }
         };
@@ -101,6 +116,7 @@ impl Fetches {
     pub(super) fn own(&mut self, blob: BlobHash, len: u32, what: Fetching) {
         let wanted = Wanted::of(blob, len, &what);
         if self.jobs.len() < JOBS_MAX || self.jobs.contains_key(&wanted) {
+            self.change(&wanted, JobState::Here);
             self.jobs.insert(wanted, Job { what, len, providers: Vec::new(), state: JobState::Here, failures: 0 });
         }
     }
@@ -122,7 +138,7 @@ impl Fetches {
 
     /// Whose payload is awaited under this name, and of which round.
     pub(super) fn awaited_payload(&self, payload: &BlobHash) -> Option<(Address, RoundKey)> {
-        match self.awaited(&Wanted::Payload(*payload))? {
+        match self.what_is_awaited(&Wanted::Payload(*payload))? {
             Fetching::Payload(result) => Some((result.trainer, result.round)),
             Fetching::Manifest { .. } => None,
         }
@@ -130,13 +146,13 @@ impl Fetches {
 
     /// Of which round a manifest of this name and length is awaited.
     pub(super) fn awaited_manifest(&self, blob: &BlobHash, len: u32) -> Option<RoundKey> {
-        match self.awaited(&Wanted::Manifest(*blob, len))? {
+        match self.what_is_awaited(&Wanted::Manifest(*blob, len))? {
             Fetching::Manifest { round, .. } => Some(*round),
             Fetching::Payload(_) => None,
         }
     }
 
-    fn awaited(&self, wanted: &Wanted) -> Option<&Fetching> {
+    fn what_is_awaited(&self, wanted: &Wanted) -> Option<&Fetching> {
         let job = self.jobs.get(wanted)?;
         matches!(job.state, JobState::Asked { .. } | JobState::Due { .. }).then_some(&job.what)
     }
@@ -156,7 +172,7 @@ impl Fetches {
         if matches!(job.state, JobState::Here | JobState::Malformed) {
             return;
         }
-        job.state = match outcome {
+        let state = match outcome {
             Ok(()) => JobState::Here,
             Err(FetchFault::Malformed) => JobState::Malformed,
             Err(FetchFault::Unavailable) => {
@@ -165,31 +181,39 @@ impl Fetches {
                 JobState::Due { at_ms: now_ms.saturating_add(pause) }
             }
         };
+        self.change(wanted, state);
+    }
+
+    /// Gives a blob another state.
+    fn change(&mut self, wanted: &Wanted, state: JobState) {
+        let Some(job) = self.jobs.get_mut(wanted) else { return };
+        let before = core::mem::replace(&mut job.state, state);
+        if let Some(due_ms) = before.due_ms() {
+            self.awaited.remove(&(due_ms, *wanted));
+        }
+        if let Some(due_ms) = state.due_ms() {
+            self.awaited.insert((due_ms, *wanted));
+        }
     }
 
     /// A payload that was here is gone, as the disk tells: it is asked for again.
     pub(super) fn lost(&mut self, payload: &BlobHash, now_ms: u64) {
-        if let Some(job) = self.jobs.get_mut(&Wanted::Payload(*payload)).filter(|job| job.state == JobState::Here) {
-            job.state = JobState::Due { at_ms: now_ms.saturating_add(PAUSE_MS) };
+        if self.is_here(payload) {
+            self.change(&Wanted::Payload(*payload), JobState::Due { at_ms: now_ms.saturating_add(PAUSE_MS) });
         }
     }
 
     /// Emits the fetches that are due.
     pub(super) fn drive(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        for (wanted, job) in &mut self.jobs {
-            if let JobState::Asked { at_ms } = job.state
-                && now_ms >= at_ms.saturating_add(ANSWER_MS)
-            {
-                job.state = JobState::Due { at_ms: now_ms };
-            }
-            if matches!(job.state, JobState::Due { at_ms } if now_ms >= at_ms) && !job.providers.is_empty() {
-                job.state = JobState::Asked { at_ms: now_ms };
-                // After a failure another provider comes first.
-                let turn = job.failures as usize % job.providers.len();
-                let mut providers = job.providers.clone();
-                providers.rotate_left(turn);
-                out.push(Effect::Fetch { blob: wanted.blob(), len: job.len, providers, what: job.what.clone() });
-            }
+        let due: Vec<_> = self.awaited.iter().take_while(|(at_ms, _)| *at_ms <= now_ms).map(|(_, wanted)| *wanted).collect();
+        for wanted in due {
+            let Some(job) = self.jobs.get(&wanted).filter(|job| !job.providers.is_empty()) else { continue };
+            // After a failure another provider comes first.
+            let turn = job.failures as usize % job.providers.len();
+            let mut providers = job.providers.clone();
+            providers.rotate_left(turn);
+            out.push(Effect::Fetch { blob: wanted.blob(), len: job.len, providers, what: job.what.clone() });
+            self.change(&wanted, JobState::Asked { at_ms: now_ms });
         }
     }
 
@@ -199,6 +223,7 @@ impl Fetches {
             Fetching::Payload(result) => result.round.step >= step,
             Fetching::Manifest { round, .. } => round.step >= step,
         });
+        self.awaited.retain(|(_, wanted)| self.jobs.contains_key(wanted));
     }
 }
 

@@ -210,6 +210,12 @@ impl Engine {
             return Vec::new();
         }
         self.now = Now { chain: now.chain, mono_ms: now.mono_ms.max(self.now.mono_ms) };
+        // What is heard and fetched changes nothing about digests but the digests themselves.
+        let is_word = matches!(event, Event::Message(_) | Event::Published(_));
+        let is_blob = matches!(event, Event::Fetched { .. } | Event::ManifestFetched { .. } | Event::ManifestStored { .. });
+        if !is_word && !is_blob {
+            self.model.judged_by = None;
+        }
         self.take_in(event);
         if self.view.is_some() && !self.finished {
             self.drive();
@@ -257,8 +263,10 @@ impl Engine {
     }
 
     fn drive(&mut self) {
-        self.drive_members();
-        self.note_hearing();
+        if core::mem::take(&mut self.members_stale) {
+            self.drive_members();
+            self.note_hearing();
+        }
         self.drive_digests();
         self.drive_applying();
         self.drive_loading();
@@ -341,7 +349,7 @@ impl Engine {
         let wanted = Step(view.step().0.saturating_sub(1));
         let members = view.client_peers();
         let whole = self.model.served == Some(wanted) && self.model.trouble.is_none() && self.checkpoint_is_settled(wanted);
-        let agreement = self.digests.agreement(wanted, &members, &self.config.peer);
+        let agreement = self.digests.ballot(wanted, &members, &self.config.peer).agreement();
         // Clients may be cut off for a moment; of the others, those count who are there.
         let behind = self.members.iter().any(|peer| {
             let claim = self.digests.claim(peer);

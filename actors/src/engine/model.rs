@@ -13,7 +13,7 @@ use psyche_messages::{
 use psyche_protocol::model::Checkpoint;
 
 use super::api::{Effect, LoadFrom};
-use super::digests::Verdict;
+use super::digests::{Ballot, Verdict};
 use super::snapshots::DiskSnapshot;
 use super::{Busy, Engine};
 
@@ -57,6 +57,9 @@ pub(super) struct Model {
     /// The step after which more than half of those who counted had this node's digest, and that digest. Who joins and leaves
     /// later changes who counts, but nothing of what was right.
     settled: Option<(Step, Digest)>,
+    /// The step whose digests were judged last, and what was known of digests then; `None` where anything else that counts
+    /// may have changed since.
+    pub judged_by: Option<(Step, u64)>,
     /// The cold-start epoch in which the momentum was forgotten.
     pub momentum_reset_in: Option<Epoch>,
     /// The step whose snapshot is being taken, and how often that was tried.
@@ -111,22 +114,26 @@ impl Engine {
         if matches!(self.busy, Some(Busy::Loading { .. } | Busy::Applying { .. })) {
             return;
         }
-        let members = self.judges(step);
-        let verdict = self.digests.verdict(step, &members, &self.config.peer, self.now.mono_ms, self.config.patience.digest_ms);
-        match verdict {
+        // Most of what is heard says nothing of digests, and counting takes time for each member.
+        let facts = Some((step, self.digests.revision()));
+        if core::mem::replace(&mut self.model.judged_by, facts) == facts {
+            return;
+        }
+        let judges = self.judges(step);
+        let ballot = self.digests.ballot(step, &judges, &self.config.peer);
+        match ballot.verdict(self.now.mono_ms, self.config.patience.digest_ms) {
             Verdict::Open => {}
             Verdict::Sound => {
                 if matches!(self.model.trouble, Some(Trouble::Diverged { .. })) {
                     self.model.trouble = None;
                 }
-                let majority = self.digests.majority(step, &members, &self.config.peer);
+                let majority = ballot.majority();
                 if majority.is_some() && majority == self.model.digest {
                     self.model.settled = majority.map(|digest| (step, digest));
                 }
-                self.serve_dissenters(step, &members);
+                self.serve_dissenters(step, &judges);
             }
-            Verdict::Diverged { right }
-                if self.is_settled(step) && self.digests.majority(step, &members, &self.config.peer) != Some(right) => {}
+            Verdict::Diverged { right } if self.is_settled(step) && ballot.majority() != Some(right) => {}
             Verdict::Diverged { right } => {
                 let trouble = Trouble::Diverged { step, right };
                 if self.model.trouble.as_ref() != Some(&trouble) {
@@ -141,6 +148,11 @@ impl Engine {
         }
     }
 
+    /// Who has which digest after `step`, of those who count.
+    fn ballot(&self, step: Step) -> Ballot {
+        self.digests.ballot(step, &self.judges(step), &self.config.peer)
+    }
+
     /// Whether more than half of those who counted after `step` had what this node has. No smaller group overrules that.
     fn is_settled(&self, step: Step) -> bool {
         self.model.digest.is_some_and(|digest| self.model.settled == Some((step, digest)))
@@ -149,7 +161,7 @@ impl Engine {
     /// Whether the parameters after `step` should be compared with the members' before anything is built on them.
     pub(super) fn awaits_comparison(&self, step: Step) -> bool {
         let (now_ms, patience_ms) = (self.now.mono_ms, self.config.patience.digest_ms);
-        self.view.is_some() && self.digests.is_open(step, &self.judges(step), &self.config.peer, now_ms, patience_ms)
+        self.view.is_some() && self.ballot(step).is_open(now_ms, patience_ms)
     }
 
     /// Whose digests after `step` count: the clients', and what those said who were clients in that round and have been dropped
@@ -161,7 +173,7 @@ impl Engine {
         let facts = self.locate_step(step).and_then(|(at, height)| self.logs.get(at)?.facts_at(height));
         let dropped = facts.into_iter().flat_map(|facts| &facts.members).map(|member| member.peer);
         self.call(step, &mut judges, dropped);
-        if self.digests.is_tied(step, &judges, &self.config.peer) {
+        if self.digests.ballot(step, &judges, &self.config.peer).is_tied() {
             self.call(step, &mut judges, view.pending().into_iter().map(|member| member.peer));
         }
         judges
@@ -302,7 +314,7 @@ impl Engine {
                 Trouble::Stalled { round } => step >= round.step,
                 Trouble::Diverged { .. } => true,
             };
-            let right = self.digests.majority(step, &self.judges(step), &self.config.peer)?;
+            let right = self.ballot(step).majority()?;
             better.then(|| self.peers_source(step, Some(right))).flatten()
         })
     }
@@ -331,6 +343,8 @@ impl Engine {
                 }
             }
         }
+        // Where snapshots differ, one stands against another: whoever's log turned out false is believed last.
+        authorities.sort_by_key(|peer| self.updates.is_refused(peer));
         authorities
     }
 

@@ -71,6 +71,11 @@ impl Updates {
         self.heard.remove(&author);
     }
 
+    /// Whether a member's log was false.
+    pub(super) fn is_refused(&self, author: &PeerKey) -> bool {
+        self.refused.contains(author)
+    }
+
     /// Leaves a member's log alone for a while.
     pub(super) fn pause(&mut self, author: PeerKey, now_ms: u64) {
         self.paused.retain(|_, until_ms| *until_ms > now_ms);

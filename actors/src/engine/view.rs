@@ -209,11 +209,10 @@ impl Engine {
 
     /// Tells the network who belongs to the run, and the operator how many of them are connected.
     pub(super) fn drive_members(&mut self) {
-        let Some(view) = self.view.as_ref().filter(|_| self.members_stale) else { return };
+        let Some(view) = &self.view else { return };
         let mut members: BTreeSet<PeerKey> = view.client_peers().into_iter().collect();
         members.extend(view.pending().into_iter().map(|member| member.peer));
         members.remove(&self.config.peer);
-        self.members_stale = false;
         if !members.iter().eq(self.members.iter()) {
             self.members = members.iter().copied().collect();
             self.out.push(Effect::SetMembers(self.members.clone()));

@@ -118,23 +118,28 @@ impl Engine {
     /// Whether a quorum of a round's results is here, and of every other trainer nothing is to be expected: it says so, it
     /// contradicted itself, or it is overdue by its own pace.
     fn nobody_is_missing(&self, round: RoundKey, facts: &RoundFacts) -> bool {
-        let trainers = facts.members.iter().zip(&facts.batches).filter(|(_, batch)| batch.is_some());
-        let trainers: Vec<_> = trainers.map(|(member, _)| member.signer).collect();
-        let missing: Vec<_> = trainers.iter().filter(|trainer| !self.has_result_of(round, trainer)).collect();
-        if missing.is_empty() {
-            return true;
-        }
         let store = self.stores.get(&round);
         let age_ms = store.and_then(|store| store.age_ms(self.now.mono_ms));
-        let hopeless = |trainer: &Address| {
-            // What contradicts itself gets no better by waiting, and some say that there is nothing to wait for.
-            let liar = store.and_then(|store| store.offer_of(trainer)).is_some_and(|offer| offer.rival.is_some());
+        let is_hopeless = |trainer: &Address| {
+            // What contradicts itself or is malformed gets no better by waiting, and some say that there is nothing to wait for.
+            let void = store
+                .and_then(|store| store.offer_of(trainer))
+                .is_some_and(|offer| offer.rival.is_some() || self.fetches.is_malformed(&offer.entry.result.payload));
             let skipped = store.is_some_and(|store| store.is_skipped(trainer));
             let deadline_ms = self.pace.deadline_ms(trainer, self.config.patience.repeat_ms);
-            liar || skipped || age_ms.zip(deadline_ms).is_some_and(|(age_ms, deadline_ms)| age_ms > deadline_ms)
+            void || skipped || age_ms.zip(deadline_ms).is_some_and(|(age_ms, deadline_ms)| age_ms > deadline_ms)
         };
-        let here = trainers.len().saturating_sub(missing.len());
-        here >= rules::quorum(0, trainers.len()) && missing.into_iter().all(hopeless)
+        let (mut here, mut missing) = (0_usize, 0_usize);
+        for (member, _) in facts.members.iter().zip(&facts.batches).filter(|(_, batch)| batch.is_some()) {
+            if self.has_result_of(round, &member.signer) {
+                here = here.saturating_add(1);
+            } else if is_hopeless(&member.signer) {
+                missing = missing.saturating_add(1);
+            } else {
+                return false;
+            }
+        }
+        missing == 0 || here >= rules::quorum(0, here.saturating_add(missing))
     }
 
     /// Whether a trainer's result of a round is accepted: announced once, its payload here and well-formed.

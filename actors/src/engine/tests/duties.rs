@@ -4,7 +4,7 @@ use psyche_messages::{Digest, Epoch, NodeEvent, RoundKey, RoundMessage, SignedRo
 use psyche_protocol::layout::{EpochClient, RunState, Witness};
 
 use super::desk::{DIGEST, Desk, address, applied, digest, engine, peer, sent, trained, warned};
-use crate::engine::{ChainAction, Effect, Event, SendId, SendOutcome};
+use crate::engine::{ChainAction, Effect, Event, FetchFault, FetchOutcome, SendId, SendOutcome};
 
 /// The witness's report among `effects`.
 fn reported(effects: &[Effect]) -> Option<Witness> {
@@ -113,6 +113,23 @@ fn a_witness_does_not_wait_for_the_absent_for_longer_than_three_quarters_of_the_
     let stores = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::StoreManifest(_)));
     assert!(!stores(&desk.wait_ms(14_800)));
     assert!(stores(&desk.wait_ms(400)));
+}
+
+#[test]
+fn a_witness_does_not_wait_for_a_trainer_whose_payload_is_malformed() {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    desk.train();
+    desk.receive(1);
+    let result = desk.result(2);
+    desk.hear(2, RoundMessage::Result(result.clone()));
+    desk.next_round(&[]);
+    desk.show();
+    desk.train();
+    let stores = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::StoreManifest(_)));
+    assert!(!stores(&desk.wait_ms(200)), "it may come");
+    let outcome = FetchOutcome::Fault(FetchFault::Malformed);
+    assert!(stores(&desk.tell(Event::Fetched { blob: result.payload, outcome })), "nothing else comes");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Loading parameters when something is wrong with them.
 
-use psyche_messages::{Digest, NodeEvent, Step};
+use psyche_messages::events::ModelSource;
+use psyche_messages::{BlobHash, Digest, NodeEvent, RoundKey, RoundMessage, SnapshotAnnounced, Step, UpdatesAnnounced};
 
-use super::desk::Desk;
-use crate::engine::{DiskSnapshot, Effect, Event, LoadFrom};
+use super::desk::{Desk, peer};
+use crate::engine::{DiskSnapshot, Effect, Event, FetchFault, LoadFrom};
 
 /// Steps and sources of the loads among `effects`.
 fn loads(effects: &[Effect]) -> Vec<(u32, LoadFrom)> {
@@ -51,4 +52,29 @@ fn a_damaged_snapshot_on_the_own_disk_gives_way_to_the_one_before_it() {
     desk.tell(Event::DiskSnapshotChanged(disk(5)));
     desk.tell(Event::ModelLoadFailed { reason: "the disk does not answer".to_owned() });
     assert!(loads(&desk.wait_ms(12_000)).iter().all(|(_, from)| *from != LoadFrom::Disk));
+}
+
+#[test]
+fn of_two_snapshots_the_one_whose_author_has_a_false_log_comes_last() {
+    let mut desk = in_warmup_before(8);
+    desk.show();
+    let held = Digest([4; 32]);
+    let round = RoundKey::new(0, 7);
+    let log = UpdatesAnnounced { round, first: Step(5), digest: Digest([8; 32]), blob: BlobHash([8; 32]), blob_len: 9 };
+    desk.hear(1, RoundMessage::Updates(log));
+    let effects = desk.tell(Event::DiskSnapshotChanged(Some(DiskSnapshot { step: Step(5), digest: held })));
+    assert_eq!(loads(&effects), [(5, LoadFrom::Disk)], "the log leads on from there");
+    let effects = desk.tell(Event::ModelLoaded { step: Step(5), digest: held, source: ModelSource::Disk });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchUpdates { .. })), "{effects:?}");
+    desk.tell(Event::UpdatesFetched { author: peer(1), outcome: Err(FetchFault::Malformed) });
+    for client in [1, 2] {
+        let (digest, index) = (Digest([client; 32]), BlobHash([client; 32]));
+        desk.hear(client, RoundMessage::Snapshot(SnapshotAnnounced { round, digest, index, index_len: 10 }));
+    }
+    let digests: Vec<_> = loads(&desk.wait_ms(12_000)).into_iter().filter_map(|(_, from)| peers_digest(&from)).collect();
+    assert_eq!(digests, [Digest([2; 32])], "the earlier client's is passed over");
+}
+
+fn peers_digest(from: &LoadFrom) -> Option<Digest> {
+    if let LoadFrom::Peers { digest, .. } = from { Some(*digest) } else { None }
 }
