@@ -207,6 +207,14 @@ impl Digests {
         Ballot { members: members.len(), mine, groups }
     }
 
+    /// How many have this node's digest after `step`, itself included, if nobody told another one.
+    pub(super) fn unanimous(&self, step: Step) -> Option<usize> {
+        let (mine, _) = self.mine.get(&step)?;
+        let heard = self.heard.get(&step);
+        let agree = heard.is_none_or(|heard| heard.values().all(|digest| digest == mine));
+        agree.then(|| 1 + heard.map_or(0, BTreeMap::len))
+    }
+
     /// What a peer said last that it holds.
     pub(super) fn claim(&self, peer: &PeerKey) -> Option<(Step, Digest)> {
         self.claims.get(peer).copied()
@@ -326,6 +334,15 @@ mod tests {
         assert_eq!(verdict(&digests, 2, 0, 1_000), Verdict::Open);
         digests.hear(Step(STEP.0 + STEPS_AHEAD + 1), PeerKey([1; 32]), WRONG, STEP);
         assert_eq!(digests.heard.len(), 1);
+    }
+
+    #[test]
+    fn only_who_said_something_counts_as_unanimous_and_a_single_voice_is_enough_to_the_contrary() {
+        let mut digests = heard(RIGHT, &[(1, RIGHT), (2, RIGHT)]);
+        assert_eq!(digests.unanimous(STEP), Some(3));
+        assert_eq!(digests.unanimous(Step(4)), None, "nothing is held");
+        digests.hear(STEP, PeerKey([3; 32]), WRONG, STEP);
+        assert_eq!(digests.unanimous(STEP), None);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Engine {
         }
         // Most of what is heard says nothing of digests, and counting takes time for each member.
         let facts = Some((step, self.digests.revision()));
-        if core::mem::replace(&mut self.model.judged_by, facts) == facts {
+        if core::mem::replace(&mut self.model.judged_by, facts) == facts || self.nothing_is_disputed(step) {
             return;
         }
         let judges = self.judges(step);
@@ -148,6 +148,14 @@ impl Engine {
         }
     }
 
+    /// Whether nobody said anything else after `step` than this node holds, and counting decides nothing: so many said so
+    /// before that it was settled, or so few that it cannot be.
+    fn nothing_is_disputed(&self, step: Step) -> bool {
+        let Some(equal) = self.digests.unanimous(step).filter(|_| self.model.trouble.is_none()) else { return false };
+        let clients = self.view.as_ref().map_or(0, |view| view.account.clients().len());
+        self.is_settled(step) || equal.saturating_mul(2) <= clients
+    }
+
     /// Who has which digest after `step`, of those who count.
     fn ballot(&self, step: Step) -> Ballot {
         self.digests.ballot(step, &self.judges(step), &self.config.peer)
@@ -171,8 +179,11 @@ impl Engine {
         let Some(view) = &self.view else { return Vec::new() };
         let mut judges = view.client_peers();
         let facts = self.locate_step(step).and_then(|(at, height)| self.logs.get(at)?.facts_at(height));
-        let dropped = facts.into_iter().flat_map(|facts| &facts.members).map(|member| member.peer);
-        self.call(step, &mut judges, dropped);
+        let then = facts.into_iter().flat_map(|facts| &facts.members).map(|member| member.peer);
+        // Mostly they are the same.
+        if !then.clone().eq(judges.iter().copied()) {
+            self.call(step, &mut judges, then);
+        }
         if self.digests.ballot(step, &judges, &self.config.peer).is_tied() {
             self.call(step, &mut judges, view.pending().into_iter().map(|member| member.peer));
         }

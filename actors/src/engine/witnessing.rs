@@ -24,6 +24,8 @@ const SKIPS_MAX: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Witnessing {
     report: Option<Report>,
+    /// What this node's proof to be a witness of a round is, if it is one. It takes a hundred hashes to find out.
+    proof: Option<(RoundKey, Option<WitnessProof>)>,
     /// The transaction.
     pub duty: Duty<RoundKey>,
 }
@@ -69,8 +71,8 @@ impl Engine {
         let Some(log) = self.logs.get(at) else { return };
         let (round, start_step) = (log.round(height), log.start_step);
         let Some(facts) = log.facts_at(height).cloned() else { return };
-        let Some(proof) = facts.selection.witness_proof(index as u64).filter(|proof| proof.witness == 1) else { return };
         let before = height.checked_sub(1).map(|height| (log.round(height), log.facts_at(height).cloned()));
+        let Some(proof) = self.witness_proof(round, &facts, index) else { return };
         let (about, about_facts) = match before {
             None => (None, facts),
             Some((about, Some(about_facts))) => (Some(about), about_facts),
@@ -96,6 +98,16 @@ impl Engine {
             store.take_manifest(&manifest, &facts, &self.config, |_| true);
             self.out.push(Effect::StoreManifest(manifest));
         }
+    }
+
+    /// The proof that this node is a witness of `round`, which has these facts; none if it is not.
+    fn witness_proof(&mut self, round: RoundKey, facts: &RoundFacts, index: usize) -> Option<WitnessProof> {
+        if let Some((_, proof)) = self.witnessing.proof.filter(|(of, _)| *of == round) {
+            return proof;
+        }
+        let proof = facts.selection.witness_proof(index as u64).filter(|proof| proof.witness == 1);
+        self.witnessing.proof = Some((round, proof));
+        proof
     }
 
     /// Whether waiting longer is pointless: everyone's results are here and this node trains no longer than the chain takes to
