@@ -3,6 +3,7 @@
 mod gathered;
 mod gossip;
 mod nat;
+mod read_ahead;
 
 use std::time::Duration;
 
@@ -14,9 +15,7 @@ use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{
-    StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, kad, memory_connection_limits, noise, ping, relay, tcp,
-};
+use libp2p::{StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, kad, memory_connection_limits, ping, relay, tcp};
 use psyche_messages::Address;
 
 use crate::error::{NetError, boxed};
@@ -25,6 +24,7 @@ use crate::transfer::{self, PartCodec};
 use gathered::Gathered;
 pub(crate) use gossip::{Gossip, SCORE_PER_POINT, topic_of};
 use nat::Probing;
+use read_ahead::ReadAhead;
 
 /// A range request that takes longer counts as failed. All transfers together have 8 MiB under way, which half a megabyte a
 /// second brings in time.
@@ -92,12 +92,12 @@ pub(crate) fn build(keypair: Keypair, run_tag: &Address, role: Role) -> Result<S
     let kad = kademlia(&keypair, run_tag)?;
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, Gathered::default)
+        .with_tcp(tcp::Config::default().nodelay(true), ReadAhead::new, Gathered::default)
         .map_err(|error| setup("noise")(boxed(error)))?
         .with_quic()
         .with_dns()
         .map_err(|error| setup("the name resolver")(boxed(error)))?
-        .with_relay_client(noise::Config::new, Gathered::default)
+        .with_relay_client(ReadAhead::new, Gathered::default)
         .map_err(|error| setup("noise for relayed connections")(boxed(error)))?
         .with_behaviour(|keypair, relayed| behaviour(keypair, role, relayed, gossip, kad))
         .map_err(|error| setup("the behaviour")(boxed(error)))?
