@@ -44,6 +44,16 @@ pub struct MemorySetup<'a> {
     pub precision: Precision,
     /// Whether layers run again in the backward pass.
     pub checkpointing: bool,
+    /// Whether the rank computes on the CPU. Those without instructions for bf16 sum a product of bf16 tensors up in f32, as
+    /// large as the result, before they round it.
+    pub on_cpu: bool,
+}
+
+impl MemorySetup<'_> {
+    /// Bytes an element of a product takes on top of the result until it is rounded.
+    fn sum(&self) -> u64 {
+        if self.on_cpu && self.precision == Precision::Bf16 { F32 } else { 0 }
+    }
 }
 
 /// What one rank needs, in bytes.
@@ -63,7 +73,7 @@ pub struct RankMemory {
     pub scratch: u64,
     /// Coefficients that were sent and are still in the momentum.
     pub sent: u64,
-    /// Temporaries that do not grow with the micro-batch: the gradient of the largest parameter, on its way to its sum.
+    /// Temporaries that do not grow with the micro-batch: the gradient of the largest parameter, from its product to its sum.
     pub temporaries: u64,
     /// Activations of one sample.
     pub per_sample: u64,
@@ -138,7 +148,7 @@ fn of_rank(setup: &MemorySetup<'_>, layout: &NodeLayout, rank: usize) -> RankMem
         momentum: owned,
         scratch: owned,
         sent: COEFFICIENT * pieces.iter().map(|piece| kept(&piece.part) as u64).sum::<u64>(),
-        temporaries: element * largest,
+        temporaries: (element + setup.sum()) * largest,
         per_sample: setup.sequence_len as u64 * per_token(setup),
     }
 }
@@ -182,7 +192,12 @@ fn per_token(setup: &MemorySetup<'_>) -> u64 {
     // The backward pass of a layer: gradients of its widest activations, and of the stream through it.
     let norm = if f32 { 8 } else { 5 } * w.hidden;
     let wide = (3 * w.feed_forward).max(2 * (w.query + w.key));
-    let backward = (element * wide).max(2 * element * w.feed_forward + norm) + 2 * element * w.hidden + 3 * F32;
+    // A product with its sum: the gradient of the stream, of the queries or of the feed-forward layer.
+    let product = element + setup.sum();
+    let stream = product * w.hidden + 2 * element * w.feed_forward;
+    let products = stream.max(product * w.query).max((element + product) * w.feed_forward);
+    let made = (element * wide).max(2 * element * w.feed_forward + norm).max(products);
+    let backward = made + 2 * element * w.hidden + 3 * F32;
     // Tokens and labels, and where the vocabulary is split what is looked up in its slices.
     let tokens = if alone { 16 } else { 80 };
     if setup.checkpointing {

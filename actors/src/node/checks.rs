@@ -59,6 +59,7 @@ fn fit(config: &NodeConfig, plan: &RunPlan, machine: &Machine, placement: &Place
         sequence_len: plan.seq_len,
         precision: config.compute.precision_on(seat),
         checkpointing: config.compute.checkpointing,
+        on_cpu: !seat.is_cuda(),
     })?;
     let micro_batch_size = usize::try_from(config.mesh.micro_batch).unwrap_or(usize::MAX);
     let warnings = check_fit(&needs, &placement.seats, machine, micro_batch_size)?;

@@ -21,6 +21,7 @@ fn setup<'a>(config: &'a LlamaConfig, optimizer: &'a OptimizerConfig, (dp, tp): 
         sequence_len: 64,
         precision: Precision::F32,
         checkpointing: false,
+        on_cpu: true,
     }
 }
 
