@@ -4,6 +4,7 @@
 //! vector, `average STEP` the mean of everybody's, of which `first` tells the first element.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -167,7 +168,9 @@ impl Process {
     ) -> Result<Self> {
         command.args([&number.to_string(), &nodes.to_string(), &rig.ip(number)]).args(author);
         rig.bind(number, &mut command);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("failed to start a node")?;
+        // A group of its own, so that what a node starts ends with it.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("failed to start a node")?;
         let input = child.stdin.take().context("a node without input")?;
         let output = BufReader::new(child.stdout.take().context("a node without output")?);
         let mut process = Self { name: format!("{name} {number}"), child, input, output, address: String::new() };
@@ -201,8 +204,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.child.kill());
+        if let Ok(group) = libc::pid_t::try_from(self.child.id()) {
+            // SAFETY: plain numbers. The child leads its group and was not waited for, so the number is nobody else's.
+            let _ended_by_itself = unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
         drop(self.child.wait());
     }
 }
