@@ -35,8 +35,13 @@ observability() {
   [ "$code" -eq 0 ] || [ "$code" -eq 3 ]
 }
 check "alert rules" observability
+# cargo-deny looks at what every platform builds with, and a build has only downloaded this one's: on a new machine the
+# others' crates are still missing.
+dependencies() {
+  cargo fetch --locked --quiet && cargo deny --locked --offline --log-level error check licenses bans sources
+}
 if command -v cargo-deny >/dev/null; then
-  check "licences and bans" cargo deny --locked --offline --log-level error check licenses bans sources
+  check "licences and bans" dependencies
 else
   echo "check: WITHOUT cargo-deny, so bans and sources are not checked (licences are, by the architecture tests)" >&2
 fi
