@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use tempfile::TempDir;
 
 use crate::iroh_node::IrohNode;
 use crate::our_node::OurNode;
@@ -146,6 +147,8 @@ pub(crate) struct Process {
     output: BufReader<ChildStdout>,
     /// How others reach it.
     pub(crate) address: String,
+    /// Where it keeps its files: a node that is ended removes nothing.
+    _dir: TempDir,
 }
 
 impl Process {
@@ -168,12 +171,14 @@ impl Process {
     ) -> Result<Self> {
         command.args([&number.to_string(), &nodes.to_string(), &rig.ip(number)]).args(author);
         rig.bind(number, &mut command);
+        let dir = TempDir::new()?;
+        command.env("TMPDIR", dir.path());
         // A group of its own, so that what a node starts ends with it.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start a node")?;
         let input = child.stdin.take().context("a node without input")?;
         let output = BufReader::new(child.stdout.take().context("a node without output")?);
-        let mut process = Self { name: format!("{name} {number}"), child, input, output, address: String::new() };
+        let mut process = Self { name: format!("{name} {number}"), child, input, output, address: String::new(), _dir: dir };
         process.address = process.answer()?;
         Ok(process)
     }
