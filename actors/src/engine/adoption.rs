@@ -3,9 +3,9 @@
 //! All nodes may die at once, or the only ones that could serve a round's payloads. Then no snapshot of the step before
 //! the epoch will ever come, and the run would go on without training. Instead the epoch begins with the parameters that
 //! most of its clients still hold: whoever holds them declares them to be the ones that the epoch starts from, and serves
-//! them to the others. Only a node that is connected to all clients but as many as may lie does so, so that a divided
-//! network waits: clients who hold newer parameters may be on its other side. Clients that are gone are no clients of the
-//! next epoch. If nobody holds anything, the run's checkpoint is all there is.
+//! them to the others. Only a node that is connected to all members but as many as may lie does so, so that a divided
+//! network waits: members who hold newer parameters may be on its other side, clients of this epoch or of the next. Those
+//! that are gone belong to neither. If nobody holds anything, the run's checkpoint is all there is.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ impl Engine {
         self.config.patience.peers_ms.saturating_mul(2).min(self.warmup_ms() / 2)
     }
 
-    /// Whether this node would know by now if any client held newer parameters: it has been connected to all clients but as
+    /// Whether this node would know by now if any member held newer parameters: it has been connected to all members but as
     /// many as may lie for long enough, be Warmup as old as it may.
     pub(super) fn has_listened(&self) -> bool {
         let listened_ms = self.hearing_since_ms.map(|since_ms| self.now.mono_ms.saturating_sub(since_ms));
@@ -42,10 +42,10 @@ impl Engine {
     }
 
     fn hears_enough(&self) -> bool {
-        let Some(view) = &self.view else { return false };
-        let clients = view.client_peers();
-        let heard = clients.iter().filter(|peer| self.connected.contains(peer) || **peer == self.config.peer).count();
-        heard.saturating_add(liars_among(clients.len())) >= clients.len()
+        // Who joined too late for the epoch may hold as much as its clients. This node itself counts, too.
+        let members = self.members.len().saturating_add(1);
+        let heard = self.members.iter().filter(|peer| self.connected.contains(peer)).count().saturating_add(1);
+        self.view.is_some() && heard.saturating_add(liars_among(members)) >= members
     }
 
     fn warmup_ms(&self) -> u64 {

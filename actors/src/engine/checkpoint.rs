@@ -50,8 +50,7 @@ impl Engine {
             _ => return,
         };
         if self.checkpoints.asked.is_none_or(|(step, _)| step != end) {
-            let Some((at, height)) = self.locate_step(end) else { return };
-            let Some(round) = self.logs.get(at).map(|log| log.round(height)) else { return };
+            let Some(round) = self.round_behind(end) else { return };
             self.checkpoints.asked = Some((end, false));
             self.out.push(Effect::WriteCheckpoint { round });
         }

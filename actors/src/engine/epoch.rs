@@ -151,8 +151,9 @@ impl EpochLog {
             self.observe_rounds(account, running);
         }
         if !running || !self.is_shown(account) {
-            // The step counts the rounds that have ended, whatever else was missed.
-            self.last = Some(coordinator.progress.step.saturating_sub(self.start_step.0).saturating_sub(1));
+            // The step counts the rounds that have ended, whatever else was missed; those of the epoch shown are not this one's.
+            let end = if self.is_shown(account) { coordinator.progress.step } else { coordinator.epoch_state.start_step };
+            self.last = Some(end.saturating_sub(self.start_step.0).saturating_sub(1));
         }
         let now = Sight { slot, nonce: Nonce(account.nonce) };
         if let Some((after, head, seen)) = before {
@@ -172,9 +173,10 @@ impl EpochLog {
     /// their reports apart.
     fn note_gap(&mut self, after: Sight, until: Sight, head: u32, seen: usize, account: &CoordinatorAccount) {
         let running = matches!(account.run_state(), RunState::RoundTrain | RunState::RoundWitness);
-        let epoch = Epoch(account.state.coordinator.progress.epoch);
+        let coordinator = &account.state.coordinator;
         // In the rounds of another epoch, others may have reported meanwhile.
-        if (running && !self.is_shown(account)) || epoch.0 > self.epoch.0.saturating_add(1) {
+        let others = !self.is_shown(account) && (running || coordinator.epoch_state.first_round == 0);
+        if others || coordinator.progress.epoch > self.epoch.0.saturating_add(1) {
             return;
         }
         let end = self.last.unwrap_or(self.head);

@@ -250,12 +250,18 @@ impl Engine {
         let me = self.me();
         let belongs = view.index_of(&me).is_some() || view.is_pending(&me);
         match (self.model.step, &self.model.trouble) {
-            (None, _) => belongs && view.phase() != Phase::Finished,
+            // Who comes when all is over has something to do only with what others may lack.
+            (None, _) => belongs && (view.phase() != Phase::Finished || self.disk_leads_to(target)),
             (Some(_), Some(_)) => true,
             (Some(step), None) => {
                 belongs && step != target && self.locate_step(step.next()).is_none() && !self.can_replay(step.next())
             }
         }
+    }
+
+    /// Whether this node's own snapshot or update log reaches `target`.
+    fn disk_leads_to(&self, target: Step) -> bool {
+        self.config.disk.is_some_and(|disk| disk.step == target) || self.updates.own.is_some_and(|(_, last)| last >= target)
     }
 
     fn source_between_rounds(&mut self, target: Step) -> Option<(Step, LoadFrom, Option<Digest>)> {
@@ -425,20 +431,41 @@ impl Engine {
         self.model.retry_ms = self.now.mono_ms.saturating_add(pause);
     }
 
-    /// Takes a snapshot when an epoch is over and everything witnessed in it is applied.
+    /// Takes a snapshot when an epoch is over and everything witnessed in it is applied. Who comes back serves anew what it has,
+    /// as nobody else may.
     pub(super) fn drive_snapshot(&mut self) {
         let Some(view) = &self.view else { return };
-        let over = matches!(view.phase(), Phase::Cooldown | Phase::WaitingForMembers | Phase::Finished | Phase::Paused);
         let end = Step(view.step().0.saturating_sub(1));
+        let came_back = || self.config.disk.is_some_and(|disk| disk.step == end && Some(disk.digest) == self.model.digest);
+        let over = match view.phase() {
+            Phase::Cooldown | Phase::WaitingForMembers | Phase::Finished | Phase::Paused => true,
+            Phase::Warmup => came_back(),
+            Phase::Uninitialized | Phase::RoundTrain | Phase::RoundWitness => false,
+        };
         if !over || self.busy.is_some() || self.model.step != Some(end) || self.model.trouble.is_some() {
             return;
         }
         if self.model.snapshot_tries.is_some_and(|(step, _)| step == end) {
             return;
         }
-        let Some((at, height)) = self.locate_step(end) else { return };
-        let Some(round) = self.logs.get(at).map(|log| log.round(height)) else { return };
-        self.take_snapshot(round);
+        if let Some(round) = self.round_behind(end) {
+            self.take_snapshot(round);
+        }
+    }
+
+    /// The round that ended last, which was that of the step `end`; `None` where none ended yet, or one is in work.
+    pub(super) fn round_behind(&self, end: Step) -> Option<RoundKey> {
+        if let Some((at, height)) = self.locate_step(end) {
+            return self.logs.get(at).map(|log| log.round(height));
+        }
+        let view = self.view.as_ref()?;
+        // Epochs are counted when they end, and only those that had rounds.
+        let epoch = match view.phase() {
+            Phase::Uninitialized | Phase::RoundTrain | Phase::RoundWitness => return None,
+            Phase::Cooldown => view.epoch(),
+            Phase::WaitingForMembers | Phase::Warmup | Phase::Finished | Phase::Paused => Epoch(view.epoch().0.checked_sub(1)?),
+        };
+        (end > Step(0)).then_some(RoundKey { epoch, step: end })
     }
 
     pub(super) fn take_snapshot(&mut self, round: RoundKey) {

@@ -182,7 +182,13 @@ impl World {
             // When everyone dies in the last epoch, nobody may be left who can tell its results; then all end alike.
             let any = self.nodes.iter().find_map(|node| node.model.as_ref());
             let any = any.map(|(step, model)| (Step(*step), model.digest()));
-            let right = self.checks.right(last).map(|digest| (last, digest)).filter(|_| !all_excused);
+            // Whoever was dropped from the epoch is not believed, even if it alone wrote down what was applied last.
+            let is_told = |(at, node): (usize, &Node)| {
+                let holds = node.model.as_ref().is_some_and(|(step, _)| Step(*step) == last);
+                self.chain.is_client(at) && (holds || node.ledger.range().is_some_and(|(_, end, _)| end >= last))
+            };
+            let told = !self.checks.may_begin_again || self.nodes.iter().enumerate().any(is_told);
+            let right = self.checks.right(last).map(|digest| (last, digest)).filter(|_| !all_excused && told);
             let right = right.or_else(|| any.filter(|_| all_excused || self.checks.may_begin_again));
             // Nobody waits for those who are not in the epoch: they end with what they have, if it was right once.
             let was_right = |(step, digest)| self.checks.right(step) == Some(digest);

@@ -272,3 +272,50 @@ fn witnesses_that_could_not_have_been_accepted_are_not_believed() {
     let effects = desk.tell(Event::WitnessesRebuilt { round, witnesses: Some(Vec::new()) });
     assert_eq!(applied(&effects), [(FIRST, 0)]);
 }
+
+/// The second round's reports are on chain, all or one of them, and all of it is seen or nothing; then the epoch ends, another
+/// one comes and goes, and only its Cooldown is seen.
+fn whole_epoch_missed(all_report: bool) -> (Desk, Vec<Effect>) {
+    let mut desk = Desk::in_training(3);
+    desk.show();
+    let results = desk.exchange();
+    desk.next_round(&[]);
+    let mut effects = desk.show();
+    desk.train();
+    for client in 0..if all_report { 3 } else { 2 } {
+        let report = desk.report(client, &results, &[0, 1, 2]);
+        desk.submit(client, &report);
+    }
+    effects.extend(desk.show());
+    desk.set_paused(true);
+    desk.pass_s(20);
+    desk.tick();
+    desk.pass_s(2);
+    desk.tick();
+    assert_eq!(desk.account.run_state(), RunState::Cooldown);
+    desk.pass_s(5);
+    desk.tick();
+    desk.set_paused(false);
+    desk.begin_epoch();
+    assert_eq!(desk.round(), RoundKey::new(1, 3));
+    desk.set_paused(true);
+    desk.next_round(&[]);
+    assert_eq!(desk.account.run_state(), RunState::Cooldown);
+    effects.extend(desk.show());
+    effects.extend(desk.wait_ms(1_000));
+    (desk, effects)
+}
+
+#[test]
+fn rounds_of_an_epoch_that_was_missed_are_not_taken_for_those_of_the_one_before() {
+    let asked = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::RebuildWitnesses { .. }));
+    let (mut desk, mut effects) = whole_epoch_missed(true);
+    assert_eq!(applied(&effects), [(FIRST, 3)], "all its witnesses were seen");
+    effects.extend(desk.tell(Event::Applied { round: FIRST, digest: Digest([2; 32]) }));
+    assert_eq!(applied(&effects)[1..], [(RoundKey::new(0, 2), 0)], "it was its epoch's last round");
+    assert!(!asked(&effects), "{effects:?}");
+    let (_, effects) = whole_epoch_missed(false);
+    assert!(applied(&effects).is_empty(), "one may have reported unseen");
+    assert!(!asked(&effects), "what was reported since cannot be told from reports of the other epoch: {effects:?}");
+    assert!(warned(&effects, "its witnesses are not known"), "{effects:?}");
+}

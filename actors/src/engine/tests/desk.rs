@@ -48,8 +48,17 @@ pub(super) fn engine() -> Engine {
     engine_of(0)
 }
 
+/// Client 0 with an update log of its own, from its first step to its last.
+pub(super) fn engine_with_log(log: (Step, Step)) -> Engine {
+    Engine::new(EngineConfig { updates: Some(log), ..config_of(0) })
+}
+
 pub(super) fn engine_of(client: u8) -> Engine {
-    Engine::new(EngineConfig {
+    Engine::new(config_of(client))
+}
+
+fn config_of(client: u8) -> EngineConfig {
+    EngineConfig {
         me: address(client),
         peer: peer(client),
         run_tag: RUN_TAG,
@@ -63,7 +72,7 @@ pub(super) fn engine_of(client: u8) -> Engine {
         manifests: Vec::new(),
         updates_len_max: 1 << 20,
         patience: Patience::default(),
-    })
+    }
 }
 
 impl Desk {
@@ -143,6 +152,25 @@ impl Desk {
     pub(super) fn tick(&mut self) {
         let clock = self.clock();
         machine::tick(&mut self.account, &clock).unwrap();
+    }
+
+    /// The owner pauses the run, or resumes it.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        let clock = self.clock();
+        machine::set_paused(&mut self.account, paused, &clock).unwrap();
+    }
+
+    /// Everyone joins, and the epoch's first round begins.
+    pub(super) fn begin_epoch(&mut self) {
+        for client in 0..self.clients {
+            self.join(client);
+        }
+        self.pass_s(3);
+        self.tick();
+        for client in 0..self.clients {
+            self.ready(client);
+        }
+        assert_eq!(self.account.run_state(), RunState::RoundTrain);
     }
 
     fn ready(&mut self, client: u8) {

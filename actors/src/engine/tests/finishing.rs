@@ -1,10 +1,11 @@
 //! When a node is done with a run that has finished.
 
+use psyche_messages::events::ModelSource;
 use psyche_messages::{BlobHash, RoundKey, SnapshotAnnounced, Step};
 use psyche_protocol::layout::RunState;
 
-use super::desk::{DIGEST, Desk, digest, peer};
-use crate::engine::{Effect, Event};
+use super::desk::{DIGEST, Desk, digest, engine, engine_with_log, peer};
+use crate::engine::{DiskSnapshot, Effect, Event, LoadFrom};
 
 fn ends(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::Finished { .. }))
@@ -77,4 +78,50 @@ fn a_node_waits_for_clients_that_are_cut_off_but_not_for_ever() {
     desk.hear(1, digest(round, DIGEST));
     assert!(!ends(&desk.wait_ms(20_000)), "client 2 may come back");
     assert!(ends(&desk.wait_ms(15_000)), "it has had its time");
+}
+
+#[test]
+fn who_comes_back_when_all_is_over_serves_the_end_before_it_is_done() {
+    let (mut desk, round) = finished(&[1, 2]);
+    desk.engine = engine();
+    desk.tell(Event::DiskSnapshotChanged(Some(DiskSnapshot { step: round.step, digest: DIGEST })));
+    for client in [1, 2] {
+        desk.tell(Event::PeerConnected(peer(client)));
+    }
+    let effects = desk.show();
+    let loads = |effect: &Effect| matches!(effect, Effect::LoadModel { step, from: LoadFrom::Disk } if *step == round.step);
+    assert!(effects.iter().any(loads) && !ends(&effects), "{effects:?}");
+    let effects = desk.tell(Event::ModelLoaded { step: round.step, digest: DIGEST, source: ModelSource::Disk });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::TakeSnapshot { round: of } if *of == round)), "{effects:?}");
+    let announced = SnapshotAnnounced { round, digest: DIGEST, index: BlobHash([7; 32]), index_len: 10 };
+    let effects = desk.tell(Event::SnapshotReady(announced));
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::WriteCheckpoint { round: of } if *of == round)),
+        "{effects:?}"
+    );
+    assert!(!ends(&desk.tell(Event::CheckpointWritten { round, path: Some("here".to_owned()) })), "others may lack it");
+    assert!(!ends(&desk.hear(1, digest(round, DIGEST))));
+    assert!(ends(&desk.hear(2, digest(round, DIGEST))));
+}
+
+#[test]
+fn who_comes_back_with_an_update_log_that_reaches_the_end_replays_it() {
+    let (mut desk, round) = finished(&[1, 2]);
+    let before = Step(round.step.0 - 1);
+    desk.engine = engine_with_log((Step(1), round.step));
+    desk.tell(Event::DiskSnapshotChanged(Some(DiskSnapshot { step: before, digest: DIGEST })));
+    let effects = desk.show();
+    let loads = |effect: &Effect| matches!(effect, Effect::LoadModel { step, from: LoadFrom::Disk } if *step == before);
+    assert!(effects.iter().any(loads) && !ends(&effects), "{effects:?}");
+    let effects = desk.tell(Event::ModelLoaded { step: before, digest: DIGEST, source: ModelSource::Disk });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::FetchUpdates { head: None, .. })), "{effects:?}");
+    assert!(!ends(&effects), "{effects:?}");
+}
+
+#[test]
+fn who_comes_back_when_all_is_over_with_nothing_is_done_at_once() {
+    let (mut desk, round) = finished(&[1, 2]);
+    desk.engine = engine();
+    desk.tell(Event::DiskSnapshotChanged(Some(DiskSnapshot { step: Step(round.step.0 - 1), digest: DIGEST })));
+    assert!(ends(&desk.show()));
 }

@@ -3,7 +3,7 @@
 use psyche_messages::events::ModelSource;
 use psyche_messages::{BlobHash, Digest, NodeEvent, RoundKey, RoundMessage, SnapshotAnnounced, Step, UpdatesAnnounced};
 
-use super::desk::{Desk, peer};
+use super::desk::{Desk, peer, warned};
 use crate::engine::{DiskSnapshot, Effect, Event, FetchFault, LoadFrom};
 
 /// Steps and sources of the loads among `effects`.
@@ -52,6 +52,39 @@ fn a_damaged_snapshot_on_the_own_disk_gives_way_to_the_one_before_it() {
     desk.tell(Event::DiskSnapshotChanged(disk(5)));
     desk.tell(Event::ModelLoadFailed { reason: "the disk does not answer".to_owned() });
     assert!(loads(&desk.wait_ms(12_000)).iter().all(|(_, from)| *from != LoadFrom::Disk));
+}
+
+#[test]
+fn who_comes_back_between_epochs_serves_what_lies_on_its_disk() {
+    let mut desk = in_warmup_before(8);
+    desk.account.state.coordinator.progress.epoch = 3;
+    desk.show();
+    let held = Digest([4; 32]);
+    desk.tell(Event::DiskSnapshotChanged(Some(DiskSnapshot { step: Step(7), digest: held })));
+    let effects = desk.tell(Event::ModelLoaded { step: Step(7), digest: held, source: ModelSource::Disk });
+    let taken = effects.iter().find_map(|effect| if let Effect::TakeSnapshot { round } = effect { Some(*round) } else { None });
+    assert_eq!(taken, Some(RoundKey::new(2, 7)), "the round that ended last was one of the epoch before");
+}
+
+#[test]
+fn older_parameters_are_declared_right_only_when_those_who_joined_late_were_heard_too() {
+    let mut desk = in_warmup_before(8);
+    for late in [3, 4] {
+        desk.join(late);
+    }
+    for client in [1, 2] {
+        desk.tell(Event::PeerConnected(peer(client)));
+    }
+    desk.show();
+    let held = Digest([4; 32]);
+    desk.tell(Event::DiskSnapshotChanged(Some(DiskSnapshot { step: Step(5), digest: held })));
+    assert_eq!(loads(&desk.wait_ms(12_000)), [(5, LoadFrom::Disk)]);
+    desk.tell(Event::ModelLoaded { step: Step(5), digest: held, source: ModelSource::Disk });
+    let declared = |effects: &[Effect]| warned(effects, "no client holds the parameters after step 7");
+    assert!(!declared(&desk.wait_ms(60_000)), "two of five are out of reach, and may hold newer ones");
+    desk.tell(Event::PeerConnected(peer(3)));
+    assert!(!declared(&desk.wait_ms(5_000)), "it may not have said yet what it holds");
+    assert!(declared(&desk.wait_ms(15_000)), "one of five may lie, and may as well be away");
 }
 
 #[test]
