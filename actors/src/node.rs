@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use builder::{NodeBuilder, ReadyNode};
 pub use drill::Drill;
 pub use handle::{Health, Node, Outcome};
-pub use start::{net_config, peer_seed};
+pub use start::{net_config, peer_seed, plan_of};
 
 use psyche_chain::ChainError;
 use psyche_messages::{Address, RunId};

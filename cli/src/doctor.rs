@@ -16,7 +16,7 @@ mod settings;
 use std::time::Duration;
 
 use psyche_actors::config::ConfigError;
-use psyche_actors::run::RunPlan;
+use psyche_actors::node::plan_of;
 use psyche_actors::{NodeConfig, NodeError};
 use psyche_chain::{CoordinatorView, EndpointPair, Rpc, RpcConfig, RunInfo};
 use psyche_gpu::memory::RankMemory;
@@ -80,7 +80,7 @@ pub(crate) async fn examine(settings: Result<Settings, ConfigError>) -> Report {
         config.run_id = run_id;
     }
     let seen = machine.1.flatten().flatten();
-    let plan = found.as_ref().map(|found| RunPlan::of(&found.view.account, &config.models_dir, config.data_path.as_deref()));
+    let plan = found.as_ref().map(|found| plan_of(&config, &found.view.account, found.run.account));
     let (lines, needs) = devices::model(&config, plan.as_ref(), seen.as_ref());
     report.lines.extend(lines);
     let plan = plan.and_then(Result::ok);

@@ -94,6 +94,11 @@ async fn who_is_asked_to_keeps_and_names_checkpoints_and_everybody_the_last_one_
     let (mine, others) = (kept.last().unwrap().1.clone(), last[0].1.clone());
     let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
     assert!(weights(&mine) == weights(&others), "the same parameters are the same file");
+    // Who comes back when all is over finds its last snapshot, and writes what is missing.
+    std::fs::remove_dir_all(&others).unwrap();
+    let mut back = Node::start(&mut scene.train(RUN, "two"));
+    assert!(back.0.wait().unwrap().success(), "there is nothing left to do");
+    assert!(weights(&mine) == weights(&others), "the checkpoint is there again");
     assert!(names(&mine).iter().all(|name| !name.starts_with("momentum") && !name.starts_with("sent")), "{:?}", names(&mine));
 
     // What the run falls back to is what the elected node named.

@@ -12,6 +12,7 @@ use psyche_gpu::devices::Placement;
 use psyche_gpu::snapshot::{SnapshotStore, StoreSettings};
 use psyche_messages::{Address, Backoff, ChainTime, ManifestAnnounced, NodeEvent, PeerKey, RunId, Secret, Step};
 use psyche_net::{EventReceiver, NetConfig, NetHandle};
+use psyche_protocol::layout::CoordinatorAccount;
 use tokio::sync::{Mutex, mpsc};
 
 use super::thread::{Keep, NetRuntime, Threads};
@@ -23,7 +24,7 @@ use crate::gossip::{GossipLinks, GradientGossip};
 use crate::rewards::{RewardsActor, RewardsLinks};
 use crate::rpc::{ActionContext, RpcSupervisor};
 use crate::run::{
-    self, CheckpointFolder, DeviceParts, DeviceQueue, Links, ManifestShelf, RunActor, RunLink, RunPlan, UpdateLog,
+    self, CheckpointFolder, DeviceParts, DeviceQueue, Links, ManifestShelf, PlanError, RunActor, RunLink, RunPlan, UpdateLog,
 };
 use crate::supervisor::{GaveUp, RestartPolicy, Supervised};
 use crate::telemetry::{self, Pulse, Sources};
@@ -93,7 +94,7 @@ pub(super) async fn start(
     checks::one_cluster(&rpc, &config).await?;
     let (info, view) = checks::run_of(&rpc, &config).await?;
     checks::may_take_part(&rpc, &config, &info, &view).await?;
-    let plan = Arc::new(RunPlan::of(&view.account, &config.models_dir, config.data_path.as_deref())?);
+    let plan = Arc::new(plan_of(&config, &view.account, info.account)?);
     checks::model_fits(&config, &plan, &machine, &placement)?;
     let tokens = TokenSource::open(&plan.token_source())?;
     let (_slot, chain) = rpc.clock().await?;
@@ -159,13 +160,28 @@ fn rpc_of(config: &NodeConfig) -> Result<Rpc, NodeError> {
 
 /// The run's snapshots: a folder that served another run before keeps that run's to itself.
 fn snapshots_of(config: &NodeConfig, info: &RunInfo, plan: &RunPlan) -> Result<SnapshotStore, NodeError> {
-    Ok(SnapshotStore::open(StoreSettings {
-        root: config.data_dir.join("snapshots").join(info.account.to_string()),
-        run: info.account,
+    let source = Some(plan.checkpoint.clone());
+    Ok(SnapshotStore::open(StoreSettings { source, ..snapshot_settings(config, info.account) })?)
+}
+
+fn snapshot_settings(config: &NodeConfig, run: Address) -> StoreSettings {
+    StoreSettings {
+        root: config.data_dir.join("snapshots").join(run.to_string()),
+        run,
         keep: config.snapshots_kept,
         file_bytes_max: SNAPSHOT_FILE_BYTES_MAX,
-        source: Some(plan.checkpoint.clone()),
-    })?)
+        source: None,
+    }
+}
+
+/// What the run `run` with the account `account` trains, as far as this machine knows: from the checkpoint that it names, or
+/// from this node's own newest snapshot.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn plan_of(config: &NodeConfig, account: &CoordinatorAccount, run: Address) -> Result<RunPlan, PlanError> {
+    let newest = || SnapshotStore::look(snapshot_settings(config, run)).newest().ok().flatten().map(|stored| stored.folder);
+    RunPlan::of(account, &config.models_dir, config.data_path.as_deref(), newest)
 }
 
 /// Makes the data folder this node's alone; the lock goes with the file that is returned.

@@ -14,6 +14,9 @@ use thiserror::Error;
 
 use crate::engine::StepSchedule;
 
+/// What describes a model's network, in its folder.
+const CONFIG_FILE: &str = "config.json";
+
 /// Why this node can't train what the run trains.
 #[derive(Debug, Error)]
 pub enum PlanError {
@@ -77,7 +80,8 @@ pub struct Distro {
 /// Everything that training needs to know of the run.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
-    /// Folder of the checkpoint: config.json and, unless the weights come from peers, the weights.
+    /// Folder of the checkpoint that the run names: config.json and, unless the weights come from peers, the weights. A node
+    /// with a snapshot of its own does without it.
     pub checkpoint: PathBuf,
     /// The network.
     pub model: LlamaConfig,
@@ -98,16 +102,28 @@ pub struct RunPlan {
 
 impl RunPlan {
     /// Reads what `account` says. Relative checkpoints are looked up in `models_dir`; `data_path` replaces the run's
-    /// data location.
+    /// data location. What the run names may change while it trains: if that is not on this machine, the network is that of
+    /// the snapshot in the folder `own`, if there is one.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn of(account: &CoordinatorAccount, models_dir: &Path, data_path: Option<&Path>) -> Result<Self, PlanError> {
+    pub fn of(
+        account: &CoordinatorAccount,
+        models_dir: &Path,
+        data_path: Option<&Path>,
+        own: impl FnOnce() -> Option<PathBuf>,
+    ) -> Result<Self, PlanError> {
         let model = account.state.coordinator.model.get().map_err(|_| PlanError::Malformed)?;
         let llm = model.llm();
         let distro = distro(&llm.optimizer)?;
-        let checkpoint = checkpoint(&llm.checkpoint, models_dir)?;
-        let config_path = checkpoint.join("config.json");
+        let repo_id = checkpoint(&llm.checkpoint)?;
+        // `join` keeps an absolute path as it is.
+        let checkpoint = models_dir.join(repo_id);
+        let described_in = if checkpoint.join(CONFIG_FILE).is_file() { Some(checkpoint.clone()) } else { own() };
+        let Some(described_in) = described_in else {
+            return Err(PlanError::NoCheckpoint { repo_id: repo_id.to_owned(), path: checkpoint });
+        };
+        let config_path = described_in.join(CONFIG_FILE);
         let json = std::fs::read(&config_path).map_err(|source| PlanError::Read { path: config_path, source })?;
         let config = LlamaConfig::from_json(&json)?;
         let layout = codec::Layout::new(
@@ -184,7 +200,7 @@ fn distro(optimizer: &Optimizer) -> Result<Distro, PlanError> {
     }
 }
 
-fn checkpoint(checkpoint: &Checkpoint, models_dir: &Path) -> Result<PathBuf, PlanError> {
+fn checkpoint(checkpoint: &Checkpoint) -> Result<&str, PlanError> {
     let repo = match checkpoint {
         Checkpoint::Hub(repo) | Checkpoint::P2P(repo) => repo,
         Checkpoint::Gcs(_) | Checkpoint::P2PGcs(_) => return unsupported("a checkpoint in a storage bucket"),
@@ -193,12 +209,7 @@ fn checkpoint(checkpoint: &Checkpoint, models_dir: &Path) -> Result<PathBuf, Pla
     if repo.revision.is_some() {
         return unsupported("a checkpoint with a revision on a model hub");
     }
-    // `join` keeps an absolute path as it is.
-    let path = models_dir.join(repo.repo_id.as_str());
-    if !path.join("config.json").is_file() {
-        return Err(PlanError::NoCheckpoint { repo_id: repo.repo_id.as_str().to_owned(), path });
-    }
-    Ok(path)
+    Ok(repo.repo_id.as_str())
 }
 
 /// Path, bytes of a token, order.

@@ -17,7 +17,7 @@ use super::capture::Captured;
 use super::disk::{Change, Disk, NewFile, Spent};
 use super::error::SnapshotError;
 use super::manifest::{MANIFEST_FILE, Manifest, SnapshotLabel, Stored};
-use super::write::{model_files, state_files, tokenizer_files, write_files};
+use super::write::{FilePlan, model_files, state_files, tokenizer_files, write_files};
 use crate::GpuError;
 
 /// Entries of the folder that are looked at; ours are few.
@@ -37,7 +37,7 @@ pub struct StoreSettings {
     pub keep: NonZeroUsize,
     /// Most bytes of tensors in one file, if it holds more than one tensor.
     pub file_bytes_max: u64,
-    /// Where the model came from: its tokenizer goes along.
+    /// Where the model came from: its tokenizer goes along. Where this folder is gone, that of the snapshot before does.
     pub source: Option<PathBuf>,
 }
 
@@ -81,6 +81,12 @@ impl SnapshotStore {
     /// A folder that can't be read. What can't be removed only costs room, and is named in the log.
     pub fn open(settings: StoreSettings) -> Result<Self, SnapshotError> {
         Self::open_on(settings, Disk::default())
+    }
+
+    /// The snapshots under `settings.root` for somebody who only looks: nothing is removed, as a node may use the folder.
+    #[must_use]
+    pub fn look(settings: StoreSettings) -> Self {
+        Self { settings, disk: Disk::default() }
     }
 
     pub(crate) fn open_on(settings: StoreSettings, disk: Disk) -> Result<Self, SnapshotError> {
@@ -229,13 +235,21 @@ impl SnapshotStore {
         let text = |error| SnapshotError::disk(staging, io::Error::from(error));
         let mut plans = model_files(captured, file_bytes_max).map_err(text)?;
         plans.extend(state_files(captured, file_bytes_max));
-        plans.extend(self.settings.source.iter().flat_map(|folder| tokenizer_files(folder)));
+        plans.extend(self.tokenizer());
         let (files, mut spent) = write_files(&self.disk, staging, captured, &plans)?;
         let manifest = Manifest::new(self.settings.run, label, digest, captured.settings, files);
         let mut file = NewFile::create(&self.disk, staging, MANIFEST_FILE)?;
         file.write(&manifest.encode().map_err(text)?)?;
         spent.add(file.finish()?.1);
         Ok((manifest, spent))
+    }
+
+    fn tokenizer(&self) -> Vec<FilePlan> {
+        match self.settings.source.as_deref() {
+            None => Vec::new(),
+            Some(source) if source.is_dir() => tokenizer_files(source),
+            Some(_gone) => self.newest().ok().flatten().map_or_else(Vec::new, |before| tokenizer_files(&before.folder)),
+        }
     }
 
     /// Removes what a failed save left; what can't be removed now goes at the next start.

@@ -221,6 +221,27 @@ fn a_folder_that_exists_is_not_overwritten_and_the_node_goes_on() {
 }
 
 #[test]
+fn a_tokenizer_whose_folder_is_gone_comes_from_the_snapshot_before() {
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("tokenizer.json"), "{}").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { source: Some(source.path().to_owned()), ..settings(out.path(), 1) };
+    let store = SnapshotStore::open(settings.clone()).unwrap();
+    store.save(&states(1)[0], &label(1)).unwrap();
+    drop(source);
+    for step in [2, 3] {
+        let stored = store.save(&states(1)[0], &label(step)).unwrap();
+        assert_eq!(fs::read(stored.folder.join("tokenizer.json")).unwrap(), b"{}", "step {step}");
+    }
+    let half = out.path().join("000009-epoch-0-step-9.partial");
+    fs::create_dir(&half).unwrap();
+    let newest = SnapshotStore::look(settings.clone()).newest().unwrap().unwrap();
+    assert_eq!((newest.manifest.round.step.0, half.is_dir()), (3, true), "whoever looks removes nothing");
+    drop(SnapshotStore::open(settings).unwrap());
+    assert!(!half.is_dir());
+}
+
+#[test]
 fn what_hugging_face_wants_is_there_and_the_index_adds_up() {
     let source = tempfile::tempdir().unwrap();
     fs::write(source.path().join("tokenizer.json"), "{}").unwrap();
