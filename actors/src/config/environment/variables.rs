@@ -134,7 +134,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "CHECKPOINT_REPO", unset: Means("nothing is named"),
         meaning: "owner/name of the repository that you fill from CHECKPOINT_DIR",
-        more: "The node names it on chain once it has written a checkpoint. Whoever starts afterwards looks for it in `MODELS_DIR`.",
+        more: "The node names it on chain once a checkpoint is written. Who starts without a snapshot looks for it in `MODELS_DIR`.",
     },
     Variable { name: "DATA_PATH", unset: Nothing, more: "", meaning: "the training data, where it is not at the place that the run names" },
     Variable { name: "MODELS_DIR", unset: Is("."), more: "", meaning: "folder in which a checkpoint that the run names by a relative path is looked up" },
