@@ -27,6 +27,7 @@
 //! | `applying`, `tally` | which results count, and when they are applied |
 //! | `updates`, `replay`, `ledger` | update logs: who has which, applying from them, the own one |
 //! | `model`, `digests`, `snapshots`, `adoption` | whose parameters are right, healing, snapshots |
+//! | `saving` | when this node takes snapshots of its own |
 //! | `checkpoint` | weights for the world outside, at Cooldown and at the end |
 //! | `errands`, `duty` | transactions |
 //! | [`history`] | whose report a transaction of old was |
@@ -53,6 +54,7 @@ mod model;
 mod pace;
 mod replay;
 mod rules;
+mod saving;
 mod snapshots;
 mod store;
 mod tally;
