@@ -41,12 +41,23 @@ struct Inner {
     fault: Fault,
     sent: Mutex<Vec<String>>,
     since: Mutex<usize>,
+    /// The blockhashes that were handed out, each with the last block in which it is valid.
+    hashes: Mutex<Vec<(String, u64)>>,
+    /// How many blocks the chain had at each of `sent`.
+    heights: Mutex<Vec<u64>>,
 }
 
 impl Bad {
     fn before(chain: &Localnet, fault: Fault) -> Result<(Self, Rpc)> {
         let sender = RpcClient::new(chain.rpc_url());
-        let bad = Self(Arc::new(Inner { sender, fault, sent: Mutex::default(), since: Mutex::default() }));
+        let bad = Self(Arc::new(Inner {
+            sender,
+            fault,
+            sent: Mutex::default(),
+            since: Mutex::default(),
+            hashes: Mutex::default(),
+            heights: Mutex::default(),
+        }));
         let config = RpcConfig::new(vec![EndpointPair::parse(&chain.rpc_url(), "")?]);
         Ok((bad.clone(), Rpc::with_senders(config, vec![bad])?))
     }
@@ -79,6 +90,9 @@ impl Bad {
                 let signature = signature_of(params[0].as_str().unwrap());
                 let mut sent = self.0.sent.lock().unwrap().clone();
                 if !sent.contains(&signature) {
+                    let tip = json!([{"commitment": "processed"}]);
+                    let height: u64 = sender.send(RpcRequest::GetBlockHeight, tip).await?;
+                    self.0.heights.lock().unwrap().push(height);
                     sent.push(signature.clone());
                     *self.0.sent.lock().unwrap() = sent;
                 }
@@ -86,6 +100,13 @@ impl Bad {
                     return Ok(json!(signature));
                 }
                 sender.send(request, params).await
+            }
+            RpcRequest::GetLatestBlockhash => {
+                let latest: Value = sender.send(request, params).await?;
+                let last_valid = latest["value"]["lastValidBlockHeight"].as_u64().unwrap();
+                let hash = latest["value"]["blockhash"].as_str().unwrap().to_owned();
+                self.0.hashes.lock().unwrap().push((hash, last_valid));
+                Ok(latest)
             }
             RpcRequest::GetSignatureStatuses if fault == Fault::LosesConfirmations => {
                 Ok(json!({"context": {"slot": 1}, "value": [null]}))
@@ -241,10 +262,14 @@ async fn what_was_dropped_is_signed_anew_once_its_blockhash_has_really_expired()
     let chain = chain(&[&owner, &client]).await?;
     let honest = direct(&chain)?;
     let (bad, rpc) = Bad::before(&chain, Fault::DropsTheFirst)?;
-    let begun = honest.block_height().await?;
     let address = ops::authorization_create(&rpc, &owner, client.address()).await?;
     ensure!(bad.sent() == 2, "signed {} times", bad.sent());
-    ensure!(honest.block_height().await? > begun + 150, "the first could have landed until then");
+    let (hashes, heights) = (bad.0.hashes.lock().unwrap().clone(), bad.0.heights.lock().unwrap().clone());
+    let (first, last_valid) = &hashes[0];
+    ensure!(heights[1] > *last_valid, "the first could have landed until block {last_valid}: {heights:?}");
+    ensure!(hashes.len() == 2 && hashes[1].0 != *first, "each has a blockhash of its own: {hashes:?}");
+    let valid: Value = bad.0.sender.send(RpcRequest::IsBlockhashValid, json!([first])).await?;
+    ensure!(valid["value"] == json!(false), "{valid}");
     let records = honest.signatures(address, None, 10).await?;
     ensure!(records.len() == 1 && records[0].signature.to_string() == bad.0.sent.lock().unwrap()[1], "{records:?}");
     Ok(chain.stop().await?)
